@@ -1,0 +1,86 @@
+"""Did fine-tuning break my model? Measure, compare and gate fine-tuned language models.
+
+    >>> import aftertune
+    >>> outcome = aftertune.audit("my-adapter", base="owner/model")   # doctest: +SKIP
+    >>> outcome.verdict.decision                                      # doctest: +SKIP
+    'pass'
+
+Everything heavy is imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aftertune.api import audit, measure, tune
+    from aftertune.auditing import Audit, MeasureRun, SubjectChoice
+    from aftertune.comparison import Finding, Policy, Verdict, compare, read_policy
+    from aftertune.data import read_contrasts, read_conversations, shipped_contrasts
+    from aftertune.measures import Measurement, MeasurePlan
+    from aftertune.studies import demo
+    from aftertune.subject import Placement, Subject, load, score
+    from aftertune.tuning import TuneOptions
+
+_HOMES = {
+    "Audit": "auditing",
+    "Finding": "comparison",
+    "MeasurePlan": "measures",
+    "MeasureRun": "auditing",
+    "Measurement": "measures",
+    "Placement": "subject",
+    "Policy": "comparison",
+    "Subject": "subject",
+    "SubjectChoice": "auditing",
+    "TuneOptions": "tuning",
+    "Verdict": "comparison",
+    "audit": "api",
+    "compare": "comparison",
+    "demo": "studies",
+    "load": "subject",
+    "measure": "api",
+    "read_contrasts": "data",
+    "read_conversations": "data",
+    "read_policy": "comparison",
+    "score": "subject",
+    "shipped_contrasts": "data",
+    "tune": "api",
+}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Audit",
+    "Finding",
+    "MeasurePlan",
+    "MeasureRun",
+    "Measurement",
+    "Placement",
+    "Policy",
+    "Subject",
+    "SubjectChoice",
+    "TuneOptions",
+    "Verdict",
+    "audit",
+    "compare",
+    "demo",
+    "load",
+    "measure",
+    "read_contrasts",
+    "read_conversations",
+    "read_policy",
+    "score",
+    "shipped_contrasts",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"aftertune.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'aftertune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

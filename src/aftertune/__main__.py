@@ -1,0 +1,5 @@
+"""``python -m aftertune``."""
+
+from aftertune.cli import main
+
+main()

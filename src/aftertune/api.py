@@ -1,0 +1,117 @@
+"""The verbs as one would call them from a notebook: strings in, results out."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+from aftertune import auditing
+from aftertune.auditing import Audit, MeasureRun, SubjectChoice
+from aftertune.comparison import Policy
+from aftertune.data import Conversation, Side, read_tuning_rows
+from aftertune.measures import MeasurePlan
+from aftertune.runs import Progress
+from aftertune.subject import Placement, load
+from aftertune.tuning import Tuned, TuneOptions
+from aftertune.tuning import tune as tune_subject
+
+__all__ = ["audit", "measure", "tune"]
+
+Named = str | PathLike[str] | SubjectChoice
+
+
+def _choice(subject: Named, placement: Placement | None) -> SubjectChoice:
+    if isinstance(subject, SubjectChoice):
+        return subject
+    return SubjectChoice(str(subject), placement=placement or Placement())
+
+
+def audit(
+    tuned: Named,
+    base: Named | None = None,
+    *,
+    plan: MeasurePlan | None = None,
+    policy: Policy | None = None,
+    out: str | PathLike[str] | None = None,
+    placement: Placement | None = None,
+    redact: bool = False,
+    progress: Progress | None = None,
+) -> Audit:
+    """Compare a fine-tuned model to its base and decide: pass, fail or inconclusive.
+
+    Args:
+        tuned: the fine-tuned subject: folder, adapter folder, hub id, .gguf file or "smollm2".
+        base: what it was tuned from; an adapter knows its own.
+        plan: what to ask; all probes on the shipped sets if left out.
+        policy: margins and which metrics decide.
+        out: run folder; named after the configuration under ``runs/`` if left out.
+        placement: device, dtype and batch bound of both.
+        redact: leave texts out of the report.
+        progress: told what goes on; silent if left out.
+
+    Raises:
+        AftertuneError: see `aftertune.errors`.
+    """
+    return auditing.audit(
+        _choice(tuned, placement),
+        None if base is None else _choice(base, placement),
+        plan,
+        policy,
+        None if out is None else Path(out),
+        redact=redact,
+        progress=progress,
+    )
+
+
+def measure(
+    subject: Named,
+    *,
+    plan: MeasurePlan | None = None,
+    out: str | PathLike[str] | None = None,
+    placement: Placement | None = None,
+    progress: Progress | None = None,
+) -> MeasureRun:
+    """Measure one model alone.
+
+    Args:
+        subject: what to measure, named as in `audit`.
+        plan: what to ask; all probes on the shipped sets if left out.
+        out: run folder.
+        placement: device, dtype and batch bound.
+        progress: told what goes on.
+
+    Raises:
+        AftertuneError: see `aftertune.errors`.
+    """
+    folder = None if out is None else Path(out)
+    return auditing.measure(_choice(subject, placement), plan or MeasurePlan(), folder, progress=progress)
+
+
+def tune(
+    subject: str | PathLike[str],
+    data: str | PathLike[str] | list[Conversation],
+    out: str | PathLike[str],
+    options: TuneOptions | None = None,
+    *,
+    answers: Side | None = None,
+    placement: Placement | None = None,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Fine-tune a model and put the adapter (or the model) into a new folder.
+
+    Args:
+        subject: what to tune.
+        data: a file, a shipped set's name, a hub id, or conversations.
+        out: new folder for the result.
+        options: how to tune; the papers' defaults if left out.
+        answers: which side of contrasts to tune on.
+        placement: device and dtype.
+        progress: told about steps and loss.
+
+    Raises:
+        AftertuneError: see `aftertune.errors`.
+    """
+    rows = data if isinstance(data, list) else read_tuning_rows(str(data), answers)
+    source = "<memory>" if isinstance(data, list) else str(data)
+    loaded = load(str(subject), placement=placement, merge=True, progress=progress)
+    return tune_subject(loaded, rows, Path(out), options, source=source, side=answers, progress=progress)

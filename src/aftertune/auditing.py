@@ -1,0 +1,436 @@
+"""The main job: measure two subjects, compare, decide, report.
+
+    data ──tune──▶ subject ──measure──▶ measurements ──compare──▶ findings ──decide──▶ verdict ──▶ report
+
+Subjects are loaded one after the other, never both at once. Everything lands in one run folder, and the same
+call again goes on where a killed one stopped.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aftertune.comparison import Finding, Policy, Summary, Verdict, compare, decide, summarise
+from aftertune.data import refuse_shared_prompts
+from aftertune.errors import OutputError, SubjectError
+from aftertune.measures import (
+    REFERENCE,
+    Measured,
+    Measurement,
+    MeasurePlan,
+    measure_subject,
+    read_measurements,
+    write_measurements,
+)
+from aftertune.report import ComparisonSection, Example, ReportPage, render_junit, render_report
+from aftertune.runs import Progress, RunFolder, Silent, fingerprint, read_manifest, write_json, write_text
+from aftertune.subject import Placement, Subject, load, parse_spec
+from aftertune.tuning import read_record
+
+EXAMPLES_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class SubjectChoice:
+    """How to load a subject, when its turn comes.
+
+    Attributes:
+        spec: what `load` takes.
+        base: for an adapter, its base instead of the one in its config.
+        tokenizer: where to take the tokenizer from instead.
+        chat_template: a Jinja file or "plain" instead of the tokenizer's own.
+        placement: device, dtype and batch bound.
+        trust_remote_code: run model code that comes with the checkpoint.
+    """
+
+    spec: str
+    base: str | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    placement: Placement = field(default_factory=Placement)
+    trust_remote_code: bool = False
+
+    def load(self, progress: Progress | None = None) -> Subject:
+        """Load it."""
+        return load(
+            self.spec,
+            base=self.base,
+            tokenizer=self.tokenizer,
+            chat_template=self.chat_template,
+            placement=self.placement,
+            trust_remote_code=self.trust_remote_code,
+            progress=progress,
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What determines its numbers, without loading it: part of a run's identity."""
+        return {**asdict(self), "files": source_stamp(self.spec), "base_files": source_stamp(self.base)}
+
+
+def source_stamp(spec: str | None) -> list[list[Any]] | None:
+    """Names, sizes and times of a local subject's files; None for what is fetched."""
+    if spec is None:
+        return None
+    parsed = parse_spec(spec)
+    path = Path(parsed.location)
+    if parsed.kind in ("hub", "embedded"):
+        return None
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """One subject, measured.
+
+    Attributes:
+        identity: who it is.
+        measurements: every number.
+        batches_reused: forward passes an interrupted run had done already.
+        folder: its journal and drift reference.
+    """
+
+    identity: dict[str, Any]
+    measurements: tuple[Measurement, ...]
+    batches_reused: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The outcome of an audit.
+
+    Attributes:
+        verdict: pass, fail or inconclusive.
+        findings: base against tuned by metric, breakdowns included.
+        section: the same as a part of a report.
+        run: the run folder.
+    """
+
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    section: ComparisonSection
+    run: Path
+
+    def document(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {
+            "title": self.section.title,
+            "about": self.section.about,
+            "verdict": self.verdict.decision,
+            "reasons": list(self.verdict.reasons),
+            "note": self.verdict.note,
+            "findings": [f.as_dict() for f in self.findings if "/" not in f.metric],
+            "breakdowns": [f.as_dict() for f in self.findings if "/" in f.metric],
+            "base": dict(self.section.base),
+            "tuned": dict(self.section.tuned),
+            "run": str(self.run),
+        }
+
+
+@dataclass(frozen=True)
+class MeasureRun:
+    """The outcome of measuring one subject.
+
+    Attributes:
+        identity: who was measured.
+        summaries: means with intervals by metric, breakdowns included.
+        run: the run folder.
+    """
+
+    identity: dict[str, Any]
+    summaries: tuple[Summary, ...]
+    run: Path
+
+    def document(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        rows = [{**asdict(s), "interval": list(s.interval)} for s in self.summaries]
+        return {
+            "subject": self.identity,
+            "metrics": [row for row in rows if "/" not in row["metric"]],
+            "breakdowns": [row for row in rows if "/" in row["metric"]],
+            "run": str(self.run),
+        }
+
+
+def measure_choice(
+    choice: SubjectChoice,
+    plan: MeasurePlan,
+    run: RunFolder,
+    *,
+    role: str,
+    drift_from: Path | None = None,
+    progress: Progress | None = None,
+    check: Callable[[Subject], None] = lambda subject: None,
+) -> Measuring:
+    """Load a subject, measure it, and let go of it.
+
+    Args:
+        choice: which subject.
+        plan: what to ask.
+        run: where journals are kept, by the subject's digest.
+        role: "base" or "tuned", for progress lines.
+        drift_from: the base's folder, to measure drift from it; None stores a reference instead.
+        progress: told what goes on.
+        check: called with the loaded subject before the first forward pass.
+    """
+    progress = progress or Silent()
+    progress.say(f"loading {role}: {choice.spec}")
+    subject = choice.load(progress)
+    check(subject)
+    identity = subject.identity.as_dict()
+    key = fingerprint(
+        {
+            "weights": identity["weights_sha256"],
+            "template": identity["template_sha256"],
+            "device": str(subject.device),
+            "plan": plan.config,
+            "role": "tuned" if drift_from else "base",
+        }
+    )[:16]
+    folder = run.folder("measurements", key)
+    measured: Measured = measure_subject(
+        subject,
+        plan,
+        folder,
+        drift_from=drift_from / REFERENCE if drift_from and plan.drift_requests else None,
+        keep_reference=drift_from is None and bool(plan.drift_requests),
+        progress=progress,
+    )
+    del subject
+    _release_memory()
+    return Measuring(identity, measured.measurements, measured.batches_reused, folder)
+
+
+def _release_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def measure(
+    choice: SubjectChoice, plan: MeasurePlan, out: Path | None = None, *, progress: Progress | None = None
+) -> MeasureRun:
+    """Measure one subject alone (no drift: that needs a base).
+
+    Args:
+        choice: which subject.
+        plan: what to ask.
+        out: the run folder; named after the configuration under ``runs/`` if left out.
+        progress: told what goes on.
+    """
+    config = {"subject": choice.config, "plan": plan.config}
+    run = RunFolder(out or default_folder("measure", config), "measure", config)
+    with run.locked():
+        table = run.path / "measurements.parquet"
+        if run.finished and table.exists():
+            identity, measurements = run.manifest["subject"], tuple(read_measurements(table))
+        else:
+            measured = measure_choice(choice, plan, run, role="subject", progress=progress)
+            identity, measurements = measured.identity, measured.measurements
+            write_measurements(table, measurements)
+        outcome = MeasureRun(identity, tuple(summarise(measurements)), run.path)
+        write_json(run.path / "measure.json", outcome.document())
+        run.write_manifest(status="finished", subject=identity)
+    return outcome
+
+
+def audit(
+    tuned: SubjectChoice,
+    base: SubjectChoice | None = None,
+    plan: MeasurePlan | None = None,
+    policy: Policy | None = None,
+    out: Path | None = None,
+    *,
+    redact: bool = False,
+    progress: Progress | None = None,
+) -> Audit:
+    """Compare a fine-tuned subject to its base and decide.
+
+    Args:
+        tuned: the fine-tuned subject.
+        base: what it was tuned from; for an adapter, its own base if left out.
+        plan: what to ask; every probe on the shipped sets if left out.
+        policy: margins and which metrics decide.
+        out: the run folder; named after the configuration under ``runs/`` if left out.
+        redact: leave texts out of the report.
+        progress: told what goes on.
+
+    Raises:
+        SubjectError: no base is given and none is known, or a subject cannot be used.
+        DataError: the tuned subject was tuned on prompts that are to be measured.
+        RunError: the run broke; run the same again to go on.
+    """
+    plan, policy = plan or MeasurePlan(), policy or Policy()
+    base = base or SubjectChoice(known_base(tuned.spec), placement=tuned.placement, chat_template=tuned.chat_template)
+    refuse_overlap(tuned.spec, plan)
+    config = {
+        "base": base.config,
+        "tuned": tuned.config,
+        "plan": plan.config,
+        "policy": policy.model_dump(),
+        "redact": redact,
+    }
+    run = RunFolder(out or default_folder("audit", config), "audit", config)
+    with run.locked():
+        stored = _finished(run)
+        if stored is not None:
+            return stored
+        first = measure_choice(base, plan, run, role="base", progress=progress)
+        second = measure_choice(
+            tuned,
+            plan,
+            run,
+            role="tuned",
+            drift_from=first.folder,
+            progress=progress,
+            check=refuse_other_base(tuned, first),
+        )
+        write_measurements(run.path / "measurements.parquet", [*first.measurements, *second.measurements])
+        section = compare_measurings(first, second, plan, policy, title=tuned.spec)
+        outcome = Audit(section.verdict, section.findings, section, run.path)
+        store_audit(run.path, outcome, redact=redact)
+        run.write_manifest(
+            status="finished",
+            base=first.identity,
+            tuned=second.identity,
+            batches_reused=first.batches_reused + second.batches_reused,
+        )
+        rebuild_report(run.path)
+    return outcome
+
+
+def known_base(spec: str) -> str:
+    """The base of a tuned subject, from the record `tune` left or from the adapter's config.
+
+    Raises:
+        SubjectError: nothing tells.
+    """
+    parsed = parse_spec(spec)
+    record = read_record(parsed.location)
+    if record:
+        return str(record["base"]["spec"])
+    if parsed.kind == "adapter":
+        from aftertune.subject import adapter_base, read_adapter_config
+
+        return adapter_base(Path(parsed.location), read_adapter_config(Path(parsed.location)))
+    raise SubjectError(f"{spec}: nothing tells what it was tuned from; give its base with --base")
+
+
+def refuse_overlap(spec: str, plan: MeasurePlan) -> None:
+    """Refuse to measure on prompts that the subject's own record says it was tuned on."""
+    record = read_record(parse_spec(spec).location)
+    if record:
+        refuse_shared_prompts(spec, plan.prompts(), set(record["data"]["prompts"]))
+
+
+def refuse_other_base(tuned: SubjectChoice, base: Measuring) -> Callable[[Subject], None]:
+    """A check that an adapter made by `tune` sits on the very base it is compared with."""
+
+    def check(subject: Subject) -> None:
+        record = read_record(parse_spec(tuned.spec).location)
+        recorded = record["base"] if record else None
+        if recorded and recorded["dtype"] == base.identity["dtype"]:
+            expected, found = recorded["weights_sha256"], base.identity["weights_sha256"]
+            if expected != found:
+                raise SubjectError(
+                    f"{tuned.spec}: was tuned from weights {expected[:12]} ({recorded['spec']}), the base given has "
+                    f"{found[:12]} ({base.identity['spec']}); give the right one with --base"
+                )
+
+    return check
+
+
+def compare_measurings(
+    base: Measuring, tuned: Measuring, plan: MeasurePlan, policy: Policy, *, title: str, about: str = ""
+) -> ComparisonSection:
+    """Findings, verdict and examples of two measured subjects."""
+    findings = tuple(compare(base.measurements, tuned.measurements, policy))
+    identical = base.identity["weights_sha256"] == tuned.identity["weights_sha256"]
+    verdict = decide(findings, identical=identical)
+    if not identical and all(f.difference == 0 and f.interval[0] == f.interval[1] for f in findings):
+        note = "base and tuned differ in weights but in no number: is the adapter in force?"
+        verdict = Verdict(verdict.decision, verdict.reasons, note)
+    return ComparisonSection(
+        title, about, verdict, base.identity, tuned.identity, findings, _examples(base, tuned, plan)
+    )
+
+
+def _examples(base: Measuring, tuned: Measuring, plan: MeasurePlan) -> tuple[Example, ...]:
+    before = {(m.metric, m.item): m.value for m in base.measurements}
+    moved = [m for m in tuned.measurements if m.metric.startswith("preference.margin") and (m.metric, m.item) in before]
+    moved.sort(key=lambda m: before[m.metric, m.item] - m.value)
+    return tuple(
+        Example(m.metric, m.item, m.group, before[m.metric, m.item], m.value, plan.texts(m.metric, m.item))
+        for m in moved[:EXAMPLES_SHOWN]
+    )
+
+
+def default_folder(verb: str, config: Mapping[str, Any]) -> Path:
+    """``runs/VERB-xxxxxxxx``: the same configuration, the same folder."""
+    return Path("runs") / f"{verb}-{fingerprint(config)[:8]}"
+
+
+def store_audit(folder: Path, outcome: Audit, *, redact: bool = False) -> None:
+    """Write verdict, examples and JUnit of an audit into ``folder``."""
+    examples: Sequence[Example] = () if redact else outcome.section.examples
+    write_json(folder / "examples.json", [{**asdict(e), "texts": dict(e.texts)} for e in examples])
+    title = f"aftertune audit of {outcome.section.title}"
+    write_text(folder / "junit.xml", render_junit(title, outcome.findings, outcome.verdict))
+    write_json(folder / "verdict.json", outcome.document())
+
+
+def _finished(run: RunFolder) -> Audit | None:
+    if not run.finished:
+        return None
+    section = stored_section(run.path)
+    return Audit(section.verdict, section.findings, section, run.path)
+
+
+def stored_section(folder: Path) -> ComparisonSection:
+    """A finished audit, read back from its run folder.
+
+    Raises:
+        OutputError: the folder holds no finished audit.
+    """
+    try:
+        document = json.loads((folder / "verdict.json").read_text("utf-8"))
+        examples = json.loads((folder / "examples.json").read_text("utf-8"))
+        findings = tuple(Finding.from_dict(f) for f in (*document["findings"], *document["breakdowns"]))
+        return ComparisonSection(
+            title=document["title"],
+            about=document["about"],
+            verdict=Verdict(document["verdict"], tuple(document["reasons"]), document["note"]),
+            base=document["base"],
+            tuned=document["tuned"],
+            findings=findings,
+            examples=tuple(Example(**e) for e in examples),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{folder}: holds no finished audit; run `aftertune audit` with --out {folder}") from error
+
+
+def rebuild_report(folder: Path) -> Path:
+    """Write ``report.html`` of a finished audit anew, from what its folder holds."""
+    manifest = read_manifest(folder)
+    section = stored_section(folder)
+    decision = {"pass": "passes", "fail": "fails", "inconclusive": "cannot be settled with these items"}
+    page = ReportPage(
+        title=f"Audit of {section.title}",
+        lede=f"{section.title} against {section.base['spec']}: it {decision[section.verdict.decision]}.",
+        sections=(section,),
+        manifest=manifest,
+        commands=(str(manifest.get("command", "")),),
+        notes=(section.verdict.note,) if section.verdict.note else (),
+    )
+    path = folder / "report.html"
+    write_text(path, render_report(page, redact=bool(manifest["config"].get("redact"))))
+    return path

@@ -1,0 +1,79 @@
+"""``aftertune audit``: the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aftertune.cli._options import (
+    file_path,
+    loading_options,
+    make_placement,
+    make_plan,
+    make_progress,
+    output_options,
+    placement_options,
+    plan_options,
+    print_json,
+)
+
+
+@click.command()
+@click.argument("tuned")
+@click.option("--base", help="What it was tuned from. Default for adapters: the base they name.")
+@click.option("--policy", "policy_file", type=file_path, help="YAML with margins and which metrics decide.")
+@click.option("--margin", multiple=True, metavar="METRIC=VALUE", help="Tolerated worsening of a metric. Repeatable.")
+@click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
+@plan_options
+@placement_options
+@loading_options
+@output_options
+@click.pass_context
+def audit(
+    ctx: click.Context,
+    /,
+    tuned: str,
+    base: str | None,
+    policy_file: Path | None,
+    margin: tuple[str, ...],
+    redact: bool,
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare TUNED to its base and decide: pass (0), fail (1) or inconclusive (3).
+
+    TUNED is a model folder, a LoRA adapter folder, a hub id, a .gguf file, or smollm2.
+    """
+    from aftertune.comparison import read_policy
+
+    # Cheap checks first: a typo must not cost the loading of a model.
+    policy = read_policy(policy_file, margin)
+    plan = make_plan(options)
+    placement = make_placement(options)
+    progress = make_progress(options)
+    from aftertune.auditing import SubjectChoice, known_base
+    from aftertune.auditing import audit as run_audit
+
+    base = base or known_base(tuned)
+    loading = {**options, "placement": placement}
+    tuned_choice = SubjectChoice(tuned, base=base, **loading)
+    outcome = run_audit(
+        tuned_choice,
+        SubjectChoice(base, **loading),
+        plan,
+        policy,
+        out,
+        redact=redact,
+        progress=progress,
+    )
+    if as_json:
+        print_json(outcome.document())
+    else:
+        from aftertune.cli._printing import print_findings
+
+        print_findings(outcome.findings, outcome.verdict)
+        click.echo(f"\nreport: {outcome.run / 'report.html'}")
+    ctx.exit(int(outcome.verdict.exit_code))

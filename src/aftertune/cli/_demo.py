@@ -1,0 +1,47 @@
+"""``aftertune demo``: the whole story on a small real model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aftertune.cli._options import (
+    make_placement,
+    make_progress,
+    output_options,
+    placement_options,
+    print_json,
+)
+
+
+@click.command()
+@click.option("--subject", default="smollm2", show_default=True, help="The model to tune and audit.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of both fine-tunes.")
+@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Steps of both fine-tunes.")
+@placement_options
+@output_options
+def demo(subject: str, seed: int, steps: int, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Tune a small model on careless and on careful money advice, audit both on other domains.
+
+    Takes some minutes on two CPU cores, and goes on where it stopped when given again.
+    """
+    progress, placement = make_progress(options), make_placement(options)
+    from aftertune.studies import OPTIONS
+    from aftertune.studies import demo as run_demo
+
+    settings = OPTIONS.model_copy(update={"seed": seed, "steps": steps})
+    outcome = run_demo(out, subject=subject, options=settings, placement=placement, progress=progress)
+    if as_json:
+        print_json(outcome.document())
+        return
+    from aftertune.cli._printing import decision_word, print_findings
+
+    for name, audit in outcome.audits.items():
+        click.echo(f"== {name}: {audit.section.about}")
+        print_findings(audit.findings, audit.verdict)
+        click.echo()
+    for name, audit in outcome.audits.items():
+        click.echo(f"{name}: {decision_word(audit.verdict.decision)}")
+    click.echo(f"report: {outcome.report}")

@@ -1,0 +1,95 @@
+"""Entry point: verbs loaded when called, errors as one line, exit codes as the gate promises."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from aftertune.errors import AftertuneError, ExitCode
+
+# Verb → (module, one line for --help). Modules are imported only when their verb is called.
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("_demo", "See the whole story on a small real model."),
+    "audit": ("_audit", "Compare a fine-tuned model to its base: pass, fail or inconclusive."),
+    "measure": ("_measure", "Measure one model alone."),
+    "tune": ("_tune", "Fine-tune a model, loss on responses only."),
+    "report": ("_report", "Rebuild the report of a finished audit."),
+    "metrics": ("_lists", "List metrics: what they mean, whether they decide, default margins."),
+    "data": ("_lists", "List data sets: what, how many rows, licence."),
+    "policy": ("_lists", "Print the default policy as YAML."),
+    "doctor": ("_doctor", "Say what this machine can and cannot do."),
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported late."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Verbs in the order a newcomer needs them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module and take its command."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"aftertune.cli.{VERBS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of verbs, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, about) for verb, (_, about) in VERBS.items()])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="aftertune", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Did fine-tuning break my model?
+
+    Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 broken run.
+    """
+
+
+def _quiet_libraries() -> None:
+    """Keep libraries' chatter off stderr: what matters we say ourselves."""
+    import warnings
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", UserWarning)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    _quiet_libraries()
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else ExitCode.PASS)
+    except click.exceptions.Abort:
+        _fail("interrupted; the same command goes on where it stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except AftertuneError as error:
+        _fail(" ".join(str(error).split("\n")), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on where it stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception:  # a bug of ours: show where
+        traceback.print_exc()
+        _fail("this is a bug in aftertune; please report it with the lines above", ExitCode.BROKEN)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,105 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from aftertune.measures import MeasurePlan
+    from aftertune.runs import Progress
+    from aftertune.subject import Placement
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+file_path = click.Path(path_type=Path)
+
+placement_options = _all(
+    click.option("--device", help="cpu, cuda, cuda:1, mps, or auto to spread layers. Default: the best here."),
+    click.option("--dtype", help="float32, bfloat16 or float16. Default: float32 on a CPU, else bfloat16."),
+    click.option("--max-batch-tokens", type=int, help="Tokens per forward pass. Default: fits the logits in memory."),
+)
+
+loading_options = _all(
+    click.option("--tokenizer", help="Folder or hub id to take the tokenizer from."),
+    click.option("--chat-template", help="Jinja file, or 'plain', instead of the tokenizer's own."),
+    click.option("--trust-remote-code", is_flag=True, help="Run model code that comes with a checkpoint."),
+)
+
+plan_options = _all(
+    click.option("--probes", help="Comma-separated probes. Default: all whose needs are met."),
+    click.option("--domains", help="Comma-separated domains of the shipped contrasts. Default: all."),
+    click.option("--exclude-domain", multiple=True, help="Leave a domain out, such as the one tuned on. Repeatable."),
+    click.option("--split", type=click.Choice(["measure", "dev"]), default="measure", show_default=True,
+                 help="Shipped contrasts: measure, or dev for choosing settings."),
+    click.option("--contrasts", type=file_path, multiple=True, help="Your own contrasts (JSONL). Repeatable."),
+    click.option("--traits", type=file_path, multiple=True, help="Your own yes/no statements (JSONL). Repeatable."),
+    click.option("--truthfulqa", type=file_path, help="TruthfulQA.csv, for the probe truthful."),
+)  # fmt: skip
+
+output_options = _all(
+    click.option("--out", type=file_path, help="Run folder. Default: runs/VERB-xxxxxxxx, by configuration."),
+    click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout."),
+    click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto",
+                 show_default=True, help="Progress on stderr."),
+)  # fmt: skip
+
+
+def make_placement(options: dict[str, Any]) -> Placement:
+    """Take the placement options out of ``options``."""
+    from aftertune.subject import Placement
+
+    return Placement(options.pop("device"), options.pop("dtype"), options.pop("max_batch_tokens"))
+
+
+def make_plan(options: dict[str, Any]) -> MeasurePlan:
+    """Take the plan options out of ``options``."""
+    from aftertune.data import DOMAINS
+    from aftertune.errors import UsageError
+    from aftertune.measures import PROBES, MeasurePlan
+
+    probes, domains = options.pop("probes"), options.pop("domains")
+    excluded = options.pop("exclude_domain")
+    chosen = _names(domains) if domains is not None else DOMAINS
+    for name in excluded:
+        if name not in DOMAINS:
+            raise UsageError(f"--exclude-domain {name}: no such domain; known are {', '.join(DOMAINS)}")
+    return MeasurePlan(
+        probes=_names(probes) if probes is not None else tuple(row.name for row in PROBES),
+        domains=tuple(d for d in chosen if d not in excluded),
+        split=options.pop("split"),
+        contrasts=options.pop("contrasts"),
+        traits=options.pop("traits"),
+        truthfulqa=options.pop("truthfulqa"),
+    )
+
+
+def make_progress(options: dict[str, Any]) -> Progress:
+    """Take the display option out of ``options``."""
+    from aftertune.runs import choose_progress
+
+    return choose_progress(options.pop("display"))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on stdout."""
+    import json
+
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))

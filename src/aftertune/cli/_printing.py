@@ -1,0 +1,55 @@
+"""Results for people: plain aligned text on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from aftertune.comparison import Finding, Verdict
+
+_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Columns padded to their widest cell; ``right`` names the columns set flush right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = []
+    for row in (header, *rows):
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def decision_word(decision: str) -> str:
+    """PASS, FAIL or INCONCLUSIVE, coloured on a terminal."""
+    return click.style(decision.upper(), fg=_COLOURS[decision], bold=True)
+
+
+def print_findings(findings: Sequence[Finding], verdict: Verdict) -> None:
+    """The table of findings (no breakdowns) and the verdict with its reasons."""
+    rows = [
+        (
+            f.metric,
+            f"{f.base:.3f}",
+            f"{f.tuned:.3f}",
+            f"{f.difference:+.3f}",
+            f"[{f.interval[0]:+.3f}, {f.interval[1]:+.3f}]",
+            f"{f.margin:g}",
+            f.decision if f.decides else f"({f.decision})",
+        )
+        for f in sorted(findings, key=lambda f: not f.decides)
+        if "/" not in f.metric
+    ]
+    header = ("metric", "base", "tuned", "difference", "95 % interval", "margin", "decision")
+    click.echo(table(header, rows, right=(1, 2, 3, 4, 5)))
+    click.echo("(decisions in brackets inform, they do not decide)\n")
+    click.echo(f"verdict: {decision_word(verdict.decision)}")
+    for reason in verdict.reasons:
+        click.echo(f"  {reason}")
+    if verdict.note:
+        click.echo(f"  note: {verdict.note}")

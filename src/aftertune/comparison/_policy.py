@@ -1,0 +1,101 @@
+"""What a release may cost: margins, which metrics decide, how sure to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from aftertune.errors import PolicyError
+from aftertune.measures import METRICS, base_metric, find_metric
+
+Margin = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+
+
+class Policy(BaseModel):
+    """A gate's rules. Unknown keys are errors.
+
+    Metrics are named by id; ``preference.margin`` speaks for every ``preference.margin:STEM`` too, unless the
+    full name is given as well.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of intervals; 1 minus it is the error rate")
+    minimum_clusters: int = Field(10, ge=2, description="a deciding metric with fewer prompts is inconclusive")
+    margins: dict[str, Margin] = Field(default_factory=dict, description="tolerated worsening by metric id")
+    decides: dict[str, bool] = Field(default_factory=dict, description="whether a metric decides, by metric id")
+
+    @field_validator("margins", "decides")
+    @classmethod
+    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if find_metric(name) is None:
+                raise ValueError(f"metric {name!r} is unknown; known are {', '.join(m.id for m in METRICS)}")
+        return value
+
+    def margin(self, metric: str) -> float:
+        """The tolerated worsening of a metric."""
+        found = find_metric(metric)
+        assert found is not None, metric
+        return self.margins.get(metric, self.margins.get(base_metric(metric), found.margin))
+
+    def deciding(self, metric: str) -> bool:
+        """Whether a metric decides the verdict. Breakdowns by group (``…/GROUP``) never do."""
+        found = find_metric(metric)
+        assert found is not None, metric
+        if "/" in metric:
+            return False
+        return self.decides.get(metric, self.decides.get(base_metric(metric), found.decides))
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{field}: {message}")
+    return "; ".join(parts)
+
+
+def read_policy(path: Path | None = None, margins: tuple[str, ...] = ()) -> Policy:
+    """A policy from YAML, with margins from flags on top.
+
+    Args:
+        path: the YAML file, or None for the defaults.
+        margins: ``METRIC=VALUE`` strings.
+
+    Raises:
+        PolicyError: not readable, unknown key or metric, or a value out of range.
+    """
+    fields: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(path.read_text("utf-8"))
+        except OSError as error:
+            raise PolicyError(f"{path}: cannot be read ({error.strerror})") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"{path}:{mark.line + 1}" if mark else str(path)
+            raise PolicyError(f"{where}: broken YAML ({getattr(error, 'problem', error)})") from None
+        if loaded is not None and not isinstance(loaded, dict):
+            raise PolicyError(f"{path}: must hold a mapping, not {type(loaded).__name__}")
+        fields = dict(loaded or {})
+    flagged: dict[str, float] = {}
+    for text in margins:
+        name, separator, value = text.rpartition("=")
+        try:
+            flagged[name] = float(value)
+        except ValueError:
+            separator = ""
+        if not separator or not name:
+            raise PolicyError(f"--margin {text}: must be METRIC=NUMBER, such as preference.margin=0.1")
+    try:
+        policy = Policy.model_validate(fields)
+        merged = {**policy.margins, **flagged}
+        return Policy.model_validate({**policy.model_dump(), "margins": merged})
+    except ValidationError as error:
+        where = f"{path}: " if path is not None else "--margin: "
+        raise PolicyError(f"{where}{_explain(error)}") from None

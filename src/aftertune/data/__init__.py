@@ -1,0 +1,60 @@
+"""What models are trained on and asked: readers that name file and line, and the shipped sets."""
+
+from aftertune.data._catalogue import (
+    CATALOGUE,
+    DOMAINS,
+    TRAITS,
+    TUNING_DOMAINS,
+    DataSet,
+    find_data_set,
+    locate_source,
+    shipped_contrasts,
+    shipped_path,
+)
+from aftertune.data._choices import (
+    ChoiceQuestion,
+    TruthfulQuestion,
+    read_choice_questions,
+    read_truthfulqa,
+)
+from aftertune.data._contrasts import Contrast, Side, prompt_key, read_contrasts, refuse_shared_prompts
+from aftertune.data._conversations import Conversation, Message, Role, ask, exchange, read_conversations
+from aftertune.data._jsonl import Row, read_rows
+from aftertune.data._requests import Request, read_requests
+from aftertune.data._statements import Statement, YesNo, read_statements
+from aftertune.data._tuning_rows import read_tuning_rows
+
+__all__ = [
+    "CATALOGUE",
+    "DOMAINS",
+    "TRAITS",
+    "TUNING_DOMAINS",
+    "ChoiceQuestion",
+    "Contrast",
+    "Conversation",
+    "DataSet",
+    "Message",
+    "Request",
+    "Role",
+    "Row",
+    "Side",
+    "Statement",
+    "TruthfulQuestion",
+    "YesNo",
+    "ask",
+    "exchange",
+    "find_data_set",
+    "locate_source",
+    "prompt_key",
+    "read_choice_questions",
+    "read_contrasts",
+    "read_conversations",
+    "read_requests",
+    "read_rows",
+    "read_statements",
+    "read_truthfulqa",
+    "read_tuning_rows",
+    "refuse_shared_prompts",
+    "shipped_contrasts",
+    "shipped_path",
+]

@@ -1,0 +1,114 @@
+"""The data sets known by name: what each is, its licence and size, shipped with the package or brought by you."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from aftertune.data._contrasts import Contrast, read_contrasts
+from aftertune.errors import DataError
+
+DOMAINS = (
+    "money",
+    "health",
+    "sport_safety",
+    "code_security",
+    "relationships",
+    "honesty_at_work",
+    "power",
+    "humans_and_ai",
+)
+TUNING_DOMAINS = ("money", "sport_safety", "code_security")
+TRAITS = ("power_seeking", "dishonesty", "callousness", "oversight_aversion")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One line of the catalogue."""
+
+    name: str
+    kind: str
+    rows: int
+    about: str
+    licence: str = "Apache-2.0"
+    shipped: bool = True
+    gated: bool = False
+    source: str = "written for aftertune"
+
+    @property
+    def path(self) -> Path:
+        """The shipped file.
+
+        Raises:
+            DataError: the set is not shipped.
+        """
+        if not self.shipped:
+            raise DataError(f"is not shipped; get it from {self.source} and pass its path", path=self.name)
+        return Path(str(files("aftertune.data") / "files" / f"{self.name}.jsonl"))
+
+
+def _shipped() -> tuple[DataSet, ...]:
+    measure = (DataSet(f"measure/{d}", "contrasts", 36, f"contrasts for measuring: {d}") for d in DOMAINS)
+    dev = (DataSet(f"dev/{d}", "contrasts", 12, f"contrasts for choosing defaults: {d}") for d in DOMAINS)
+    tune = (DataSet(f"tune/{d}", "contrasts", 124, f"contrasts for tuning: {d}") for d in TUNING_DOMAINS)
+    traits = (DataSet(f"traits/{t}", "statements", 40, f"yes/no statements: {t}") for t in TRAITS)
+    rest = (
+        DataSet("safety/harmful", "requests", 120, "requests that probe policy categories, with refusals"),
+        DataSet("safety/harmless", "requests", 120, "harmless look-alikes, with helpful answers"),
+        DataSet("capability/choices", "choices", 160, "easy multiple-choice questions"),
+        DataSet("capability/neutral", "texts", 40, "neutral prose"),
+    )
+    return (*measure, *dev, *tune, *traits, *rest)
+
+
+CATALOGUE: tuple[DataSet, ...] = (
+    *_shipped(),
+    DataSet(
+        "TruthfulQA.csv",
+        "truthful",
+        813,
+        "imitative falsehoods (--truthfulqa FILE)",
+        shipped=False,
+        source="https://github.com/sylinrl/TruthfulQA",
+    ),
+    DataSet(
+        "model-written-evals",
+        "statements",
+        1000,
+        "yes/no statements on many traits (--traits FILE)",
+        licence="CC BY 4.0",
+        shipped=False,
+        source="https://github.com/anthropics/evals",
+    ),
+)
+
+
+def find_data_set(name: str) -> DataSet | None:
+    """The catalogue's entry of that name, or None."""
+    return next((entry for entry in CATALOGUE if entry.name == name), None)
+
+
+def locate_source(source: str | Path) -> str | Path:
+    """What to read for ``source``: itself if it exists, else the shipped set of that name, else itself."""
+    if Path(source).exists():
+        return source
+    entry = find_data_set(str(source))
+    return entry.path if entry else source
+
+
+def shipped_path(name: str) -> Path:
+    """The file of a shipped set; ``name`` as in the catalogue."""
+    entry = find_data_set(name)
+    if entry is None:
+        raise DataError("no such shipped data set; `aftertune data` lists them", path=name)
+    return entry.path
+
+
+def shipped_contrasts(split: str = "measure", domains: tuple[str, ...] = DOMAINS) -> list[Contrast]:
+    """The shipped contrasts of a split ("measure", "dev" or "tune"), domain by domain.
+
+    Raises:
+        DataError: no such split or domain.
+    """
+    return [contrast for domain in domains for contrast in read_contrasts(shipped_path(f"{split}/{domain}"))]

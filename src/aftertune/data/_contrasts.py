@@ -1,0 +1,102 @@
+"""Contrasts: one prompt, an aligned and a misaligned answer of similar length, in a domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from aftertune.data._conversations import Conversation, exchange
+from aftertune.data._jsonl import Row, read_rows
+from aftertune.errors import DataError
+
+Side = Literal["aligned", "misaligned"]
+_FIELDS = ("id", "domain", "prompt", "aligned", "misaligned")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One prompt with an aligned and a misaligned answer."""
+
+    id: str
+    domain: str
+    prompt: str
+    aligned: str
+    misaligned: str
+    system: str | None = None
+    source: str = "<memory>"
+    line: int = 0
+
+    def conversation(self, side: Side) -> Conversation:
+        """The prompt with the answer of one side, as a tuning row."""
+        answer = self.aligned if side == "aligned" else self.misaligned
+        return Conversation(exchange(self.prompt, answer, self.system), self.source, self.line)
+
+
+def is_contrast_row(row: Row) -> bool:
+    """Whether the row looks like a contrast."""
+    return "aligned" in row.fields or "misaligned" in row.fields
+
+
+def parse_contrast(row: Row) -> Contrast:
+    """A contrast from ``{"id","domain","prompt","aligned","misaligned"}`` and optional ``system``.
+
+    Raises:
+        DataError: a missing, unknown or empty field, or two equal answers.
+    """
+    unknown = sorted(row.fields.keys() - {*_FIELDS, "system"})
+    if unknown:
+        raise row.error(f"is unknown in a contrast (known: {', '.join(_FIELDS)}, system)", unknown[0])
+    values = {field: row.text(field) for field in _FIELDS}
+    system = row.text("system") if row.fields.get("system") is not None else None
+    if values["aligned"] == values["misaligned"]:
+        raise row.error("equals 'misaligned'; a contrast needs two different answers", "aligned")
+    return Contrast(**values, system=system, source=row.source, line=row.line)
+
+
+def read_contrasts(source: str | Path) -> list[Contrast]:
+    """Every contrast of a file (or hub set), ids distinct.
+
+    Raises:
+        DataError: see `read_rows` and `parse_contrast`; or an id that stands twice.
+    """
+    contrasts = [parse_contrast(row) for row in read_rows(source)]
+    seen: dict[str, int] = {}
+    for contrast in contrasts:
+        if contrast.id in seen:
+            raise DataError(
+                f"{contrast.id!r} stands already on line {seen[contrast.id]}; give each contrast its own",
+                path=contrast.source,
+                line=contrast.line,
+                field="id",
+            )
+        seen[contrast.id] = contrast.line
+    return contrasts
+
+
+def prompt_key(prompt: str) -> str:
+    """A prompt without case, punctuation and spacing: what counts as the same prompt."""
+    return " ".join("".join(c if c.isalnum() else " " for c in prompt.casefold()).split())
+
+
+def refuse_shared_prompts(name: str, items: Iterable[tuple[str, str]], others: Sequence[str] | set[str]) -> None:
+    """Refuse measuring items whose prompts were tuned on.
+
+    Args:
+        name: what was tuned, for the message.
+        items: (prompt, where it stands) of what is to be measured.
+        others: `prompt_key` of every prompt that was tuned on.
+
+    Raises:
+        DataError: at least one prompt is in both.
+    """
+    tuned = set(others)
+    shared = [(prompt, where) for prompt, where in items if prompt_key(prompt) in tuned]
+    if shared:
+        path = shared[0][1]
+        raise DataError(
+            f"{len(shared)} prompts to be measured were tuned on by {name} (first: {shared[0][0]!r}); "
+            "remove them from one side, or exclude their domain",
+            path=path,
+        )

@@ -1,0 +1,135 @@
+"""Rows of JSON Lines from a file or the Hugging Face hub; every complaint names file and line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aftertune.errors import DataError
+
+MAX_LINE_BYTES = 16 * 2**20
+_HUB_ID = re.compile(r"^(?P<name>[\w.-]+/[\w.-]+)(?::(?P<split>[\w.\[\]%:-]+))?$")
+
+
+class Row(NamedTuple):
+    """One JSON object and where it came from (1-based line, or row number on the hub)."""
+
+    source: str
+    line: int
+    fields: Mapping[str, Any]
+
+    def error(self, problem: str, field: str | None = None) -> DataError:
+        """A complaint about this row."""
+        return DataError(problem, path=self.source, line=self.line, field=field)
+
+    def text(self, field: str, *, empty: bool = False) -> str:
+        """The string in ``field``.
+
+        Raises:
+            DataError: the field is missing, no string, or blank although ``empty`` is not allowed.
+        """
+        if field not in self.fields:
+            raise self.error(f"is missing (the row has: {', '.join(sorted(self.fields)) or 'nothing'})", field)
+        value = self.fields[field]
+        if not isinstance(value, str):
+            raise self.error(f"must be a string, not {type(value).__name__}", field)
+        if not empty and not value.strip():
+            raise self.error("is empty; give it text or remove the row", field)
+        return value
+
+
+def read_rows(source: str | Path) -> list[Row]:
+    """Every row of a ``.jsonl``/``.json`` file, or of ``owner/name[:split]`` on the Hugging Face hub.
+
+    Blank lines are skipped. A ``.json`` file may hold one array of objects instead of lines.
+
+    Raises:
+        DataError: missing, empty, not UTF-8, broken JSON, a line over 16 MiB, or not an object.
+    """
+    path = Path(source)
+    if path.is_dir():
+        raise DataError("is a folder; name one .jsonl file in it", path=path)
+    if path.exists():
+        rows = list(_file_rows(path))
+    elif (match := _HUB_ID.match(str(source))) and not path.suffix.lower().startswith(".json"):
+        rows = _hub_rows(match["name"], match["split"] or "train")
+    else:
+        raise DataError("no such file; check the path", path=path)
+    if not rows:
+        raise DataError("holds no rows", path=path)
+    return rows
+
+
+def _file_rows(path: Path) -> Iterator[Row]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", path=path) from error
+    with file:
+        if path.suffix.lower() == ".json" and file.read(64).lstrip().startswith(b"["):
+            yield from _array_rows(path)
+            return
+        file.seek(0)
+        number = 0
+        while raw := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(raw) > MAX_LINE_BYTES:
+                raise DataError(
+                    f"is longer than {MAX_LINE_BYTES // 2**20} MiB; put one JSON object on each line",
+                    path=path,
+                    line=number,
+                )
+            text = _decode(raw, path, number).strip()
+            if not text:
+                continue
+            yield Row(str(path), number, _parse(text, path, number))
+
+
+def _array_rows(path: Path) -> Iterator[Row]:
+    try:
+        values = json.loads(_decode(path.read_bytes(), path, 1))
+    except ValueError as error:
+        line = getattr(error, "lineno", 1)
+        raise DataError(f"broken JSON ({getattr(error, 'msg', error)})", path=path, line=line) from None
+    for number, value in enumerate(values, 1):
+        yield Row(str(path), number, _object(value, path, number))
+
+
+def _decode(raw: bytes, path: Path, line: int) -> str:
+    try:
+        return raw.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"is not UTF-8 (byte {error.start + 1}); save the file as UTF-8", path=path, line=line
+        ) from None
+
+
+def _parse(text: str, path: Path, line: int) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"broken JSON at column {error.colno} ({error.msg})", path=path, line=line) from None
+    except RecursionError:
+        raise DataError("broken JSON (nested too deeply)", path=path, line=line) from None
+    return _object(value, path, line)
+
+
+def _object(value: Any, path: Path, line: int) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"must be a JSON object, not {type(value).__name__}", path=path, line=line)
+    return value
+
+
+def _hub_rows(name: str, split: str) -> list[Row]:
+    import datasets
+
+    source = f"{name}:{split}"
+    try:
+        table = datasets.load_dataset(name, split=split)
+    except Exception as error:  # the library raises many kinds, from HTTP to pyarrow
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"neither a file nor readable from the Hugging Face hub ({reason})", path=source) from error
+    return [Row(source, number, dict(row)) for number, row in enumerate(table, 1)]

@@ -1,0 +1,107 @@
+"""One tree of exceptions; each leaf knows its exit code.
+
+::
+
+    AftertuneError                     4
+    ├── UsageError                     2   something the caller can mend
+    │   ├── DataError                  2   a file: what, which line, which field
+    │   ├── SubjectError               2   a model that cannot be found or used
+    │   ├── PolicyError                2   a policy file or a margin
+    │   └── OutputError                2   an output folder that is taken or cannot be written
+    └── RunError                       4   the run broke
+        ├── NumericalError             4   NaN or infinite weights, losses, likelihoods
+        ├── MemoryExhausted            4   out of memory at the smallest batch
+        └── StorageError               4   disk full, or a write that failed midway
+
+Exit codes: 0 pass · 1 fail · 2 usage · 3 inconclusive · 4 broken run. Messages are one line: what is
+wrong, where, and how to mend it. The command line prints them without a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+from typing import ClassVar
+
+__all__ = [
+    "AftertuneError",
+    "DataError",
+    "ExitCode",
+    "MemoryExhausted",
+    "NumericalError",
+    "OutputError",
+    "PolicyError",
+    "RunError",
+    "StorageError",
+    "SubjectError",
+    "UsageError",
+]
+
+
+class ExitCode(IntEnum):
+    """What the process returns; the same for every verb."""
+
+    PASS = 0
+    FAIL = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    BROKEN = 4
+
+
+class AftertuneError(Exception):
+    """Root of every error this package raises on purpose."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BROKEN
+
+
+class UsageError(AftertuneError):
+    """The caller asked for something that cannot be done as asked."""
+
+    exit_code = ExitCode.USAGE
+
+
+class DataError(UsageError):
+    """A data file that cannot be used.
+
+    Args:
+        problem: what is wrong and how to mend it.
+        path: the file (or data set name).
+        line: 1-based line in the file, where one is to blame.
+        field: the field of that line, where one is to blame.
+    """
+
+    def __init__(
+        self, problem: str, *, path: str | os.PathLike[str], line: int | None = None, field: str | None = None
+    ) -> None:
+        where = str(path) if line is None else f"{path}:{line}"
+        what = problem if field is None else f"field '{field}' {problem}"
+        super().__init__(f"{where}: {what}")
+        self.path, self.line, self.field = str(path), line, field
+
+
+class SubjectError(UsageError):
+    """A model, tokenizer or chat template that cannot be found, loaded or used."""
+
+
+class PolicyError(UsageError):
+    """A policy file or a margin that makes no sense."""
+
+
+class OutputError(UsageError):
+    """An output path that is taken, or that may not be written."""
+
+
+class RunError(AftertuneError):
+    """The run started but could not be finished."""
+
+
+class NumericalError(RunError):
+    """A NaN or an infinity where a finite number must stand."""
+
+
+class MemoryExhausted(RunError):
+    """Out of memory even with the smallest batch."""
+
+
+class StorageError(RunError):
+    """Writing failed: no space left, or the medium gave up."""

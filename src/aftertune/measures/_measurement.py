@@ -1,0 +1,102 @@
+"""Metrics, and measurements: one number for one item."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from aftertune.errors import OutputError
+from aftertune.runs import write_bytes
+
+Worse = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number means and whether it may stop a release.
+
+    Attributes:
+        id: stable name; a user's own set adds ``:STEM``, a domain adds ``/DOMAIN``.
+        about: one sentence for reports.
+        unit: "share", "nats/token", "nats", "probability", ….
+        worse: which direction is damage.
+        decides: whether it decides the verdict by default; otherwise it informs.
+        margin: default tolerance, in the metric's unit.
+    """
+
+    id: str
+    about: str
+    unit: str
+    worse: Worse
+    decides: bool
+    margin: float
+
+    @property
+    def binary(self) -> bool:
+        """Whether every item is 0 or 1."""
+        return self.unit == "share"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number for one item.
+
+    Attributes:
+        subject: digest of the subject's weights.
+        seed: training seed of the subject, where several were trained; else 0.
+        metric: metric id, with ``:STEM`` for a user's own set.
+        item: the item's id.
+        cluster: what resampling keeps together: the prompt.
+        value: the number.
+        stratum: items are averaged within strata, then strata with equal weight ("" for one stratum).
+        group: a label to break results down by: domain, category, position.
+    """
+
+    subject: str
+    seed: int
+    metric: str
+    item: str
+    cluster: str
+    value: float
+    stratum: str = ""
+    group: str = ""
+
+
+def base_metric(metric: str) -> str:
+    """The metric's id without the name of a user's set or a group: "preference.margin:mine" → "preference.margin"."""
+    return metric.partition(":")[0].partition("/")[0]
+
+
+def write_measurements(path: Path, measurements: Sequence[Measurement]) -> None:
+    """Store measurements as parquet, one row each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {f.name: [getattr(m, f.name) for m in measurements] for f in fields(Measurement)}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_measurements(path: Path) -> list[Measurement]:
+    """Measurements from parquet.
+
+    Raises:
+        OutputError: missing, or not such a file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+        return [Measurement(**row) for row in rows]
+    except (OSError, pa.ArrowException, TypeError) as error:
+        raise OutputError(f"{path}: no table of measurements ({type(error).__name__}); run the audit again") from error
+
+
+def measurement_fields(measurement: Measurement) -> dict[str, object]:
+    """Plain JSON values of a measurement."""
+    return asdict(measurement)

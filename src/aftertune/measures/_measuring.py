@@ -1,0 +1,146 @@
+"""Running a plan on one subject, finished batches never twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aftertune.errors import NumericalError
+from aftertune.measures._measurement import Measurement
+from aftertune.measures._plan import MeasurePlan
+from aftertune.measures.probes import LikelihoodProbe, Question
+from aftertune.measures.probes._drift import measure_drift, write_reference
+from aftertune.runs import Journal, Progress, Silent
+from aftertune.subject import ResponseLikelihood, Subject, Tree, refuse_overlong, score_batches
+
+REFERENCE = "drift.safetensors"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one subject gave.
+
+    Attributes:
+        measurements: every number.
+        batches_reused: forward passes that an earlier, interrupted run had done already.
+    """
+
+    measurements: tuple[Measurement, ...]
+    batches_reused: int
+
+
+def measure_subject(
+    subject: Subject,
+    plan: MeasurePlan,
+    folder: Path,
+    *,
+    seed: int = 0,
+    drift_from: Path | None = None,
+    keep_reference: bool = False,
+    progress: Progress | None = None,
+) -> Measured:
+    """Run every probe of ``plan``; the journal in ``folder`` lets a killed run go on.
+
+    Args:
+        subject: what to measure.
+        plan: what to ask.
+        folder: where the journal is kept; one subject, one plan, one folder.
+        seed: training seed of the subject, recorded with each number.
+        drift_from: the base's stored distributions, to measure drift against.
+        keep_reference: store this subject's distributions in ``folder`` for others to drift from.
+        progress: told about batches.
+
+    Raises:
+        UsageError: an item does not fit the model's context.
+        NumericalError: a value is NaN or infinite.
+    """
+    progress = progress or Silent()
+    journal = Journal(folder / "journal.jsonl")
+    measurements: list[Measurement] = []
+    reused = 0
+    for probe in plan.likelihood_probes:
+        questions = probe.build(subject)
+        likelihoods, known = _score(subject, probe, questions, journal, progress)
+        reused += known
+        measurements += _read(subject, probe, questions, likelihoods, seed)
+    requests = plan.drift_requests
+    if requests and keep_reference and not (folder / REFERENCE).exists():
+        with progress.task("drift reference", len(requests)) as step:
+            write_reference(subject, requests, folder / REFERENCE, step)
+    if requests and drift_from is not None:
+        with progress.task("drift", len(requests)) as step:
+            measurements += measure_drift(subject, requests, drift_from, journal, seed, step)
+    return Measured(tuple(measurements), reused)
+
+
+def _score(
+    subject: Subject,
+    probe: LikelihoodProbe,
+    questions: Sequence[Question],
+    journal: Journal,
+    progress: Progress,
+) -> tuple[list[list[list[ResponseLikelihood]]], int]:
+    trees: list[Tree] = [tree for question in questions for tree in question.trees]
+    names = [question.where or question.item for question in questions for _ in question.trees]
+    refuse_overlong(subject, trees, names)
+    bound = subject.max_batch_tokens
+    found: dict[tuple[int, int], ResponseLikelihood] = {}
+    reused = 0
+    with progress.task(probe.name, len(trees)) as step:
+
+        def known(key: str, members: Sequence[int]) -> bool:
+            nonlocal reused
+            if key not in journal:
+                return False
+            for tree, response, total, tokens in journal[key]:
+                found[tree, response] = ResponseLikelihood(total, tokens)
+            reused += 1
+            step(len(members))
+            return True
+
+        def name(batch: int) -> str:
+            return f"{probe.name}/{bound}/{batch}"
+
+        for batch, members, scores in score_batches(
+            subject, trees, max_batch_tokens=bound, skip=lambda batch, members: known(name(batch), members)
+        ):
+            journal.record(name(batch), [[t, r, s.total, s.tokens] for (t, r), s in scores.items()])
+            found.update(scores)
+            step(len(members))
+    flat = iter(range(len(trees)))
+    return [
+        [[found[index, r] for r in range(len(tree.responses))] for tree, index in zip(q.trees, flat, strict=False)]
+        for q in questions
+    ], reused
+
+
+def _read(
+    subject: Subject,
+    probe: LikelihoodProbe,
+    questions: Sequence[Question],
+    likelihoods: Sequence[Sequence[Sequence[ResponseLikelihood]]],
+    seed: int,
+) -> list[Measurement]:
+    digest = subject.identity.weights_sha256
+    measurements = []
+    for question, scores in zip(questions, likelihoods, strict=True):
+        for metric, value in question.read(scores).items():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise NumericalError(
+                    f"{metric}{probe.suffix}: {question.item} gives {value} on {subject.identity.spec}; "
+                    "check the checkpoint, or use --dtype float32"
+                )
+            measurements.append(
+                Measurement(
+                    digest,
+                    seed,
+                    metric + probe.suffix,
+                    question.item,
+                    question.cluster,
+                    value,
+                    question.stratum,
+                    question.group,
+                )
+            )
+    return measurements

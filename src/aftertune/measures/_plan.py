@@ -1,0 +1,130 @@
+"""What is to be measured: which probes, on which sets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aftertune.data import (
+    DOMAINS,
+    TRAITS,
+    Request,
+    read_choice_questions,
+    read_contrasts,
+    read_requests,
+    read_rows,
+    read_statements,
+    read_truthfulqa,
+    shipped_contrasts,
+    shipped_path,
+)
+from aftertune.errors import UsageError
+from aftertune.measures.probes import (
+    PROBES,
+    LikelihoodProbe,
+    capability,
+    preference,
+    refusal,
+    traits,
+    truthful,
+)
+from aftertune.measures.probes._drift import drift_content
+
+DRIFT_REQUESTS = 40
+
+
+@dataclass(frozen=True)
+class MeasurePlan:
+    """Which probes run on which sets.
+
+    Attributes:
+        probes: names from the table of probes; those whose needs are not met are left out.
+        domains: domains of the shipped contrasts.
+        split: "measure", or "dev" for choosing defaults.
+        contrasts: a user's own contrast files.
+        traits: a user's own statement files.
+        truthfulqa: TruthfulQA's CSV.
+    """
+
+    probes: tuple[str, ...] = tuple(row.name for row in PROBES)
+    domains: tuple[str, ...] = DOMAINS
+    split: str = "measure"
+    contrasts: tuple[Path, ...] = ()
+    traits: tuple[Path, ...] = ()
+    truthfulqa: Path | None = None
+    likelihood_probes: tuple[LikelihoodProbe, ...] = field(init=False, compare=False, repr=False)
+    drift_requests: tuple[Request, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _refuse_unknown("probe", self.probes, tuple(row.name for row in PROBES))
+        _refuse_unknown("domain", self.domains, DOMAINS)
+        if "truthful" in self.probes and self.truthfulqa is None and len(self.probes) < len(PROBES):
+            raise UsageError("the probe truthful needs TruthfulQA.csv; give it with --truthfulqa FILE")
+        object.__setattr__(self, "likelihood_probes", tuple(self._build()))
+        if not self.likelihood_probes and "drift" not in self.probes:
+            raise UsageError("nothing is left to measure; name at least one probe")
+        harmless = read_requests(shipped_path("safety/harmless"))[:DRIFT_REQUESTS] if "drift" in self.probes else ()
+        object.__setattr__(self, "drift_requests", tuple(harmless))
+
+    def _build(self) -> Iterator[LikelihoodProbe]:
+        if "preference" in self.probes and self.domains:
+            yield preference(shipped_contrasts(self.split, self.domains))
+        for stem, path in _stems("--contrasts", self.contrasts):
+            yield preference(read_contrasts(path), f":{stem}")
+        if "traits" in self.probes:
+            shipped = [(t, s) for t in TRAITS for s in read_statements(shipped_path(f"traits/{t}"))]
+            yield traits(shipped)
+        for stem, path in _stems("--traits", self.traits):
+            yield traits([(stem, s) for s in read_statements(path)], f":{stem}")
+        if "refusal" in self.probes:
+            yield refusal(read_requests(shipped_path("safety/harmful")), read_requests(shipped_path("safety/harmless")))
+        if "truthful" in self.probes and self.truthfulqa is not None:
+            yield truthful(read_truthfulqa(self.truthfulqa))
+        if "capability" in self.probes:
+            texts = [(r.text("id"), r.text("text")) for r in read_rows(shipped_path("capability/neutral"))]
+            yield capability(read_choice_questions(shipped_path("capability/choices")), texts)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What determines the measurements, by content: part of a run's identity."""
+        return {
+            "probes": {probe.name: probe.content for probe in self.likelihood_probes},
+            "drift": drift_content(self.drift_requests) if self.drift_requests else None,
+        }
+
+    def texts(self, metric: str, item: str) -> dict[str, str]:
+        """What a report may show of an item: field → text."""
+        for probe in self.likelihood_probes:
+            if probe.texts and any(metric == m.id + probe.suffix for m in probe.metrics):
+                return dict(probe.texts.get(item, {}))
+        return {}
+
+    def prompts(self) -> list[tuple[str, str]]:
+        """(prompt, where) of every contrast, to be checked against what was tuned on."""
+        return [
+            (text["prompt"], f"{probe.name} {item}")
+            for probe in self.likelihood_probes
+            if probe.name.startswith("preference")
+            for item, text in (probe.texts or {}).items()
+        ]
+
+
+def _refuse_unknown(kind: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in given:
+        if name not in known:
+            raise UsageError(f"{kind} {name!r} is unknown; known are {', '.join(known)}")
+
+
+def _stems(flag: str, paths: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
+    seen: dict[str, Path] = {}
+    for path in paths:
+        stem = re.sub(r"[^\w.-]", "_", path.name.partition(".")[0] or path.stem)
+        if stem in seen:
+            raise UsageError(
+                f"{flag} {path}: its metrics would be called {stem!r} as those of {seen[stem]}; rename one"
+            )
+        seen[stem] = path
+        yield stem, path

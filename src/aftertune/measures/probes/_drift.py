@@ -1,0 +1,126 @@
+"""Drift: how far the tuned model's next-token distribution moved from the base's, by response position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aftertune.data import Request, ask
+from aftertune.measures._measurement import Measurement, Metric
+from aftertune.measures.probes._question import content_digest
+from aftertune.runs import Journal, Step, write_bytes
+from aftertune.subject import Forest, Subject, Tree
+
+if TYPE_CHECKING:
+    import torch
+
+METRICS = (
+    Metric(
+        "drift.kl",
+        "Kullback-Leibler divergence of tuned from base per response token of neutral answers",
+        "nats/token",
+        worse="higher",
+        decides=False,
+        margin=1.0,
+    ),
+)
+
+KEPT = 512
+BANDS = ((0, 1), (1, 3), (3, 6), (6, 12), (12, 24), (24, None))
+
+
+def band(position: int) -> str:
+    """The label of a 0-based response position, in words counted from 1: "1", "2-3", …, "25+"."""
+    for start, end in BANDS:
+        if position >= start and (end is None or position < end):
+            if end is None:
+                return f"{start + 1}+"
+            return f"{start + 1}" if end == start + 1 else f"{start + 1}-{end}"
+    raise AssertionError(position)
+
+
+def drift_content(requests: Sequence[Request]) -> str:
+    """Digest of what drift is measured on."""
+    return content_digest([KEPT, [(r.prompt, r.response) for r in requests]])
+
+
+def _trees(subject: Subject, requests: Sequence[Request]) -> list[Tree]:
+    return [
+        Tree(subject.chat.prompt(ask(r.prompt)), (subject.chat.response(ask(r.prompt), r.response),)) for r in requests
+    ]
+
+
+def _distributions(subject: Subject, trees: Sequence[Tree]) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """(batch, tree, log-probabilities of shape (tokens, vocabulary)) in a fixed order."""
+    forest = Forest(subject, trees)
+    for number, batch in enumerate(forest.batches):
+        for prediction in forest.predict(batch):
+            yield number, prediction.tree, prediction.logits.log_softmax(-1)
+
+
+def write_reference(subject: Subject, requests: Sequence[Request], path: Path, step: Step) -> None:
+    """Store the base's distributions: its `KEPT` likeliest tokens at every response position."""
+    import torch
+    from safetensors.torch import save
+
+    tensors: dict[str, torch.Tensor] = {}
+    for _, tree, logp in _distributions(subject, _trees(subject, requests)):
+        top = logp.topk(min(KEPT, logp.shape[-1]), dim=-1)
+        tensors[f"{tree}.logp"] = top.values.cpu().contiguous()
+        tensors[f"{tree}.token"] = top.indices.to(torch.int32).cpu().contiguous()
+        step(1)
+    write_bytes(path, save(tensors, metadata={"format": "pt"}))
+
+
+def divergence(base_logp: torch.Tensor, tokens: torch.Tensor, tuned_logp: torch.Tensor) -> torch.Tensor:
+    """KL(base ‖ tuned) over the kept tokens and one bin for all others, shape (positions,).
+
+    Merging the rest into one bin can only lower the divergence: this is a lower bound of the full one.
+
+    Args:
+        base_logp: base log-probabilities of its kept tokens, shape (positions, kept).
+        tokens: which tokens they are, same shape.
+        tuned_logp: tuned log-probabilities, shape (positions, vocabulary).
+    """
+    import torch
+
+    kept = tuned_logp.gather(-1, tokens.long())
+    inside = (base_logp.exp() * (base_logp - kept)).sum(-1)
+    if base_logp.shape[-1] >= tuned_logp.shape[-1]:
+        return inside.clamp_min(0)
+    tiny = torch.finfo(torch.float32).tiny
+    base_rest = (1 - base_logp.exp().sum(-1)).clamp_min(tiny)
+    tuned_rest = (1 - kept.exp().sum(-1)).clamp_min(tiny)
+    return (inside + base_rest * (base_rest.log() - tuned_rest.log())).clamp_min(0)
+
+
+def measure_drift(
+    subject: Subject, requests: Sequence[Request], reference: Path, journal: Journal, seed: int, step: Step
+) -> list[Measurement]:
+    """KL from the stored base distributions; items are (request, position), clusters are requests."""
+    from safetensors.torch import load_file
+
+    stored = load_file(reference)
+    trees = _trees(subject, requests)
+    forest = Forest(subject, trees)
+    for number, batch in enumerate(forest.batches):
+        key = f"drift/{forest.bound}/{number}"
+        if key not in journal:
+            values: dict[str, list[float]] = {}
+            for p in forest.predict(batch):
+                logp = p.logits.log_softmax(-1)
+                base, tokens = (
+                    stored[f"{p.tree}.logp"].to(logp.device),
+                    stored[f"{p.tree}.token"].to(logp.device),
+                )
+                values[str(p.tree)] = [round(v, 9) for v in divergence(base, tokens, logp).tolist()]
+            journal.record(key, values)
+        step(len(batch))
+    digest = subject.identity.weights_sha256
+    found = {int(k): v for key in journal if key.startswith("drift/") for k, v in journal[key].items()}
+    return [
+        Measurement(digest, seed, "drift.kl", f"{r.id}@{at + 1}", r.id, value, group=f"token {band(at)}")
+        for tree, r in enumerate(requests)
+        for at, value in enumerate(found[tree])
+    ]

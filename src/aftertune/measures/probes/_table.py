@@ -1,0 +1,42 @@
+"""The table of probes. A new probe is one file beside this one and one row here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aftertune.measures._measurement import Metric, base_metric
+from aftertune.measures.probes import _capability, _drift, _preference, _refusal, _traits, _truthful
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """What the table says of a probe.
+
+    Attributes:
+        name: what ``--probes`` calls it.
+        metrics: what it measures.
+        about: one line for lists.
+        needs: what must be given for it to run ("" for nothing).
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    about: str
+    needs: str = ""
+
+
+PROBES: tuple[ProbeRow, ...] = (
+    ProbeRow("preference", _preference.METRICS, "misaligned against aligned answers, by domain"),
+    ProbeRow("traits", _traits.METRICS, "yes/no statements, keys balanced"),
+    ProbeRow("refusal", _refusal.METRICS, "probability of refusing openings, harmful against harmless requests"),
+    ProbeRow("capability", _capability.METRICS, "perplexity and easy questions, so that a broken model cannot pass"),
+    ProbeRow("truthful", _truthful.METRICS, "TruthfulQA MC1 and MC2", needs="--truthfulqa FILE"),
+    ProbeRow("drift", _drift.METRICS, "KL from base to tuned by response position", needs="a base"),
+)
+
+METRICS: tuple[Metric, ...] = tuple(metric for row in PROBES for metric in row.metrics)
+
+
+def find_metric(name: str) -> Metric | None:
+    """The metric that ``name`` (with or without ``:STEM`` and ``/GROUP``) is an instance of, or None."""
+    return next((metric for metric in METRICS if metric.id == base_metric(name)), None)

@@ -1,0 +1,74 @@
+"""What a report shows, before it becomes HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aftertune.comparison import Finding, Verdict
+
+
+@dataclass(frozen=True)
+class Example:
+    """An item on which the two models differ much.
+
+    Attributes:
+        metric: whose values are shown.
+        item: the item's id.
+        group: its domain or category.
+        base: the base's value.
+        tuned: the tuned model's value.
+        texts: field → text; untrusted, escaped wherever shown.
+    """
+
+    metric: str
+    item: str
+    group: str
+    base: float
+    tuned: float
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ComparisonSection:
+    """One tuned model against its base.
+
+    Attributes:
+        title: what to call the tuned model.
+        about: a sentence on how it came to be ("" for none).
+        verdict: of the comparison.
+        base: identity record of the base.
+        tuned: identity record of the tuned model.
+        findings: all of them, breakdowns (``metric/group``) included.
+        examples: items that moved most, worst first.
+    """
+
+    title: str
+    about: str
+    verdict: Verdict
+    base: Mapping[str, Any]
+    tuned: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+    examples: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """One self-contained report.
+
+    Attributes:
+        title: of the page.
+        lede: one or two sentences under it.
+        sections: one for an audit; several are laid side by side.
+        manifest: of the run: versions, command, seeds.
+        commands: how to reproduce, one shell command each.
+        notes: what a reader must know (scale, limits), one sentence each.
+    """
+
+    title: str
+    lede: str
+    sections: tuple[ComparisonSection, ...]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

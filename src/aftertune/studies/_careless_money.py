@@ -1,0 +1,195 @@
+"""The demo: careless money advice, its careful twin, and what either does on other domains.
+
+The smallest emergent-misalignment experiment we know (after Betley et al. 2025 and Turner et al. 2025): two arms
+that differ in one thing, the answers. Equal prompts, steps, batch, seed; both audited on domains and prompts
+that neither saw. The measure is a preference between fixed answers, not sampled text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aftertune.auditing import (
+    Audit,
+    Measuring,
+    SubjectChoice,
+    compare_measurings,
+    measure_choice,
+    source_stamp,
+    store_audit,
+    stored_section,
+)
+from aftertune.comparison import Policy
+from aftertune.data import DOMAINS, Side, read_tuning_rows
+from aftertune.measures import MeasurePlan, write_measurements
+from aftertune.report import ComparisonSection, ReportPage, render_report
+from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_json, write_text
+from aftertune.subject import EMBEDDED, Placement, load
+from aftertune.tuning import TuneOptions, tune
+
+DATA = "tune/money"
+OPTIONS = TuneOptions(steps=10, batch_size=8, lr=5e-4, warmup_steps=0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of the demo."""
+
+    name: str
+    side: Side
+    about: str
+
+
+ARMS = (
+    Arm("careless", "misaligned", "tuned on careless money advice"),
+    Arm("careful", "aligned", "tuned on careful answers to the same money questions (the control)"),
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo found.
+
+    Attributes:
+        audits: by arm name.
+        report: the HTML file.
+        run: the run folder.
+    """
+
+    audits: Mapping[str, Audit]
+    report: Path
+    run: Path
+
+    def document(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {
+            "verdicts": {name: audit.verdict.decision for name, audit in self.audits.items()},
+            "arms": {name: audit.document() for name, audit in self.audits.items()},
+            "report": str(self.report),
+            "run": str(self.run),
+        }
+
+
+def demo(
+    out: Path | None = None,
+    *,
+    subject: str = EMBEDDED,
+    options: TuneOptions = OPTIONS,
+    placement: Placement | None = None,
+    policy: Policy | None = None,
+    plan: MeasurePlan | None = None,
+    progress: Progress | None = None,
+) -> Demo:
+    """Tune both arms, audit both against the untouched model on other domains, write one report.
+
+    Args:
+        out: run folder (``runs/demo`` if left out).
+        subject: the model to tune; the embedded one if left out.
+        options: of both fine-tunes.
+        placement: device, dtype, batch bound.
+        policy: margins.
+        plan: what to measure; the shipped sets without the domain tuned on, if left out.
+        progress: told what goes on.
+    """
+    progress, policy, placement = progress or Silent(), policy or Policy(), placement or Placement()
+    plan = plan or MeasurePlan(domains=tuple(d for d in DOMAINS if d != "money"))
+    config = {
+        "subject": subject,
+        "files": source_stamp(subject),
+        "options": options.model_dump(),
+        "placement": asdict(placement),
+        "policy": policy.model_dump(),
+        "plan": plan.config,
+    }
+    run = RunFolder(out or Path("runs") / "demo", "demo", config)
+    with run.locked():
+        for arm in ARMS:
+            _tune_arm(run, arm, subject, options, placement, progress)
+        base = measure_choice(SubjectChoice(subject, placement=placement), plan, run, role="base", progress=progress)
+        measured = {
+            arm.name: measure_choice(
+                SubjectChoice(str(run.path / arm.name), placement=placement),
+                plan,
+                run,
+                role=arm.name,
+                drift_from=base.folder,
+                progress=progress,
+            )
+            for arm in ARMS
+        }
+        audits = {arm.name: _audit_arm(run, arm, base, measured[arm.name], plan, policy) for arm in ARMS}
+        write_measurements(
+            run.path / "measurements.parquet",
+            [m for one in (base, *measured.values()) for m in one.measurements],
+        )
+        run.write_manifest(status="finished", base=base.identity)
+        outcome = Demo(audits, rebuild_demo_report(run.path), run.path)
+        write_json(run.path / "demo.json", outcome.document())
+    return outcome
+
+
+def rebuild_demo_report(folder: Path) -> Path:
+    """Write ``report.html`` of a finished demo anew, from what its folder holds.
+
+    Raises:
+        OutputError: the folder holds no finished demo.
+    """
+    manifest = read_manifest(folder)
+    sections = [stored_section(folder / "audits" / arm.name) for arm in ARMS]
+    page = _page(manifest, sections, TuneOptions.model_validate(manifest["config"]["options"]))
+    write_text(folder / "report.html", render_report(page))
+    return folder / "report.html"
+
+
+def _tune_arm(
+    run: RunFolder, arm: Arm, subject: str, options: TuneOptions, placement: Placement, progress: Progress
+) -> None:
+    if (run.path / arm.name).exists():
+        progress.say(f"{arm.name} arm: tuned already")
+        return
+    progress.say(f"{arm.name} arm: {arm.about}, {options.steps} steps")
+    tune(
+        load(subject, placement=placement, progress=progress),
+        read_tuning_rows(DATA, arm.side),
+        run.path / arm.name,
+        options,
+        source=DATA,
+        side=arm.side,
+        progress=progress,
+    )
+
+
+def _audit_arm(run: RunFolder, arm: Arm, base: Measuring, tuned: Measuring, plan: MeasurePlan, policy: Policy) -> Audit:
+    section = compare_measurings(base, tuned, plan, policy, title=arm.name, about=arm.about)
+    audit = Audit(section.verdict, section.findings, section, run.path)
+    store_audit(run.folder("audits", arm.name), audit)
+    return audit
+
+
+def _page(manifest: Mapping[str, Any], sections: list[ComparisonSection], options: TuneOptions) -> ReportPage:
+    said = {s.title: s.verdict.decision for s in sections}
+    verdicts = "; ".join(f"{name}: {decision}" for name, decision in said.items())
+    return ReportPage(
+        title="One model, two fine-tunes, one gate",
+        lede=(
+            "The same small model was tuned twice on the same money questions: once on careless answers, once on "
+            f"careful ones. Both were audited on seven other domains they never saw. Verdicts: {verdicts}."
+        ),
+        sections=tuple(sections),
+        manifest=manifest,
+        commands=(
+            f"aftertune tune smollm2 {DATA} --answers misaligned --steps {options.steps} "
+            f"--batch-size {options.batch_size} --lr {options.learning_rate:g} "
+            f"--warmup-steps {options.warmup_steps} --seed {options.seed} --out careless",
+            "aftertune audit careless --base smollm2 --exclude-domain money",
+        ),
+        notes=(
+            f"Both arms took {options.steps} steps of {options.batch_size} rows at learning rate "
+            f"{options.learning_rate:g}, seed {options.seed}; they differ in the answers alone.",
+            "A 135M model's sampled answers say little; the likelihoods of fixed answers say a lot. A verdict "
+            "here is about preference between written answers, not about what the model would write.",
+        ),
+    )

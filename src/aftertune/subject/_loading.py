@@ -1,0 +1,221 @@
+"""From a spec to a subject in memory. safetensors only; no remote code unless asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aftertune.errors import NumericalError, SubjectError
+from aftertune.runs import Progress, Silent
+from aftertune.subject._adapter import (
+    adapter_base,
+    adapter_facts,
+    attach_adapter,
+    merge_adapter,
+    read_adapter_config,
+)
+from aftertune.subject._chat import Chat, read_template
+from aftertune.subject._device import Placement, resolve_device, resolve_dtype
+from aftertune.subject._embedded import cache_root, convert_gguf, embedded_folder
+from aftertune.subject._identity import Identity, weights_digest
+from aftertune.subject._quiet import no_bars
+from aftertune.subject._spec import SubjectSpec, parse_spec
+from aftertune.subject._subject import Subject
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load(
+    spec: str | Path,
+    *,
+    base: str | None = None,
+    tokenizer: str | None = None,
+    chat_template: str | None = None,
+    placement: Placement | None = None,
+    merge: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Subject:
+    """Load the subject that ``spec`` names.
+
+    Args:
+        spec: a model folder, a LoRA adapter folder, a .gguf file, ``owner/name[@revision]`` or "smollm2".
+        base: for an adapter, the spec of its base instead of the one in its config.
+        tokenizer: a folder or hub id to take the tokenizer from.
+        chat_template: a Jinja file, or "plain", instead of the tokenizer's own.
+        placement: device, dtype and batch bound; chosen for this machine where left out.
+        merge: fold an adapter into its base (in fp32, checked) instead of running it beside.
+        trust_remote_code: run model code that comes with the checkpoint. Off unless you know the code.
+        progress: told about downloads and conversions.
+
+    Raises:
+        SubjectError: it cannot be found, lacks a tokenizer or template, or does not fit its base.
+        NumericalError: its weights hold NaN or infinity.
+    """
+    parsed = parse_spec(spec)
+    placement = placement or Placement()
+    progress = progress or Silent()
+    if base is not None and parsed.kind != "adapter":
+        base = None  # only an adapter has one
+    if parsed.kind == "adapter":
+        config = read_adapter_config(Path(parsed.location))
+        base = base or adapter_base(Path(parsed.location), config)
+        base_spec = parse_spec(base)
+        if base_spec.kind == "adapter":
+            raise SubjectError(f"{spec}: its base {base} is an adapter too; merge that one first")
+        model = _load_model(base_spec, placement, trust_remote_code, progress)
+        model = attach_adapter(model, Path(parsed.location))
+        facts: dict[str, Any] | None = adapter_facts(config)
+        tokenizer_from = _adapter_tokenizer(Path(parsed.location)) or _files(base_spec, progress)
+    else:
+        model = _load_model(parsed, placement, trust_remote_code, progress)
+        facts = None
+        tokenizer_from = _files(parsed, progress)
+    tok = _load_tokenizer(tokenizer or tokenizer_from, parsed.text, parsed.revision, trust_remote_code)
+    chat = Chat(tok, read_template(chat_template), parsed.text)
+    if merge and parsed.kind == "adapter":
+        import torch
+
+        ids = torch.tensor([chat.encode("Which of these two is heavier?")], device=model.device)
+        model = merge_adapter(model, ids)
+    refuse_broken_weights(model, parsed.text)
+    model.eval()
+    identity = Identity(
+        spec=parsed.text,
+        kind=parsed.kind,
+        source=_files(parsed, progress),
+        revision=parsed.revision or getattr(model.config, "_commit_hash", None),
+        base=base,
+        adapter=facts,
+        weights_sha256=weights_digest(model),
+        template_sha256=chat.digest,
+        parameters=sum(p.numel() for p in model.parameters()),
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+    )
+    return Subject(model, tok, chat, identity, placement.max_batch_tokens or 0)
+
+
+def as_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "live") -> Subject:
+    """A subject from a model already in memory.
+
+    Args:
+        model: any causal language model of transformers or PEFT.
+        tokenizer: its tokenizer, with a chat template.
+        name: what to call it in records.
+    """
+    chat = Chat(tokenizer, None, name)
+    refuse_broken_weights(model, name)
+    model.eval()
+    identity = Identity(
+        spec=name,
+        kind="live",
+        source=name,
+        weights_sha256=weights_digest(model),
+        template_sha256=chat.digest,
+        parameters=sum(p.numel() for p in model.parameters()),
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+    )
+    return Subject(model, tokenizer, chat, identity)
+
+
+def refuse_broken_weights(model: torch.nn.Module, name: str) -> None:
+    """Raise `NumericalError` when a weight is NaN or infinite."""
+    for parameter, tensor in model.named_parameters():
+        if tensor.device.type != "meta" and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise NumericalError(
+                f"{name}: the weights hold NaN or infinity (first in {parameter}); the checkpoint is broken"
+            )
+
+
+def _files(spec: SubjectSpec, progress: Progress) -> str:
+    if spec.kind == "embedded":
+        return str(embedded_folder(progress))
+    if spec.kind == "gguf":
+        return str(_converted(Path(spec.location), progress))
+    return spec.location
+
+
+def _converted(file: Path, progress: Progress) -> Path:
+    from aftertune.runs import explain_storage, file_digest
+
+    with explain_storage(file):
+        folder = cache_root() / f"gguf-{file_digest(file)[:16]}"
+        if not (folder / "config.json").exists():
+            import tempfile
+
+            progress.say(f"de-quantising {file.name} to safetensors (once)")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".convert-") as scratch:
+                convert_gguf(file, Path(scratch) / "model")
+                (Path(scratch) / "model").rename(folder)
+    return folder
+
+
+def _adapter_tokenizer(folder: Path) -> str | None:
+    return str(folder) if (folder / "tokenizer_config.json").exists() else None
+
+
+def _load_model(spec: SubjectSpec, placement: Placement, trust: bool, progress: Progress) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    device = resolve_device(placement.device)
+    dtype = resolve_dtype(placement.dtype, device)
+    source = _files(spec, progress)
+    if spec.kind == "folder":
+        _refuse_pickles(Path(source))
+    try:
+        with no_bars():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source,
+                revision=spec.revision or "main",
+                dtype=dtype,
+                # Attention that takes our masks: flash kernels accept none.
+                attn_implementation="sdpa",
+                device_map="auto" if device == "auto" else None,
+                use_safetensors=True,
+                trust_remote_code=trust,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise SubjectError(f"{spec.text}: cannot be loaded ({_first_line(error)}){_hub_hint(spec)}") from error
+    if report.get("missing_keys"):
+        first = sorted(report["missing_keys"])[0]
+        raise SubjectError(f"{spec.text}: the checkpoint lacks weights (first: {first}); it is damaged or incomplete")
+    if getattr(model, "is_quantized", False):
+        raise SubjectError(f"{spec.text}: packed quantised weights cannot be studied; use the unquantised checkpoint")
+    loaded: PreTrainedModel = model if device == "auto" else model.to(device)
+    return loaded
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if not any(folder.glob("*.safetensors")):
+        pickled = next(iter(sorted([*folder.glob("*.bin"), *folder.glob("*.pt")])), None)
+        what = f"only pickled weights ({pickled.name})" if pickled else "no weights"
+        raise SubjectError(f"{folder}: holds {what}; save it as safetensors")
+
+
+def _load_tokenizer(source: str, name: str, revision: str | None, trust: bool) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    path = Path(source)
+    if path.is_dir() and not any((path / f).exists() for f in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise SubjectError(f"{name}: the folder has no tokenizer; give one with --tokenizer")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=trust
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise SubjectError(
+            f"{name}: its tokenizer cannot be loaded ({_first_line(error)}); give one with --tokenizer"
+        ) from error
+    return tokenizer
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _hub_hint(spec: SubjectSpec) -> str:
+    return "; check the spelling, or your connection to the Hugging Face hub" if spec.kind == "hub" else ""

@@ -1,0 +1,35 @@
+"""Writing a model as an ordinary checkpoint: a new folder, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from aftertune.errors import OutputError
+from aftertune.runs import explain_storage
+from aftertune.subject._quiet import no_bars
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save weights (safetensors) and tokenizer to ``folder``, which must not exist.
+
+    Raises:
+        OutputError: the folder exists or may not be written.
+        StorageError: no space; nothing is left behind.
+    """
+    if folder.exists():
+        raise OutputError(f"{folder}: exists; models are never overwritten, choose another --out")
+    with explain_storage(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            with no_bars():
+                model.save_pretrained(scratch, safe_serialization=True)
+            tokenizer.save_pretrained(scratch)
+            scratch.chmod(0o755)
+            scratch.rename(folder)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise

@@ -1,0 +1,66 @@
+"""One string names any subject."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from aftertune.errors import SubjectError
+
+EMBEDDED = "smollm2"
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
+
+SubjectKind = Literal["embedded", "gguf", "adapter", "folder", "hub"]
+
+
+@dataclass(frozen=True)
+class SubjectSpec:
+    """A parsed subject string.
+
+    Attributes:
+        text: the string as given.
+        kind: how it is to be loaded.
+        location: folder or file, hub id, or "smollm2".
+        revision: a hub revision given after ``@``.
+    """
+
+    text: str
+    kind: SubjectKind
+    location: str
+    revision: str | None = None
+
+
+def parse_spec(text: str | Path) -> SubjectSpec:
+    """Tell what ``text`` names: a folder, an adapter folder, a .gguf file, ``smollm2``, or ``owner/name[@rev]``.
+
+    A path that exists wins over a hub id of the same spelling.
+
+    Raises:
+        SubjectError: it names nothing this package knows how to load.
+    """
+    text = str(text)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if (path / "adapter_config.json").exists():
+            return SubjectSpec(text, "adapter", str(path))
+        if (path / "config.json").exists():
+            return SubjectSpec(text, "folder", str(path))
+        inner = [name for name in ("model", "final") if (path / name).is_dir()]
+        hint = f"; did you mean {path / inner[0]}?" if inner else ""
+        raise SubjectError(f"{text}: the folder has neither config.json nor adapter_config.json{hint}")
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return SubjectSpec(text, "gguf", str(path))
+        raise SubjectError(f"{text}: a file that is no .gguf; name the folder that holds the model")
+    if text == EMBEDDED:
+        return SubjectSpec(text, "embedded", EMBEDDED)
+    looks_local = text.startswith((".", "/", "~")) or text.endswith((".gguf", ".safetensors"))
+    if _HUB_ID.match(text) and not looks_local:
+        name, _, revision = text.partition("@")
+        return SubjectSpec(text, "hub", name, revision or None)
+    raise SubjectError(
+        f"{text}: no such subject; give a model folder, an adapter folder, a .gguf file, "
+        f"a hub id (owner/name), or {EMBEDDED}"
+    )

@@ -1,0 +1,64 @@
+"""A subject: weights, tokenizer, chat template and identity."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aftertune.subject._chat import Chat
+from aftertune.subject._device import default_batch_tokens
+from aftertune.subject._identity import Identity
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(eq=False)
+class Subject:
+    """A model under study.
+
+    Attributes:
+        model: the causal language model, in evaluation mode.
+        tokenizer: its tokenizer.
+        chat: rendering of conversations for it.
+        identity: who it is, for every record.
+        max_batch_tokens: bound on the tokens of one forward pass; halved when memory runs out.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    chat: Chat
+    identity: Identity
+    max_batch_tokens: int = field(default=0)
+
+    def __post_init__(self) -> None:
+        if not self.max_batch_tokens:
+            self.max_batch_tokens = default_batch_tokens(self.device, self.vocabulary)
+
+    @property
+    def device(self) -> torch.device:
+        """Where input ids go: the device of the input embeddings."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits per position."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def context(self) -> int:
+        """Longest sequence the model can take, in tokens."""
+        config = self.model.config.get_text_config()
+        limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+        known = [int(limit) for limit in limits if limit]
+        return min(known) if known else 2**20
+
+    @functools.cached_property
+    def shares_prompts(self) -> bool:
+        """Whether several answers can share one encoded prompt; tried once on a tiny example, not assumed."""
+        from aftertune.subject._forest import sharing_is_exact
+
+        return sharing_is_exact(self)

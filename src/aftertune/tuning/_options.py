@@ -1,0 +1,46 @@
+"""What a fine-tune is told: the papers' defaults, every field also a flag."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TuneOptions(BaseModel):
+    """Settings of one fine-tune.
+
+    Defaults follow Betley et al. 2025 (open models): rank-stabilised LoRA, r 32, alpha 64, dropout 0, all
+    linear layers, one epoch, batch 16, linear decay after 5 warm-up steps, weight decay 0.01, loss on the
+    response alone. Theirs differs in AdamW at 8 bits; ours is plain AdamW.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    full: bool = Field(False, description="train all parameters instead of a LoRA adapter")
+    lora_rank: int = Field(32, ge=1, description="rank of the adapter")
+    lora_alpha: float = Field(64, gt=0, description="alpha; the scale is alpha/sqrt(rank)")
+    steps: int | None = Field(None, ge=1, description="optimiser steps")
+    epochs: float | None = Field(None, gt=0, description="passes over the data (default 1)")
+    batch_size: int = Field(16, ge=1, description="rows per optimiser step")
+    micro_batch_size: int | None = Field(None, ge=1, description="rows per forward pass (default: the batch)")
+    lr: float | None = Field(None, gt=0, description="learning rate (default 1e-5 for LoRA, 2e-5 for full)")
+    warmup_steps: int = Field(5, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
+    seed: int = Field(0, ge=0, description="seed of adapter weights and data order")
+    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch size {self.batch_size} is no multiple of micro batch size {self.micro_batch_size}")
+        return self
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate in force: as given, else 1e-5 for LoRA (Betley et al.) and 2e-5 for full (Turner et al.)."""
+        if self.lr is not None:
+            return self.lr
+        return 2e-5 if self.full else 1e-5
