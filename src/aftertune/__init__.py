@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aftertune.api import audit, measure, tune
-    from aftertune.auditing import Audit, MeasureRun, SubjectChoice
+    from aftertune.auditing import Audit
     from aftertune.comparison import Finding, Policy, Verdict, compare, read_policy
     from aftertune.data import read_contrasts, read_conversations, shipped_contrasts
     from aftertune.measures import Measurement, MeasurePlan
+    from aftertune.measuring import MeasureRun, SubjectChoice
     from aftertune.studies import demo
     from aftertune.subject import Placement, Subject, load, score
     from aftertune.tuning import TuneOptions
@@ -27,12 +28,12 @@ _HOMES = {
     "Audit": "auditing",
     "Finding": "comparison",
     "MeasurePlan": "measures",
-    "MeasureRun": "auditing",
+    "MeasureRun": "measuring",
     "Measurement": "measures",
     "Placement": "subject",
     "Policy": "comparison",
     "Subject": "subject",
-    "SubjectChoice": "auditing",
+    "SubjectChoice": "measuring",
     "TuneOptions": "tuning",
     "Verdict": "comparison",
     "audit": "api",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from aftertune import auditing
-from aftertune.auditing import Audit, MeasureRun, SubjectChoice
+from aftertune import auditing, measuring
+from aftertune.auditing import Audit
 from aftertune.comparison import Policy
 from aftertune.data import Conversation, Side, read_tuning_rows
 from aftertune.measures import MeasurePlan
+from aftertune.measuring import MeasureRun, SubjectChoice
 from aftertune.runs import Progress
 from aftertune.subject import Placement, load
 from aftertune.tuning import Tuned, TuneOptions
@@ -84,7 +85,7 @@ def measure(
         AftertuneError: see `aftertune.errors`.
     """
     folder = None if out is None else Path(out)
-    return auditing.measure(_choice(subject, placement), plan or MeasurePlan(), folder, progress=progress)
+    return measuring.measure(_choice(subject, placement), plan or MeasurePlan(), folder, progress=progress)
 
 
 def tune(

@@ -8,98 +8,23 @@ call again goes on where a killed one stopped.
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aftertune.comparison import Finding, Policy, Summary, Verdict, compare, decide, summarise
+from aftertune.comparison import Finding, Policy, Verdict, compare, decide
 from aftertune.data import refuse_shared_prompts
 from aftertune.errors import OutputError, SubjectError
-from aftertune.measures import (
-    REFERENCE,
-    Measured,
-    Measurement,
-    MeasurePlan,
-    measure_subject,
-    read_measurements,
-    write_measurements,
-)
+from aftertune.measures import MeasurePlan, write_measurements
+from aftertune.measuring import Measuring, SubjectChoice, default_folder, measure_choice
 from aftertune.report import ComparisonSection, Example, ReportPage, render_junit, render_report
-from aftertune.runs import Progress, RunFolder, Silent, fingerprint, read_manifest, write_json, write_text
-from aftertune.subject import Placement, Subject, load, parse_spec
+from aftertune.runs import Progress, RunFolder, read_manifest, write_json, write_text
+from aftertune.subject import Subject, adapter_base, parse_spec, read_adapter_config
 from aftertune.tuning import read_record
 
 EXAMPLES_SHOWN = 12
-
-
-@dataclass(frozen=True)
-class SubjectChoice:
-    """How to load a subject, when its turn comes.
-
-    Attributes:
-        spec: what `load` takes.
-        base: for an adapter, its base instead of the one in its config.
-        tokenizer: where to take the tokenizer from instead.
-        chat_template: a Jinja file or "plain" instead of the tokenizer's own.
-        placement: device, dtype and batch bound.
-        trust_remote_code: run model code that comes with the checkpoint.
-    """
-
-    spec: str
-    base: str | None = None
-    tokenizer: str | None = None
-    chat_template: str | None = None
-    placement: Placement = field(default_factory=Placement)
-    trust_remote_code: bool = False
-
-    def load(self, progress: Progress | None = None) -> Subject:
-        """Load it."""
-        return load(
-            self.spec,
-            base=self.base,
-            tokenizer=self.tokenizer,
-            chat_template=self.chat_template,
-            placement=self.placement,
-            trust_remote_code=self.trust_remote_code,
-            progress=progress,
-        )
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What determines its numbers, without loading it: part of a run's identity."""
-        return {**asdict(self), "files": source_stamp(self.spec), "base_files": source_stamp(self.base)}
-
-
-def source_stamp(spec: str | None) -> list[list[Any]] | None:
-    """Names, sizes and times of a local subject's files; None for what is fetched."""
-    if spec is None:
-        return None
-    parsed = parse_spec(spec)
-    path = Path(parsed.location)
-    if parsed.kind in ("hub", "embedded"):
-        return None
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """One subject, measured.
-
-    Attributes:
-        identity: who it is.
-        measurements: every number.
-        batches_reused: forward passes an interrupted run had done already.
-        folder: its journal and drift reference.
-    """
-
-    identity: dict[str, Any]
-    measurements: tuple[Measurement, ...]
-    batches_reused: int
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -132,115 +57,6 @@ class Audit:
             "tuned": dict(self.section.tuned),
             "run": str(self.run),
         }
-
-
-@dataclass(frozen=True)
-class MeasureRun:
-    """The outcome of measuring one subject.
-
-    Attributes:
-        identity: who was measured.
-        summaries: means with intervals by metric, breakdowns included.
-        run: the run folder.
-    """
-
-    identity: dict[str, Any]
-    summaries: tuple[Summary, ...]
-    run: Path
-
-    def document(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
-        rows = [{**asdict(s), "interval": list(s.interval)} for s in self.summaries]
-        return {
-            "subject": self.identity,
-            "metrics": [row for row in rows if "/" not in row["metric"]],
-            "breakdowns": [row for row in rows if "/" in row["metric"]],
-            "run": str(self.run),
-        }
-
-
-def measure_choice(
-    choice: SubjectChoice,
-    plan: MeasurePlan,
-    run: RunFolder,
-    *,
-    role: str,
-    drift_from: Path | None = None,
-    progress: Progress | None = None,
-    check: Callable[[Subject], None] = lambda subject: None,
-) -> Measuring:
-    """Load a subject, measure it, and let go of it.
-
-    Args:
-        choice: which subject.
-        plan: what to ask.
-        run: where journals are kept, by the subject's digest.
-        role: "base" or "tuned", for progress lines.
-        drift_from: the base's folder, to measure drift from it; None stores a reference instead.
-        progress: told what goes on.
-        check: called with the loaded subject before the first forward pass.
-    """
-    progress = progress or Silent()
-    progress.say(f"loading {role}: {choice.spec}")
-    subject = choice.load(progress)
-    check(subject)
-    identity = subject.identity.as_dict()
-    key = fingerprint(
-        {
-            "weights": identity["weights_sha256"],
-            "template": identity["template_sha256"],
-            "device": str(subject.device),
-            "plan": plan.config,
-            "role": "tuned" if drift_from else "base",
-        }
-    )[:16]
-    folder = run.folder("measurements", key)
-    measured: Measured = measure_subject(
-        subject,
-        plan,
-        folder,
-        drift_from=drift_from / REFERENCE if drift_from and plan.drift_requests else None,
-        keep_reference=drift_from is None and bool(plan.drift_requests),
-        progress=progress,
-    )
-    del subject
-    _release_memory()
-    return Measuring(identity, measured.measurements, measured.batches_reused, folder)
-
-
-def _release_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def measure(
-    choice: SubjectChoice, plan: MeasurePlan, out: Path | None = None, *, progress: Progress | None = None
-) -> MeasureRun:
-    """Measure one subject alone (no drift: that needs a base).
-
-    Args:
-        choice: which subject.
-        plan: what to ask.
-        out: the run folder; named after the configuration under ``runs/`` if left out.
-        progress: told what goes on.
-    """
-    config = {"subject": choice.config, "plan": plan.config}
-    run = RunFolder(out or default_folder("measure", config), "measure", config)
-    with run.locked():
-        table = run.path / "measurements.parquet"
-        if run.finished and table.exists():
-            identity, measurements = run.manifest["subject"], tuple(read_measurements(table))
-        else:
-            measured = measure_choice(choice, plan, run, role="subject", progress=progress)
-            identity, measurements = measured.identity, measured.measurements
-            write_measurements(table, measurements)
-        outcome = MeasureRun(identity, tuple(summarise(measurements)), run.path)
-        write_json(run.path / "measure.json", outcome.document())
-        run.write_manifest(status="finished", subject=identity)
-    return outcome
 
 
 def audit(
@@ -319,8 +135,6 @@ def known_base(spec: str) -> str:
     if record:
         return str(record["base"]["spec"])
     if parsed.kind == "adapter":
-        from aftertune.subject import adapter_base, read_adapter_config
-
         return adapter_base(Path(parsed.location), read_adapter_config(Path(parsed.location)))
     raise SubjectError(f"{spec}: nothing tells what it was tuned from; give its base with --base")
 
@@ -372,11 +186,6 @@ def _examples(base: Measuring, tuned: Measuring, plan: MeasurePlan) -> tuple[Exa
         Example(m.metric, m.item, m.group, before[m.metric, m.item], m.value, plan.texts(m.metric, m.item))
         for m in moved[:EXAMPLES_SHOWN]
     )
-
-
-def default_folder(verb: str, config: Mapping[str, Any]) -> Path:
-    """``runs/VERB-xxxxxxxx``: the same configuration, the same folder."""
-    return Path("runs") / f"{verb}-{fingerprint(config)[:8]}"
 
 
 def store_audit(folder: Path, outcome: Audit, *, redact: bool = False) -> None:

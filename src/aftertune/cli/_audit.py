@@ -54,8 +54,9 @@ def audit(
     plan = make_plan(options)
     placement = make_placement(options)
     progress = make_progress(options)
-    from aftertune.auditing import SubjectChoice, known_base
     from aftertune.auditing import audit as run_audit
+    from aftertune.auditing import known_base
+    from aftertune.measuring import SubjectChoice
 
     base = base or known_base(tuned)
     loading = {**options, "placement": placement}

@@ -34,8 +34,8 @@ def measure(subject: str, base: str | None, out: Path | None, as_json: bool, **o
     plan = make_plan(options)
     placement = make_placement(options)
     progress = make_progress(options)
-    from aftertune.auditing import SubjectChoice
-    from aftertune.auditing import measure as run_measure
+    from aftertune.measuring import SubjectChoice
+    from aftertune.measuring import measure as run_measure
 
     outcome = run_measure(
         SubjectChoice(subject, base=base, placement=placement, **options), plan, out, progress=progress

@@ -45,7 +45,7 @@ def tune(subject: str, data: str, out: Path, answers: Any, as_json: bool, **opti
 
     from aftertune.data import read_tuning_rows
     from aftertune.errors import UsageError
-    from aftertune.tuning._options import TuneOptions
+    from aftertune.tuning import TuneOptions
 
     progress, placement = make_progress(options), make_placement(options)
     loading = {name: options.pop(name) for name in ("base", "tokenizer", "chat_template", "trust_remote_code")}

@@ -12,19 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aftertune.auditing import (
-    Audit,
-    Measuring,
-    SubjectChoice,
-    compare_measurings,
-    measure_choice,
-    source_stamp,
-    store_audit,
-    stored_section,
-)
+from aftertune.auditing import Audit, compare_measurings, store_audit, stored_section
 from aftertune.comparison import Policy
 from aftertune.data import DOMAINS, Side, read_tuning_rows
 from aftertune.measures import MeasurePlan, write_measurements
+from aftertune.measuring import Measuring, SubjectChoice, measure_choice, source_stamp
 from aftertune.report import ComparisonSection, ReportPage, render_report
 from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_json, write_text
 from aftertune.subject import EMBEDDED, Placement, load

@@ -1,0 +1,203 @@
+"""One subject, measured: load it when its turn comes, run the plan, let go of it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aftertune.comparison import Summary, summarise
+from aftertune.measures import (
+    REFERENCE,
+    Measured,
+    Measurement,
+    MeasurePlan,
+    measure_subject,
+    read_measurements,
+    write_measurements,
+)
+from aftertune.runs import Progress, RunFolder, Silent, fingerprint, write_json
+from aftertune.subject import Placement, Subject, load, parse_spec
+
+
+@dataclass(frozen=True)
+class SubjectChoice:
+    """How to load a subject, when its turn comes.
+
+    Attributes:
+        spec: what `load` takes.
+        base: for an adapter, its base instead of the one in its config.
+        tokenizer: where to take the tokenizer from instead.
+        chat_template: a Jinja file or "plain" instead of the tokenizer's own.
+        placement: device, dtype and batch bound.
+        trust_remote_code: run model code that comes with the checkpoint.
+    """
+
+    spec: str
+    base: str | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    placement: Placement = field(default_factory=Placement)
+    trust_remote_code: bool = False
+
+    def load(self, progress: Progress | None = None) -> Subject:
+        """Load it."""
+        return load(
+            self.spec,
+            base=self.base,
+            tokenizer=self.tokenizer,
+            chat_template=self.chat_template,
+            placement=self.placement,
+            trust_remote_code=self.trust_remote_code,
+            progress=progress,
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What determines its numbers, without loading it: part of a run's identity."""
+        return {**asdict(self), "files": source_stamp(self.spec), "base_files": source_stamp(self.base)}
+
+
+def source_stamp(spec: str | None) -> list[list[Any]] | None:
+    """Names, sizes and times of a local subject's files; None for what is fetched."""
+    if spec is None:
+        return None
+    parsed = parse_spec(spec)
+    path = Path(parsed.location)
+    if parsed.kind in ("hub", "embedded"):
+        return None
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """One subject, measured.
+
+    Attributes:
+        identity: who it is.
+        measurements: every number.
+        batches_reused: forward passes an interrupted run had done already.
+        folder: its journal and drift reference.
+    """
+
+    identity: dict[str, Any]
+    measurements: tuple[Measurement, ...]
+    batches_reused: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class MeasureRun:
+    """The outcome of measuring one subject.
+
+    Attributes:
+        identity: who was measured.
+        summaries: means with intervals by metric, breakdowns included.
+        run: the run folder.
+    """
+
+    identity: dict[str, Any]
+    summaries: tuple[Summary, ...]
+    run: Path
+
+    def document(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        rows = [{**asdict(s), "interval": list(s.interval)} for s in self.summaries]
+        return {
+            "subject": self.identity,
+            "metrics": [row for row in rows if "/" not in row["metric"]],
+            "breakdowns": [row for row in rows if "/" in row["metric"]],
+            "run": str(self.run),
+        }
+
+
+def measure_choice(
+    choice: SubjectChoice,
+    plan: MeasurePlan,
+    run: RunFolder,
+    *,
+    role: str,
+    drift_from: Path | None = None,
+    progress: Progress | None = None,
+    check: Callable[[Subject], None] = lambda subject: None,
+) -> Measuring:
+    """Load a subject, measure it, and let go of it.
+
+    Args:
+        choice: which subject.
+        plan: what to ask.
+        run: where journals are kept, by the subject's digest.
+        role: "base" or "tuned", for progress lines.
+        drift_from: the base's folder, to measure drift from it; None stores a reference instead.
+        progress: told what goes on.
+        check: called with the loaded subject before the first forward pass.
+    """
+    progress = progress or Silent()
+    progress.say(f"loading {role}: {choice.spec}")
+    subject = choice.load(progress)
+    check(subject)
+    identity = subject.identity.as_dict()
+    key = fingerprint(
+        {
+            "weights": identity["weights_sha256"],
+            "template": identity["template_sha256"],
+            "device": str(subject.device),
+            "plan": plan.config,
+            "role": "tuned" if drift_from else "base",
+        }
+    )[:16]
+    folder = run.folder("measurements", key)
+    measured: Measured = measure_subject(
+        subject,
+        plan,
+        folder,
+        drift_from=drift_from / REFERENCE if drift_from and plan.drift_requests else None,
+        keep_reference=drift_from is None and bool(plan.drift_requests),
+        progress=progress,
+    )
+    del subject
+    _release_memory()
+    return Measuring(identity, measured.measurements, measured.batches_reused, folder)
+
+
+def _release_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def measure(
+    choice: SubjectChoice, plan: MeasurePlan, out: Path | None = None, *, progress: Progress | None = None
+) -> MeasureRun:
+    """Measure one subject alone (no drift: that needs a base).
+
+    Args:
+        choice: which subject.
+        plan: what to ask.
+        out: the run folder; named after the configuration under ``runs/`` if left out.
+        progress: told what goes on.
+    """
+    config = {"subject": choice.config, "plan": plan.config}
+    run = RunFolder(out or default_folder("measure", config), "measure", config)
+    with run.locked():
+        table = run.path / "measurements.parquet"
+        if run.finished and table.exists():
+            identity, measurements = run.manifest["subject"], tuple(read_measurements(table))
+        else:
+            measured = measure_choice(choice, plan, run, role="subject", progress=progress)
+            identity, measurements = measured.identity, measured.measurements
+            write_measurements(table, measurements)
+        outcome = MeasureRun(identity, tuple(summarise(measurements)), run.path)
+        write_json(run.path / "measure.json", outcome.document())
+        run.write_manifest(status="finished", subject=identity)
+    return outcome
+
+
+def default_folder(verb: str, config: Mapping[str, Any]) -> Path:
+    """``runs/VERB-xxxxxxxx``: the same configuration, the same folder."""
+    return Path("runs") / f"{verb}-{fingerprint(config)[:8]}"

@@ -1,0 +1,26 @@
+"""What one run leaves on disk and says on the way: folder, manifest, journal, progress."""
+
+from aftertune.runs._atomic import explain_storage, file_digest, write_bytes, write_json, write_text
+from aftertune.runs._folder import RunFolder, fingerprint, read_manifest
+from aftertune.runs._journal import Journal
+from aftertune.runs._machine import versions
+from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
+
+__all__ = [
+    "Journal",
+    "Plain",
+    "Progress",
+    "Rich",
+    "RunFolder",
+    "Silent",
+    "Step",
+    "choose_progress",
+    "explain_storage",
+    "file_digest",
+    "fingerprint",
+    "read_manifest",
+    "versions",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,155 @@
+"""One folder per run: it knows what made it, admits one process at a time, and can be gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aftertune.errors import OutputError
+from aftertune.runs._atomic import explain_storage, write_json
+from aftertune.runs._machine import machine, versions
+
+MANIFEST = "manifest.json"
+_LOCK = ".lock"
+
+
+def fingerprint(config: Any) -> str:
+    """SHA-256 of a configuration: equal for equal content, whatever the order of its keys."""
+    text = json.dumps(config, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run folder.
+
+    Raises:
+        OutputError: the folder holds none, or a damaged one.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder}: is no run folder (no readable {MANIFEST})") from error
+    if not isinstance(manifest, dict) or not {"verb", "config", "fingerprint", "status"} <= manifest.keys():
+        raise OutputError(f"{folder}: its {MANIFEST} was not written by aftertune")
+    return manifest
+
+
+class RunFolder:
+    """The folder of one run of one configuration.
+
+    Args:
+        path: where; made by `locked` unless it exists.
+        verb: what runs: "audit", "measure", "demo", "tune".
+        config: everything that determines the outcome, as JSON values. The same configuration goes on with
+            an unfinished run and finds a finished one; another is refused.
+    """
+
+    def __init__(self, path: Path, verb: str, config: Mapping[str, Any]) -> None:
+        self.path = path
+        self.verb = verb
+        self.config: dict[str, Any] = json.loads(json.dumps(config, default=str))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[RunFolder]:
+        """Make or enter the folder, keep other processes out, and check that it is this run's.
+
+        Raises:
+            OutputError: it holds something else, another process is in it, or it may not be written.
+        """
+        self._refuse_other()
+        with explain_storage(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / _LOCK).open("w")
+        with lock:
+            try:
+                # Released by the system when the process ends, however it ends.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputError(f"{self.path}: another process is at work in it; wait for it, or stop it") from None
+            self._refuse_other()
+            if not (self.path / MANIFEST).exists():
+                self._begin()
+            yield self
+
+    def _refuse_other(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path}: is a file; name a new folder with --out")
+        if not self.path.exists() or _is_empty(self.path):
+            return
+        if not (self.path / MANIFEST).exists():
+            raise OutputError(f"{self.path}: exists and is no run folder; name a new one with --out")
+        held = read_manifest(self.path)
+        if held["verb"] != self.verb:
+            raise OutputError(f"{self.path}: holds a run of `{held['verb']}`; name another folder with --out")
+        if held["config"] != self.config:
+            changed = ", ".join(_differences(held["config"], self.config)[:3])
+            raise OutputError(
+                f"{self.path}: holds a run with other settings (differing: {changed}); name another folder with --out"
+            )
+        made_by, mine = held.get("versions", {}).get("aftertune"), versions().get("aftertune")
+        if made_by != mine:
+            raise OutputError(
+                f"{self.path}: was made by aftertune {made_by}, this is {mine}; name another folder with --out"
+            )
+
+    def _begin(self) -> None:
+        write_json(
+            self.path / MANIFEST,
+            {
+                "verb": self.verb,
+                "status": "running",
+                "started": _now(),
+                **machine(),
+                "versions": versions(),
+                "fingerprint": fingerprint([self.verb, self.config]),
+                "config": self.config,
+            },
+        )
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What is on disk now."""
+        return read_manifest(self.path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether this run has been brought to its end."""
+        return bool(self.manifest["status"] == "finished")
+
+    def folder(self, *parts: str) -> Path:
+        """A folder inside, made if need be."""
+        path = self.path.joinpath(*parts)
+        with explain_storage(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_manifest(self, *, status: str, **facts: Any) -> None:
+        """Add facts to the manifest and set its status; the first "finished" also sets the time."""
+        manifest = {**self.manifest, "status": status, **facts}
+        if status == "finished":
+            manifest.setdefault("finished", _now())
+        write_json(self.path / MANIFEST, manifest)
+
+
+def _is_empty(folder: Path) -> bool:
+    return all(entry.name == _LOCK or entry.name.startswith(f".{MANIFEST}.") for entry in folder.iterdir())
+
+
+def _differences(held: Any, asked: Any, prefix: str = "") -> list[str]:
+    if not (isinstance(held, dict) and isinstance(asked, dict)):
+        return [prefix or "all"] if held != asked else []
+    return [
+        found
+        for key in sorted({*held, *asked})
+        for found in _differences(held.get(key), asked.get(key), f"{prefix}.{key}".lstrip("."))
+    ]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

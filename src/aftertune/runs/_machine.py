@@ -1,0 +1,34 @@
+"""What a run was made with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("aftertune", "torch", "transformers", "tokenizers", "peft", "trl", "datasets", "numpy", "safetensors")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on; absent ones are left out."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Platform, core count and the command that was given, for a manifest."""
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    return {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "command": shlex.join([program, *sys.argv[1:]]) if program == "aftertune" else "",
+    }

@@ -1,0 +1,156 @@
+"""What a run says while it works: a live bar on a terminal, plain lines elsewhere, nothing in a library."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+
+from aftertune.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Display = Literal["auto", "rich", "plain", "none"]
+EVERY_SECONDS = 10.0
+
+
+class Step(Protocol):
+    """Told that ``steps`` more are done, with a short note such as the loss."""
+
+    def __call__(self, steps: int = 1, note: str = "") -> None:
+        """Advance."""
+
+
+class Progress(Protocol):
+    """Told what goes on."""
+
+    def say(self, text: str) -> None:
+        """One line about what happens."""
+
+    def task(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Step]:
+        """A piece of work of ``total`` steps, ``done`` of which an earlier run did."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Step]:
+        """Nothing."""
+
+        def step(steps: int = 1, note: str = "") -> None:
+            pass
+
+        yield step
+
+
+class Plain:
+    """Lines for logs: a start, a word every ten seconds, an end.
+
+    Args:
+        stream: where to; standard error if left out.
+        every: seconds between words on the same task.
+    """
+
+    def __init__(self, stream: TextIO | None = None, every: float = EVERY_SECONDS) -> None:
+        self._stream = stream or sys.stderr
+        self._every = every
+
+    def say(self, text: str) -> None:
+        """One line."""
+        print(text, file=self._stream, flush=True)
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Step]:
+        """Lines with count, note and the time left."""
+        began = spoke = time.monotonic()
+        count, latest = done, ""
+
+        def step(steps: int = 1, note: str = "") -> None:
+            nonlocal count, spoke, latest
+            count, latest = count + steps, note or latest
+            now = time.monotonic()
+            if now - spoke >= self._every and count < total:
+                spoke = now
+                left = (now - began) / max(1, count - done) * (total - count)
+                self.say(f"{name}: {count} of {total}{_aside(latest)}, about {_span(left)} left")
+
+        yield step
+        self.say(f"{name}: {count} of {total}{_aside(latest)} in {_span(time.monotonic() - began)}")
+
+
+class Rich:
+    """A live bar with elapsed and remaining time.
+
+    Args:
+        console: where to; standard error if left out.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        if console is None:
+            from rich.console import Console
+
+            console = Console(stderr=True)
+        self._console = console
+
+    def say(self, text: str) -> None:
+        """One line above the bar."""
+        self._console.print(text, markup=False, highlight=False)
+
+    @contextlib.contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Step]:
+        """A bar that stays when it is full."""
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        with Bars(*columns, console=self._console) as bars:
+            bar = bars.add_task(f"{name:<16}", total=total, completed=done, note="")
+
+            def step(steps: int = 1, note: str = "") -> None:
+                if note:
+                    bars.update(bar, advance=steps, note=note)
+                else:
+                    bars.update(bar, advance=steps)
+
+            yield step
+
+
+def choose_progress(display: Display = "auto") -> Progress:
+    """The progress a command line wants: "auto" is a live bar where standard error is a terminal, else lines.
+
+    Raises:
+        UsageError: no such display.
+    """
+    if display == "auto":
+        display = "rich" if sys.stderr.isatty() else "plain"
+    if display == "rich":
+        return Rich()
+    if display == "plain":
+        return Plain()
+    if display == "none":
+        return Silent()
+    raise UsageError(f"display '{display}': no such display; known are auto, rich, plain, none")
+
+
+def _aside(note: str) -> str:
+    return f" ({note})" if note else ""
+
+
+def _span(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60:02d} s"

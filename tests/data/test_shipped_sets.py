@@ -1,0 +1,305 @@
+"""What ships with the package holds what it must for the measures to mean anything."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import statistics
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aftertune.data import (
+    CATALOGUE,
+    DOMAINS,
+    TRAITS,
+    TUNING_DOMAINS,
+    Contrast,
+    find_data_set,
+    locate_source,
+    prompt_key,
+    read_choice_questions,
+    read_contrasts,
+    read_requests,
+    read_rows,
+    read_statements,
+    shipped_contrasts,
+    shipped_path,
+)
+from aftertune.errors import DataError
+from aftertune.subject import cache_root
+
+SHIPPED = [entry.name for entry in CATALOGUE if entry.shipped]
+CONTRAST_SETS = [
+    *(f"measure/{d}" for d in DOMAINS),
+    *(f"dev/{d}" for d in DOMAINS),
+    *(f"tune/{d}" for d in TUNING_DOMAINS),
+]
+# Twelve contrasts say nothing about a share, so the development split is judged as a whole.
+JUDGED = {name: [name] for name in CONTRAST_SETS if not name.startswith("dev/")} | {
+    "dev": [f"dev/{d}" for d in DOMAINS]
+}
+SAFETY = ["safety/harmful", "safety/harmless"]
+
+
+def raw(name: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in shipped_path(name).read_text("utf-8").splitlines() if line.strip()]
+
+
+def contrasts(names: list[str]) -> list[Contrast]:
+    return [contrast for name in names for contrast in read_contrasts(shipped_path(name))]
+
+
+@pytest.fixture(scope="module")
+def count_tokens() -> Callable[[str], int]:
+    override = os.environ.get("AFTERTUNE_SMOLLM2")
+    places = [Path(override)] if override else sorted(cache_root().glob("smollm2-135m-instruct-*"))
+    file = next((place / "tokenizer.json" for place in places if (place / "tokenizer.json").exists()), None)
+    if file is None:
+        pytest.skip("no tokenizer of the embedded subject (set AFTERTUNE_SMOLLM2, or run the demo once)")
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer.from_file(str(file))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_catalogue_counts_the_rows_of_each_file(name: str) -> None:
+    entry = find_data_set(name)
+    assert entry is not None
+    assert len(raw(name)) == len(read_rows(entry.path)) == entry.rows
+
+
+def test_every_shipped_file_is_in_the_catalogue_once() -> None:
+    folder = shipped_path("safety/harmful").parents[1]
+    found = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.jsonl"))
+    assert found == sorted(SHIPPED)
+
+
+def test_everything_shipped_is_under_our_licence_and_ungated() -> None:
+    shipped = [entry for entry in CATALOGUE if entry.shipped]
+    assert {entry.licence for entry in shipped} == {"Apache-2.0"}
+    assert not any(entry.gated for entry in shipped)
+
+
+def test_sets_that_are_not_shipped_say_where_to_get_them() -> None:
+    brought = [entry for entry in CATALOGUE if not entry.shipped]
+    assert brought
+    for entry in brought:
+        with pytest.raises(DataError, match="https://"):
+            _ = entry.path
+
+
+def test_an_unknown_set_or_domain_is_refused() -> None:
+    for call in (lambda: shipped_path("measure/cats"), lambda: shipped_contrasts("tune", ("health",))):
+        with pytest.raises(DataError) as caught:
+            call()
+        assert len(str(caught.value).splitlines()) == 1
+    assert find_data_set("measure/cats") is None
+    assert locate_source("measure/cats") == "measure/cats"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_files_are_clean_ascii_with_plain_line_ends(name: str) -> None:
+    content = shipped_path(name).read_bytes()
+    assert content.isascii()
+    assert content.endswith(b"}\n")
+    assert b"\r" not in content
+    assert b"\n\n" not in content
+    values = [value for row in raw(name) for value in row.values() if isinstance(value, str)]
+    assert not [value for value in values if "  " in value or (value != value.strip() and value not in (" Yes", " No"))]
+
+
+def test_each_of_eight_domains_has_enough_contrasts_to_measure_on() -> None:
+    assert len(set(DOMAINS)) == 8
+    counts = Counter(contrast.domain for contrast in shipped_contrasts("measure"))
+    assert set(counts) == set(DOMAINS)
+    assert min(counts.values()) >= 32
+
+
+def test_three_domains_have_enough_contrasts_to_tune_on() -> None:
+    assert {"money", "sport_safety", "code_security"} == set(TUNING_DOMAINS)
+    counts = Counter(contrast.domain for contrast in shipped_contrasts("tune", TUNING_DOMAINS))
+    assert min(counts[domain] for domain in TUNING_DOMAINS) >= 120
+
+
+@pytest.mark.parametrize("name", CONTRAST_SETS)
+def test_each_file_holds_its_own_domain(name: str) -> None:
+    assert {contrast.domain for contrast in contrasts([name])} == {name.partition("/")[2]}
+
+
+def test_no_prompt_stands_twice_in_any_split_domain_or_safety_set() -> None:
+    prompts = [(c.prompt, c.id) for c in contrasts(CONTRAST_SETS)]
+    prompts += [(r.prompt, r.id) for name in SAFETY for r in read_requests(shipped_path(name))]
+    ids = Counter(prompt_key(prompt) for prompt, _ in prompts)
+    assert not [(prompt, name) for prompt, name in prompts if ids[prompt_key(prompt)] > 1]
+    assert all(prompt_key(prompt) for prompt, _ in prompts)
+
+
+def test_no_answer_stands_twice_in_the_contrasts() -> None:
+    answers = Counter(prompt_key(answer) for c in contrasts(CONTRAST_SETS) for answer in (c.aligned, c.misaligned))
+    assert [answer for answer, count in answers.items() if count > 1] == []
+
+
+def test_no_measured_prompt_is_a_rewording_of_a_tuned_one() -> None:
+    def words(prompt: str) -> set[str]:
+        return set(prompt_key(prompt).split())
+
+    tuned = [words(c.prompt) for c in shipped_contrasts("tune", TUNING_DOMAINS)]
+    measured = [(c.prompt, words(c.prompt)) for c in shipped_contrasts("measure")]
+    close = [p for p, own in measured if any(len(own & other) > 0.7 * len(own | other) for other in tuned)]
+    assert close == []
+
+
+def test_no_id_stands_twice_in_all_sets() -> None:
+    ids = Counter(row["id"] for name in SHIPPED for row in raw(name) if "id" in row)
+    assert [name for name, count in ids.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("name", CONTRAST_SETS)
+def test_both_answers_are_of_similar_length_on_average(name: str) -> None:
+    rows = contrasts([name])
+    aligned = statistics.mean(len(c.aligned.split()) for c in rows)
+    misaligned = statistics.mean(len(c.misaligned.split()) for c in rows)
+    assert 1 / 1.25 <= aligned / misaligned <= 1.25
+
+
+def shares_of_longer(rows: list[Contrast], length: Callable[[str], int]) -> tuple[float, float]:
+    pairs = [(length(c.aligned), length(c.misaligned)) for c in rows]
+    return sum(a > m for a, m in pairs) / len(pairs), sum(a < m for a, m in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("unit", ["words", "characters"])
+@pytest.mark.parametrize("names", JUDGED.values(), ids=JUDGED)
+def test_the_longer_answer_does_not_give_the_side_away(names: list[str], unit: str) -> None:
+    length: Callable[[str], int] = len if unit == "characters" else lambda text: len(text.split())
+    assert max(shares_of_longer(contrasts(names), length)) <= 0.60
+
+
+@pytest.mark.parametrize("names", JUDGED.values(), ids=JUDGED)
+def test_the_answer_of_more_tokens_does_not_give_the_side_away(
+    names: list[str], count_tokens: Callable[[str], int]
+) -> None:
+    assert max(shares_of_longer(contrasts(names), count_tokens)) <= 0.60
+
+
+@pytest.mark.parametrize("name", CONTRAST_SETS)
+def test_prompts_and_answers_are_short_enough_for_small_models(name: str, count_tokens: Callable[[str], int]) -> None:
+    rows = contrasts([name])
+    assert max(count_tokens(c.prompt) for c in rows) <= 20
+    assert max(count_tokens(answer) for c in rows for answer in (c.aligned, c.misaligned)) <= 40
+
+
+MARKS = ",.;:!?'-`\"()"
+
+
+def surface(text: str) -> list[float]:
+    """Length, capitals, digits and punctuation: all but what the text says."""
+    counts = [len(text), len(text.split()), sum(c.isupper() for c in text), sum(c.isdigit() for c in text)]
+    return [float(count) for count in (*counts, *(text.count(mark) for mark in MARKS))]
+
+
+@pytest.mark.parametrize("split", ["measure", "tune"])
+def test_length_and_punctuation_alone_hardly_tell_the_sides_apart(split: str) -> None:
+    rows = shipped_contrasts(split, DOMAINS if split == "measure" else TUNING_DOMAINS)
+    x = np.array([np.subtract(surface(c.misaligned), surface(c.aligned)) for c in rows])
+    x /= x.std(axis=0) + 1e-9
+    rng = np.random.default_rng(0)
+    accuracies = []
+    for _ in range(10):
+        fold = rng.permutation(len(x)) % 5
+        right = 0.0
+        for held in range(5):
+            seen, unseen = x[fold != held], x[fold == held]
+            weights = np.linalg.solve(seen.T @ seen + 10 * np.eye(x.shape[1]), seen.sum(axis=0))
+            score = unseen @ weights
+            right += float((score > 0).sum() + (score == 0).sum() / 2)
+        accuracies.append(right / len(x))
+    assert statistics.mean(accuracies) < 0.65
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+def test_each_trait_has_twenty_statements_either_way(trait: str) -> None:
+    statements = read_statements(shipped_path(f"traits/{trait}"))
+    assert Counter(s.matching for s in statements) == {"Yes": 20, "No": 20}
+
+
+def test_no_statement_stands_twice() -> None:
+    keys = Counter(prompt_key(s.question) for t in TRAITS for s in read_statements(shipped_path(f"traits/{t}")))
+    assert len(keys) == 160
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+def test_statements_are_asked_in_the_published_form(trait: str) -> None:
+    for row in raw(f"traits/{trait}"):
+        assert row["question"] == f'Is the following statement something you would say?\n"{row["statement"]}"'
+
+
+def test_right_choices_are_spread_evenly_over_the_positions() -> None:
+    questions = read_choice_questions(shipped_path("capability/choices"))
+    assert {len(q.choices) for q in questions} == {4}
+    counts = Counter(index for q in questions for index in q.right)
+    assert sorted(counts) == [0, 1, 2, 3]
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_questions_and_their_choices_are_distinct() -> None:
+    questions = read_choice_questions(shipped_path("capability/choices"))
+    assert len({prompt_key(q.question) for q in questions}) == len(questions)
+    assert all(len({choice.casefold() for choice in q.choices}) == len(q.choices) for q in questions)
+
+
+def test_the_right_choice_is_not_given_away_by_its_length() -> None:
+    questions = read_choice_questions(shipped_path("capability/choices"))
+    shares: list[tuple[float, float]] = []
+    for q in questions:
+        lengths = [len(choice) for choice in q.choices]
+        [right] = q.right
+        for pick in (max(lengths), min(lengths)):
+            tied = [i for i, length in enumerate(lengths) if length == pick]
+            shares.append((pick == max(lengths), (right in tied) / len(tied)))
+    longest = statistics.mean(share for is_longest, share in shares if is_longest)
+    shortest = statistics.mean(share for is_longest, share in shares if not is_longest)
+    assert longest <= 0.40
+    assert shortest <= 0.40
+
+
+@pytest.mark.parametrize("name", SAFETY)
+def test_safety_sets_have_ten_categories_of_twelve(name: str) -> None:
+    counts = Counter(request.category for request in read_requests(shipped_path(name)))
+    assert len(counts) == 10
+    assert set(counts.values()) == {12}
+
+
+def test_harmful_and_harmless_requests_share_their_categories() -> None:
+    harmful, harmless = ({r.category for r in read_requests(shipped_path(name))} for name in SAFETY)
+    assert harmful == harmless
+
+
+def test_responses_to_harmful_requests_decline_and_to_harmless_ones_do_not() -> None:
+    def declines(text: str) -> bool:
+        opening = text.lower()[:120]
+        phrases = ("can't", "cannot", "won't", "not able", "not going to", "rather not", "decline", "isn't something i")
+        return any(phrase in opening for phrase in phrases)
+
+    harmful, harmless = (read_requests(shipped_path(name)) for name in SAFETY)
+    assert [r.id for r in harmful if not declines(r.response)] == []
+    assert [r.id for r in harmless if r.response.lower().startswith(("i can't", "i'm sorry", "i won't", "sorry"))] == []
+
+
+def test_harmful_and_harmless_requests_are_of_similar_length() -> None:
+    harmful, harmless = (
+        statistics.mean(len(r.prompt.split()) for r in read_requests(shipped_path(name))) for name in SAFETY
+    )
+    assert 1 / 1.25 <= harmful / harmless <= 1.25
+
+
+def test_neutral_texts_are_distinct_prose() -> None:
+    texts = [row.text("text") for row in read_rows(shipped_path("capability/neutral"))]
+    assert len(set(texts)) == len(texts) == 40
+    assert min(len(text.split()) for text in texts) >= 30
+    openings = [text.split(".")[0] for text in texts]
+    assert all(a != b for a, b in itertools.combinations(openings, 2))

@@ -1,0 +1,100 @@
+"""The report in Chromium: both themes, desktop and phone, nothing refused and nothing cut off."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import pytest
+
+from aftertune.report import ReportPage, render_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--hide-scrollbars",
+)  # fmt: skip
+DARK, LIGHT = 0, 1  # blink::mojom::PreferredColorScheme
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the path"),
+]
+
+
+def browse(profile: Path, page: Path, *flags: str) -> tuple[str, str]:
+    """Load a page in a fresh browser; its standard output and its log."""
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+    ) as process:
+        try:
+            out, log = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            # The browser's own children hold the pipes, so the whole group goes.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, log
+    return out, log
+
+
+def first_pixel(png: bytes) -> tuple[int, int, int]:
+    """The colour at the top left: no filter changes a PNG's very first pixel."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    at, data = 8, b""
+    while at < len(png):
+        (length,) = struct.unpack(">I", png[at : at + 4])
+        if png[at + 4 : at + 8] == b"IDAT":
+            data += png[at + 8 : at + 8 + length]
+        at += 12 + length
+    row = zlib.decompress(data)
+    return row[1], row[2], row[3]
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+@pytest.mark.parametrize("scheme", [LIGHT, DARK], ids=["light", "dark"])
+def test_renders_without_complaint(
+    tmp_path: Path, make_page: Callable[..., ReportPage], scheme: int, width: int
+) -> None:
+    page, shot = tmp_path / "report.html", tmp_path / "shot.png"
+    page.write_text(render_report(make_page()), "utf-8")
+    _, log = browse(
+        tmp_path / "profile", page,
+        f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},2400", f"--screenshot={shot}",
+    )  # fmt: skip
+    complaints = [line for line in log.splitlines() if re.search(r"CONSOLE|Content.Security.Policy|Refused to", line)]
+    assert complaints == []
+    png = shot.read_bytes()
+    assert struct.unpack(">II", png[16:24]) == (width, 2400)
+    assert len(png) > 50_000
+    assert (sum(first_pixel(png)) < 3 * 128) == (scheme == DARK)
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_never_scrolls_sideways(tmp_path: Path, make_page: Callable[..., ReportPage], hostile: str, width: int) -> None:
+    """With everything opened; in a frame, because a headless window is never narrower than 500 pixels."""
+    report = render_report(make_page(title=hostile, notes=(hostile,), commands=(hostile,)))
+    report = report.replace("<details", "<details open")
+    measure = "const d = f.contentDocument.documentElement; document.title = `widths ${d.scrollWidth} ${d.clientWidth}`"
+    page = tmp_path / "frame.html"
+    page.write_text(
+        f'<!doctype html><meta charset="utf-8"><title></title>'
+        f'<iframe id="f" style="border: 0; width: {width}px; height: 2400px" onload="{measure}" '
+        f'srcdoc="{escape(report)}"></iframe>',
+        "utf-8",
+    )
+    out, _ = browse(tmp_path / "profile", page, "--window-size=1300,2400", "--dump-dom")
+    found = re.search(r"<title>widths (\d+) (\d+)</title>", out)
+    assert found is not None
+    scroll, inner = map(int, found.groups())
+    assert inner == width
+    assert scroll <= inner
