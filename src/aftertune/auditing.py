@@ -9,8 +9,8 @@ call again goes on where a killed one stopped.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from aftertune.comparison import Finding, Policy, Verdict, compare, decide
 from aftertune.data import refuse_shared_prompts
 from aftertune.errors import OutputError, SubjectError
 from aftertune.measures import MeasurePlan, write_measurements
-from aftertune.measuring import Measuring, SubjectChoice, default_folder, measure_choice
+from aftertune.measuring import Measuring, SubjectChoice, default_folder, entered, measure_choice
 from aftertune.report import ComparisonSection, Example, ReportPage, render_junit, render_report
-from aftertune.runs import Progress, RunFolder, read_manifest, write_json, write_text
+from aftertune.runs import Progress, RunFolder, fingerprint, read_manifest, write_json, write_text
 from aftertune.subject import Subject, adapter_base, parse_spec, read_adapter_config
 from aftertune.tuning import read_record
 
@@ -77,7 +77,7 @@ def audit(
         plan: what to ask; every probe on the shipped sets if left out.
         policy: margins and which metrics decide.
         out: the run folder; named after the configuration under ``runs/`` if left out.
-        redact: leave texts out of the report.
+        redact: leave all texts of items out of the report and the run folder.
         progress: told what goes on.
 
     Raises:
@@ -96,21 +96,17 @@ def audit(
         "redact": redact,
     }
     run = RunFolder(out or default_folder("audit", config), "audit", config)
-    with run.locked():
+    with entered(run):
         stored = _finished(run)
         if stored is not None:
             return stored
-        first = measure_choice(base, plan, run, role="base", progress=progress)
-        second = measure_choice(
-            tuned,
-            plan,
-            run,
-            role="tuned",
-            drift_from=first.folder,
-            progress=progress,
-            check=refuse_other_base(tuned, first),
-        )
-        write_measurements(run.path / "measurements.parquet", [*first.measurements, *second.measurements])
+        check = refuse_other_base(tuned)
+        first = measure_choice(base, plan, run, role="base", progress=progress, check=check)
+        second = measure_choice(tuned, plan, run, role="tuned", drift_from=first.folder, progress=progress)
+        both = [*first.measurements, *second.measurements]
+        # The cluster is the prompt's text; a digest of it groups as well.
+        kept = [replace(m, cluster=fingerprint(m.cluster)[:16]) for m in both] if redact else both
+        write_measurements(run.path / "measurements.parquet", kept)
         section = compare_measurings(first, second, plan, policy, title=tuned.spec)
         outcome = Audit(section.verdict, section.findings, section, run.path)
         store_audit(run.path, outcome, redact=redact)
@@ -146,19 +142,22 @@ def refuse_overlap(spec: str, plan: MeasurePlan) -> None:
         refuse_shared_prompts(spec, plan.prompts(), set(record["data"]["prompts"]))
 
 
-def refuse_other_base(tuned: SubjectChoice, base: Measuring) -> Callable[[Subject], None]:
-    """A check that an adapter made by `tune` sits on the very base it is compared with."""
+def refuse_other_base(tuned: SubjectChoice) -> Callable[[Subject], None]:
+    """A check that a base is the very one that `tune` recorded, before anything is measured on it."""
+    record = read_record(parse_spec(tuned.spec).location)
 
-    def check(subject: Subject) -> None:
-        record = read_record(parse_spec(tuned.spec).location)
+    def check(base: Subject) -> None:
         recorded = record["base"] if record else None
-        if recorded and recorded["dtype"] == base.identity["dtype"]:
-            expected, found = recorded["weights_sha256"], base.identity["weights_sha256"]
-            if expected != found:
-                raise SubjectError(
-                    f"{tuned.spec}: was tuned from weights {expected[:12]} ({recorded['spec']}), the base given has "
-                    f"{found[:12]} ({base.identity['spec']}); give the right one with --base"
-                )
+        if not recorded or recorded["dtype"] != base.identity.dtype:
+            return
+        expected, found = recorded["weights_sha256"], base.identity.weights_sha256
+        # Weights tuned on top of an adapter were those of it and its base in one.
+        beneath = (recorded.get("adapter") or {}).get("sha256")
+        if expected != found and not (beneath and beneath == (base.identity.adapter or {}).get("sha256")):
+            raise SubjectError(
+                f"{tuned.spec}: was tuned from weights {expected[:12]} ({recorded['spec']}), the base given has "
+                f"{found[:12]} ({base.identity.spec}); give the right one with --base"
+            )
 
     return check
 
@@ -168,10 +167,12 @@ def compare_measurings(
 ) -> ComparisonSection:
     """Findings, verdict and examples of two measured subjects."""
     findings = tuple(compare(base.measurements, tuned.measurements, policy))
-    identical = base.identity["weights_sha256"] == tuned.identity["weights_sha256"]
+    identical = all(base.identity[key] == tuned.identity[key] for key in ("weights_sha256", "template_sha256"))
     verdict = decide(findings, identical=identical)
-    if not identical and all(f.difference == 0 and f.interval[0] == f.interval[1] for f in findings):
-        note = "base and tuned differ in weights but in no number: is the adapter in force?"
+    before = {(m.metric, m.item): m.value for m in base.measurements}
+    # Drift has no number on the base, whose own is zero.
+    if not identical and all(m.value == before.get((m.metric, m.item), 0.0) for m in tuned.measurements):
+        note = "base and tuned differ, but in no number: is the adapter in force?"
         verdict = Verdict(verdict.decision, verdict.reasons, note)
     return ComparisonSection(
         title, about, verdict, base.identity, tuned.identity, findings, _examples(base, tuned, plan)
@@ -190,8 +191,8 @@ def _examples(base: Measuring, tuned: Measuring, plan: MeasurePlan) -> tuple[Exa
 
 def store_audit(folder: Path, outcome: Audit, *, redact: bool = False) -> None:
     """Write verdict, examples and JUnit of an audit into ``folder``."""
-    examples: Sequence[Example] = () if redact else outcome.section.examples
-    write_json(folder / "examples.json", [{**asdict(e), "texts": dict(e.texts)} for e in examples])
+    examples = [{**asdict(e), "texts": {} if redact else dict(e.texts)} for e in outcome.section.examples]
+    write_json(folder / "examples.json", examples)
     title = f"aftertune audit of {outcome.section.title}"
     write_text(folder / "junit.xml", render_junit(title, outcome.findings, outcome.verdict))
     write_json(folder / "verdict.json", outcome.document())
@@ -201,6 +202,8 @@ def _finished(run: RunFolder) -> Audit | None:
     if not run.finished:
         return None
     section = stored_section(run.path)
+    if not (run.path / "report.html").exists():  # killed just before it was written, or removed since
+        rebuild_report(run.path)
     return Audit(section.verdict, section.findings, section, run.path)
 
 

@@ -64,7 +64,7 @@ class DataError(UsageError):
     """A data file that cannot be used.
 
     Args:
-        problem: what is wrong and how to mend it.
+        problem: what is wrong and how to mend it; line breaks and control characters in it are spelled out.
         path: the file (or data set name).
         line: 1-based line in the file, where one is to blame.
         field: the field of that line, where one is to blame.
@@ -75,7 +75,7 @@ class DataError(UsageError):
     ) -> None:
         where = str(path) if line is None else f"{path}:{line}"
         what = problem if field is None else f"field '{field}' {problem}"
-        super().__init__(f"{where}: {what}")
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{where}: {what}"))
         self.path, self.line, self.field = str(path), line, field
 
 

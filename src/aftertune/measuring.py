@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aftertune.comparison import Summary, summarise
+from aftertune.errors import AftertuneError, UsageError
 from aftertune.measures import (
     REFERENCE,
     Measured,
@@ -18,7 +22,7 @@ from aftertune.measures import (
     read_measurements,
     write_measurements,
 )
-from aftertune.runs import Progress, RunFolder, Silent, fingerprint, write_json
+from aftertune.runs import Progress, RunFolder, Silent, explain_storage, file_digest, fingerprint, write_json
 from aftertune.subject import Placement, Subject, load, parse_spec
 
 
@@ -57,7 +61,14 @@ class SubjectChoice:
     @property
     def config(self) -> dict[str, Any]:
         """What determines its numbers, without loading it: part of a run's identity."""
-        return {**asdict(self), "files": source_stamp(self.spec), "base_files": source_stamp(self.base)}
+        template = Path(self.chat_template) if self.chat_template else None
+        return {
+            **asdict(self),
+            "files": source_stamp(self.spec),
+            "base_files": source_stamp(self.base),
+            "tokenizer_files": _stamp(Path(self.tokenizer)) if self.tokenizer else None,
+            "template_file": file_digest(template) if template and template.is_file() else None,
+        }
 
 
 def source_stamp(spec: str | None) -> list[list[Any]] | None:
@@ -65,8 +76,14 @@ def source_stamp(spec: str | None) -> list[list[Any]] | None:
     if spec is None:
         return None
     parsed = parse_spec(spec)
-    path = Path(parsed.location)
-    if parsed.kind in ("hub", "embedded"):
+    if parsed.kind == "embedded":
+        instead = os.environ.get("AFTERTUNE_SMOLLM2")
+        return _stamp(Path(instead)) if instead else None
+    return None if parsed.kind == "hub" else _stamp(Path(parsed.location))
+
+
+def _stamp(path: Path) -> list[list[Any]] | None:
+    if not path.exists():
         return None
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
     return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
@@ -114,6 +131,27 @@ class MeasureRun:
         }
 
 
+@contextlib.contextmanager
+def entered(run: RunFolder) -> Iterator[None]:
+    """`RunFolder.locked`, but a run that is refused before its first number leaves no folder that was not there.
+
+    Raises:
+        OutputError: see `RunFolder.locked`.
+    """
+    with explain_storage(run.path):
+        absent = [path for path in (run.path, *run.path.parents) if not path.exists()]
+    try:
+        with run.locked():
+            yield
+    except AftertuneError:
+        with contextlib.suppress(OSError):
+            if absent and not any(run.path.glob("measurements/*/*")):
+                shutil.rmtree(run.path, ignore_errors=True)
+                for path in absent[1:]:
+                    path.rmdir()
+        raise
+
+
 def measure_choice(
     choice: SubjectChoice,
     plan: MeasurePlan,
@@ -155,7 +193,7 @@ def measure_choice(
         plan,
         folder,
         drift_from=drift_from / REFERENCE if drift_from and plan.drift_requests else None,
-        keep_reference=drift_from is None and bool(plan.drift_requests),
+        keep_reference=role == "base" and bool(plan.drift_requests),
         progress=progress,
     )
     del subject
@@ -182,9 +220,11 @@ def measure(
         out: the run folder; named after the configuration under ``runs/`` if left out.
         progress: told what goes on.
     """
+    if not plan.likelihood_probes:
+        raise UsageError("drift is a distance from a base, which one model alone has not; name another probe")
     config = {"subject": choice.config, "plan": plan.config}
     run = RunFolder(out or default_folder("measure", config), "measure", config)
-    with run.locked():
+    with entered(run):
         table = run.path / "measurements.parquet"
         if run.finished and table.exists():
             identity, measurements = run.manifest["subject"], tuple(read_measurements(table))

@@ -474,8 +474,25 @@ def test_a_base_of_another_architecture_is_refused(other: str, plain_adapter: Pa
     assert "give the right one with --base" in refusal(plain_adapter, base=str(tiny_folder(other)))
 
 
-def test_an_adapter_on_an_adapter_is_refused(plain_adapter: Path, stabilised_adapter: Path) -> None:
-    assert "is an adapter too; merge that one first" in refusal(plain_adapter, base=str(stabilised_adapter))
+def test_an_adapter_on_an_adapter_runs_both(
+    plain_adapter: Path, stabilised_adapter: Path, tiny_folder: TinyFolder
+) -> None:
+    both = load(plain_adapter, base=str(stabilised_adapter))
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    expected = AutoModelForCausalLM.from_pretrained(tiny_folder("llama"))
+    for folder in (stabilised_adapter, plain_adapter):
+        expected = peft.PeftModel.from_pretrained(expected, folder).merge_and_unload()
+    ids = torch.tensor([[5, 9, 17, 40, 3, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(both.model(ids).logits, expected(ids).logits, atol=1e-4, rtol=1e-4)
+        alone = load(plain_adapter).model(ids).logits
+    assert (both.model(ids).logits - alone).abs().max() > 1e-3
+
+
+def test_an_adapter_that_names_itself_as_base_is_refused(plain_adapter: Path) -> None:
+    assert "names itself as its base" in refusal(plain_adapter, base=str(plain_adapter))
 
 
 def test_a_missing_base_is_refused(plain_adapter: Path) -> None:

@@ -18,7 +18,7 @@ from aftertune.cli._options import (
 
 @click.command()
 @click.option("--subject", default="smollm2", show_default=True, help="The model to tune and audit.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of both fine-tunes.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of both tunes.")
 @click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Steps of both fine-tunes.")
 @placement_options
 @output_options

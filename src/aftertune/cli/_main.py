@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 import traceback
+from typing import NoReturn
 
 import click
 
@@ -71,25 +73,34 @@ def main() -> None:
     """Run the command line and exit."""
     _quiet_libraries()
     try:
-        code = cli.main(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else ExitCode.PASS)
+        code = cli.main(prog_name="aftertune", standalone_mode=False)
+    except SystemExit as ended:
+        # Click ends with 1 when nobody reads stdout any more (`| head`); here, 1 would mean that the gate failed.
+        sys.exit(141 if ended.code == 1 else ended.code)
     except click.exceptions.Abort:
         _fail("interrupted; the same command goes on where it stopped", 130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(ExitCode.USAGE)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context else ""
+        _fail(error.format_message().rstrip(".") + hint, ExitCode.USAGE)
     except AftertuneError as error:
-        _fail(" ".join(str(error).split("\n")), error.exit_code)
+        _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on where it stopped", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except Exception:  # a bug of ours: show where
-        traceback.print_exc()
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _fail(f"{error.filename or 'standard output'}: no space left on the disk", ExitCode.BROKEN)
+        traceback.print_exc()  # a bug of ours: show where
         _fail("this is a bug in aftertune; please report it with the lines above", ExitCode.BROKEN)
+    sys.exit(code if isinstance(code, int) else ExitCode.PASS)
 
 
-def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+def _fail(message: str, code: int) -> NoReturn:
+    """One line; what a terminal would obey (escape sequences from data or file names) is spelled out."""
+    line = " ".join(message.splitlines())
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(code)

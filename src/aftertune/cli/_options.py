@@ -99,7 +99,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One JSON document on stdout."""
+    """One JSON document on stdout, in ASCII: nothing from data can steer a terminal."""
     import json
 
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    click.echo(json.dumps(document, indent=2, allow_nan=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -129,6 +129,10 @@ def compare(base: Sequence[Measurement], tuned: Sequence[Measurement], policy: P
     theirs = {(m.metric, m.item, m.seed): m for m in base}
     ours = _with_groups(_by_metric(tuned))
     findings: list[Finding] = []
+    absent: dict[str, str] = {}
+    items: dict[str, set[str]] = defaultdict(set)
+    for m in base:
+        items[m.metric].add(m.item)
     for metric, rows in ours.items():
         found = find_metric(metric)
         assert found is not None, metric
@@ -136,9 +140,13 @@ def compare(base: Sequence[Measurement], tuned: Sequence[Measurement], policy: P
         from_base = found.id == "drift.kl"
         pairs = [(m, 0.0 if from_base else _value(theirs, m)) for m in rows]
         complete = [(m, b) for m, b in pairs if b is not None and math.isfinite(b) and math.isfinite(m.value)]
+        unpaired = len(items.get(metric, set()) - {m.item for m in rows})
         if complete:
-            findings.append(_finding(metric, complete, len(pairs) - len(complete), policy))
-    absent = sorted({m.metric for m in base} - {m.metric for m in tuned} - {"drift.kl"})
+            findings.append(_finding(metric, complete, len(pairs) - len(complete) + unpaired, policy))
+        elif policy.deciding(metric):
+            absent[metric] = "no item has a finite number on both sides"
+    unasked = sorted({m.metric for m in base} - {m.metric for m in tuned} - {"drift.kl"})
+    absent |= {metric: "measured on the base only" for metric in unasked if policy.deciding(metric)}
     if not findings:
         raise RunError("the two sets of measurements share no metric; measure both with the same sets")
     return _adjust(findings, policy, absent)
@@ -209,10 +217,11 @@ def _clusters_needed(worsening: Estimate, margin: float, policy: Policy, power: 
         return None
     z = stats.norm.ppf(0.5 + policy.confidence / 2) + stats.norm.ppf(power)
     needed = worsening.clusters * float(z * worsening.error / distance) ** 2
-    return None if needed > 1e6 else max(policy.minimum_clusters, math.ceil(needed))
+    prompts = max(policy.minimum_clusters, math.ceil(min(needed, 1e9)))
+    return prompts if worsening.clusters < prompts <= 1e6 else None
 
 
-def _adjust(findings: list[Finding], policy: Policy, absent: Sequence[str]) -> list[Finding]:
+def _adjust(findings: list[Finding], policy: Policy, absent: Mapping[str, str]) -> list[Finding]:
     deciding = [i for i, f in enumerate(findings) if f.decides]
     for index, p in zip(deciding, holm([findings[i].p_value for i in deciding]), strict=True):
         finding = replace(findings[index], p_value=p)
@@ -223,16 +232,14 @@ def _adjust(findings: list[Finding], policy: Policy, absent: Sequence[str]) -> l
                 note=f"worse than the margin alone, not among {len(deciding)} metrics (Holm)",
             )
         findings[index] = finding
-    for metric in absent:
-        if policy.deciding(metric):
-            findings.append(_absent(metric, policy))
+    findings.extend(_absent(metric, note, policy) for metric, note in absent.items())
     return findings
 
 
-def _absent(metric: str, policy: Policy) -> Finding:
+def _absent(metric: str, note: str, policy: Policy) -> Finding:
     found = find_metric(metric)
     assert found is not None
     return Finding(
         metric, 0.0, 0.0, 0.0, (0.0, 0.0), policy.margin(metric), "inconclusive", True, found.worse, 0, 0, 1.0, None,
-        "measured on the base only",
+        note,
     )  # fmt: skip

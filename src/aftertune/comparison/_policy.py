@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from aftertune.errors import PolicyError
 from aftertune.measures import METRICS, base_metric, find_metric
 
-Margin = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+Margin = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False, strict=True)]
 
 
 class Policy(BaseModel):
@@ -36,6 +36,14 @@ class Policy(BaseModel):
                 raise ValueError(f"metric {name!r} is unknown; known are {', '.join(m.id for m in METRICS)}")
         return value
 
+    @field_validator("decides")
+    @classmethod
+    def _no_groups(cls, value: dict[str, bool]) -> dict[str, bool]:
+        for name in value:
+            if "/" in name:
+                raise ValueError(f"{name!r} is a breakdown, which only informs; name the whole metric")
+        return value
+
     def margin(self, metric: str) -> float:
         """The tolerated worsening of a metric."""
         found = find_metric(metric)
@@ -57,7 +65,11 @@ def _explain(error: ValidationError) -> str:
         field = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         parts.append(f"{field}: {message}")
-    return "; ".join(parts)
+    return _one_line("; ".join(parts))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def read_policy(path: Path | None = None, margins: tuple[str, ...] = ()) -> Policy:
@@ -76,10 +88,13 @@ def read_policy(path: Path | None = None, margins: tuple[str, ...] = ()) -> Poli
             loaded = yaml.safe_load(path.read_text("utf-8"))
         except OSError as error:
             raise PolicyError(f"{path}: cannot be read ({error.strerror})") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise PolicyError(f"{path}: broken YAML (nested too deeply)") from None
+        except (yaml.YAMLError, ValueError) as error:  # a date with month 13 is a ValueError
             mark = getattr(error, "problem_mark", None)
             where = f"{path}:{mark.line + 1}" if mark else str(path)
-            raise PolicyError(f"{where}: broken YAML ({getattr(error, 'problem', error)})") from None
+            reason = _one_line(str(getattr(error, "problem", None) or error))
+            raise PolicyError(f"{where}: broken YAML ({reason})") from None
         if loaded is not None and not isinstance(loaded, dict):
             raise PolicyError(f"{path}: must hold a mapping, not {type(loaded).__name__}")
         fields = dict(loaded or {})
@@ -92,10 +107,12 @@ def read_policy(path: Path | None = None, margins: tuple[str, ...] = ()) -> Poli
             separator = ""
         if not separator or not name:
             raise PolicyError(f"--margin {text}: must be METRIC=NUMBER, such as preference.margin=0.1")
+    policy = _checked(fields, f"{path}")
+    return _checked({**policy.model_dump(), "margins": {**policy.margins, **flagged}}, "--margin")
+
+
+def _checked(fields: dict[str, Any], where: str) -> Policy:
     try:
-        policy = Policy.model_validate(fields)
-        merged = {**policy.margins, **flagged}
-        return Policy.model_validate({**policy.model_dump(), "margins": merged})
+        return Policy.model_validate(fields)
     except ValidationError as error:
-        where = f"{path}: " if path is not None else "--margin: "
-        raise PolicyError(f"{where}{_explain(error)}") from None
+        raise PolicyError(f"{where}: {_explain(error)}") from None

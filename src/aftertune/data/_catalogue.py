@@ -91,10 +91,8 @@ def find_data_set(name: str) -> DataSet | None:
 
 def locate_source(source: str | Path) -> str | Path:
     """What to read for ``source``: itself if it exists, else the shipped set of that name, else itself."""
-    if Path(source).exists():
-        return source
     entry = find_data_set(str(source))
-    return entry.path if entry else source
+    return source if entry is None or Path(source).exists() else entry.path
 
 
 def shipped_path(name: str) -> Path:

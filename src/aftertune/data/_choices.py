@@ -71,12 +71,12 @@ def read_truthfulqa(path: str | Path) -> list[TruthfulQuestion]:
             if missing:
                 raise DataError(f"has no column {missing[0]!r}; TruthfulQA's CSV is expected", path=path)
             for number, row in enumerate(reader, 1):
-                best = (row["Best Answer"] or "").strip()
+                question, best = ((row[name] or "").strip() for name in needed[:2])
                 true = tuple(dict.fromkeys((best, *_answers(row["Correct Answers"] or ""))))
                 false = _answers(row["Incorrect Answers"] or "")
-                if not (row["Question"] and best and false):
+                if not (question and best and false):
                     raise DataError("lacks a question or answers", path=path, line=reader.line_num)
-                questions.append(TruthfulQuestion(f"truthful-{number}", row["Question"].strip(), best, true, false))
+                questions.append(TruthfulQuestion(f"truthful-{number}", question, best, true, false))
     except FileNotFoundError:
         raise DataError("no such file; TruthfulQA.csv is published with the paper's repository", path=path) from None
     except OSError as error:

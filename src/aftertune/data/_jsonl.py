@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ _HUB_ID = re.compile(r"^(?P<name>[\w.-]+/[\w.-]+)(?::(?P<split>[\w.\[\]%:-]+))?$
 
 
 class Row(NamedTuple):
-    """One JSON object and where it came from (1-based line, or row number on the hub)."""
+    """One JSON object and where it came from (1-based line, or row number in an array or on the hub)."""
 
     source: str
     line: int
@@ -50,9 +52,14 @@ def read_rows(source: str | Path) -> list[Row]:
         DataError: missing, empty, not UTF-8, broken JSON, a line over 16 MiB, or not an object.
     """
     path = Path(source)
-    if path.is_dir():
+    try:
+        exists, folder = path.exists(), path.is_dir()
+    except OSError as error:
+        name = f"{str(path)[:60]}..." if error.errno == errno.ENAMETOOLONG else path
+        raise DataError(f"cannot be read ({error.strerror}); name a file", path=name) from None
+    if folder:
         raise DataError("is a folder; name one .jsonl file in it", path=path)
-    if path.exists():
+    if exists:
         rows = list(_file_rows(path))
     elif (match := _HUB_ID.match(str(source))) and not path.suffix.lower().startswith(".json"):
         rows = _hub_rows(match["name"], match["split"] or "train")
@@ -69,7 +76,7 @@ def _file_rows(path: Path) -> Iterator[Row]:
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", path=path) from error
     with file:
-        if path.suffix.lower() == ".json" and file.read(64).lstrip().startswith(b"["):
+        if path.suffix.lower() == ".json" and file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
             yield from _array_rows(path)
             return
         file.seek(0)
@@ -89,11 +96,11 @@ def _file_rows(path: Path) -> Iterator[Row]:
 
 
 def _array_rows(path: Path) -> Iterator[Row]:
+    text = _decode(path.read_bytes(), path, 1)
     try:
-        values = json.loads(_decode(path.read_bytes(), path, 1))
-    except ValueError as error:
-        line = getattr(error, "lineno", 1)
-        raise DataError(f"broken JSON ({getattr(error, 'msg', error)})", path=path, line=line) from None
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"broken JSON ({_reason(error)})", path=path, line=getattr(error, "lineno", 1)) from None
     for number, value in enumerate(values, 1):
         yield Row(str(path), number, _object(value, path, number))
 
@@ -102,25 +109,47 @@ def _decode(raw: bytes, path: Path, line: int) -> str:
     try:
         return raw.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"is not UTF-8 (byte {error.start + 1}); save the file as UTF-8", path=path, line=line
-        ) from None
+        at = error.start + len(raw) - len(error.object)  # the codec leaves a byte order mark out
+        above, column = raw.count(b"\n", 0, at), at - raw.rfind(b"\n", 0, at)
+        raise DataError(f"is not UTF-8 (byte {column}); save the file as UTF-8", path=path, line=line + above) from None
 
 
 def _parse(text: str, path: Path, line: int) -> Mapping[str, Any]:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"broken JSON at column {error.colno} ({error.msg})", path=path, line=line) from None
-    except RecursionError:
-        raise DataError("broken JSON (nested too deeply)", path=path, line=line) from None
+    except (ValueError, RecursionError) as error:
+        where = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"broken JSON{where} ({_reason(error)})", path=path, line=line) from None
     return _object(value, path, line)
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return error.msg if isinstance(error, json.JSONDecodeError) else "a number has too many digits"
 
 
 def _object(value: Any, path: Path, line: int) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"must be a JSON object, not {type(value).__name__}", path=path, line=line)
+    if not _is_text(value):
+        raise DataError("holds half a surrogate pair (\\ud800 to \\udfff); mend its \\u escapes", path=path, line=line)
     return value
+
+
+def _is_text(value: Any) -> bool:
+    """Whether every string in a JSON value is Unicode text: an escape can smuggle in half a character."""
+    rest = [value]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, str):
+            if not part.isascii() and any("\ud800" <= c <= "\udfff" for c in part):
+                return False
+        elif isinstance(part, dict):
+            rest += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            rest += part
+    return True
 
 
 def _hub_rows(name: str, split: str) -> list[Row]:

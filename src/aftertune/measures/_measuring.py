@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from aftertune.errors import NumericalError
 from aftertune.measures._measurement import Measurement
 from aftertune.measures._plan import MeasurePlan
 from aftertune.measures.probes import LikelihoodProbe, Question
-from aftertune.measures.probes._drift import measure_drift, write_reference
+from aftertune.measures.probes._drift import measure_drift, refuse_other_answers, write_reference
 from aftertune.runs import Journal, Progress, Silent
 from aftertune.subject import ResponseLikelihood, Subject, Tree, refuse_overlong, score_batches
 
@@ -53,24 +53,29 @@ def measure_subject(
 
     Raises:
         UsageError: an item does not fit the model's context.
+        SubjectError: drift is asked for between subjects that tokenise its answers differently.
         NumericalError: a value is NaN or infinite.
     """
     progress = progress or Silent()
     journal = Journal(folder / "journal.jsonl")
     measurements: list[Measurement] = []
     reused = 0
+    requests = plan.drift_requests
+    if requests and drift_from is not None:
+        refuse_other_answers(subject, requests, drift_from)
     for probe in plan.likelihood_probes:
         questions = probe.build(subject)
         likelihoods, known = _score(subject, probe, questions, journal, progress)
         reused += known
         measurements += _read(subject, probe, questions, likelihoods, seed)
-    requests = plan.drift_requests
     if requests and keep_reference and not (folder / REFERENCE).exists():
         with progress.task("drift reference", len(requests)) as step:
             write_reference(subject, requests, folder / REFERENCE, step)
     if requests and drift_from is not None:
         with progress.task("drift", len(requests)) as step:
-            measurements += measure_drift(subject, requests, drift_from, journal, seed, step)
+            drifts, known = measure_drift(subject, requests, drift_from, journal, seed, step)
+        reused += known
+        measurements += drifts
     return Measured(tuple(measurements), reused)
 
 
@@ -86,28 +91,33 @@ def _score(
     refuse_overlong(subject, trees, names)
     bound = subject.max_batch_tokens
     found: dict[tuple[int, int], ResponseLikelihood] = {}
+    missing = [len(tree.responses) for tree in trees]
     reused = 0
     with progress.task(probe.name, len(trees)) as step:
 
-        def known(key: str, members: Sequence[int]) -> bool:
+        def learn(scores: Mapping[tuple[int, int], ResponseLikelihood]) -> None:
+            # A tree may be spread over several batches; it counts once.
+            found.update(scores)
+            for tree, _ in scores:
+                missing[tree] -= 1
+            step(sum(not missing[tree] for tree in {tree for tree, _ in scores}))
+
+        def known(key: str) -> bool:
             nonlocal reused
             if key not in journal:
                 return False
-            for tree, response, total, tokens in journal[key]:
-                found[tree, response] = ResponseLikelihood(total, tokens)
+            learn({(t, r): ResponseLikelihood(total, tokens) for t, r, total, tokens in journal[key]})
             reused += 1
-            step(len(members))
             return True
 
         def name(batch: int) -> str:
             return f"{probe.name}/{bound}/{batch}"
 
-        for batch, members, scores in score_batches(
-            subject, trees, max_batch_tokens=bound, skip=lambda batch, members: known(name(batch), members)
+        for batch, _, scores in score_batches(
+            subject, trees, max_batch_tokens=bound, skip=lambda batch, members: known(name(batch))
         ):
             journal.record(name(batch), [[t, r, s.total, s.tokens] for (t, r), s in scores.items()])
-            found.update(scores)
-            step(len(members))
+            learn(scores)
     flat = iter(range(len(trees)))
     return [
         [[found[index, r] for r in range(len(tree.responses))] for tree, index in zip(q.trees, flat, strict=False)]

@@ -15,9 +15,26 @@ from typing import Any
 from aftertune.errors import AftertuneError, OutputError, RunError, StorageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.EISDIR}
+_FORBIDDEN = {
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 # Libraries that write through native code raise errors of their own, with the system's words in them.
-_NATIVE_FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "PytorchStreamWriter failed")
+_NATIVE_FULL = (
+    "No space left on device",
+    "os error 28",
+    "Disk quota exceeded",
+    "File too large (os error 27)",
+    "PytorchStreamWriter failed",
+    "unexpected pos",  # what torch.save says once its zip file could not grow
+)
 
 
 @contextlib.contextmanager
@@ -36,7 +53,10 @@ def explain_storage(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise _no_space(path) from error
         if error.errno in _FORBIDDEN:
-            where = error.filename or path
+            where = path
+            # A file beside ours is a temporary one, of which nobody has heard; one elsewhere tells more.
+            if isinstance(error.filename, str) and Path(error.filename).parent != path.parent:
+                where = Path(error.filename)
             reason = (error.strerror or "not allowed").lower()
             raise OutputError(f"{where}: cannot be written ({reason}); choose another place with --out") from error
         if error.errno == errno.EIO:
@@ -86,12 +106,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """`write_text` of one JSON document.
+    """`write_bytes` of one JSON document, which reads back as it was: lone surrogates are escaped.
 
     Raises:
         ValueError: a number in it is NaN or infinite, which JSON cannot hold.
     """
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # Of a lone surrogate, Python's escape is JSON's escape too.
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def file_digest(path: Path) -> str:

@@ -33,11 +33,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{folder}: is no run folder (no readable {MANIFEST})") from error
-    if not isinstance(manifest, dict) or not {"verb", "config", "fingerprint", "status"} <= manifest.keys():
+    known = isinstance(manifest, dict) and {"verb", "config", "fingerprint", "status"} <= manifest.keys()
+    if not known or not isinstance(manifest.get("versions", {}), dict):
         raise OutputError(f"{folder}: its {MANIFEST} was not written by aftertune")
-    return manifest
+    found: dict[str, Any] = manifest
+    return found
 
 
 class RunFolder:
@@ -62,8 +64,8 @@ class RunFolder:
         Raises:
             OutputError: it holds something else, another process is in it, or it may not be written.
         """
-        self._refuse_other()
         with explain_storage(self.path):
+            self._refuse_other()
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / _LOCK).open("w")
         with lock:
@@ -147,7 +149,7 @@ def _differences(held: Any, asked: Any, prefix: str = "") -> list[str]:
     return [
         found
         for key in sorted({*held, *asked})
-        for found in _differences(held.get(key), asked.get(key), f"{prefix}.{key}".lstrip("."))
+        for found in _differences(held.get(key, ...), asked.get(key, ...), f"{prefix}.{key}".lstrip("."))
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -34,12 +35,14 @@ class Journal:
         with self.path.open("rb") as file:
             for line in file:
                 try:
-                    key, value = json.loads(line)
-                except ValueError:
+                    entry = json.loads(line)
+                except (ValueError, RecursionError):
                     break
                 if not line.endswith(b"\n"):
                     break
-                self._entries[key] = value
+                if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
+                    break
+                self._entries[entry[0]] = entry[1]
                 sound += len(line)
         if sound < self.path.stat().st_size:
             os.truncate(self.path, sound)
@@ -63,8 +66,16 @@ class Journal:
             StorageError: no space; the entry is not recorded.
         """
         line = json.dumps([key, value], ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
-        with explain_storage(self.path), self.path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        with explain_storage(self.path):
+            end = self.path.stat().st_size if self.path.exists() else 0
+            try:
+                with self.path.open("ab") as file:
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except BaseException:
+                # Half a line would spoil the one that is recorded next.
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, end)
+                raise
         self._entries[key] = json.loads(line)[1]

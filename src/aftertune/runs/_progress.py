@@ -72,6 +72,7 @@ class Plain:
         """Lines with count, note and the time left."""
         began = spoke = time.monotonic()
         count, latest = done, ""
+        self.say(f"{name}: {done} of {total}")
 
         def step(steps: int = 1, note: str = "") -> None:
             nonlocal count, spoke, latest
@@ -102,7 +103,7 @@ class Rich:
 
     def say(self, text: str) -> None:
         """One line above the bar."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, emoji=False, highlight=False)
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Step]:

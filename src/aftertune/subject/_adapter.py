@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import NumericalError, SubjectError
+from aftertune.runs import file_digest
 
 if TYPE_CHECKING:
     import torch
@@ -85,9 +86,12 @@ def _refuse_strangers(model: nn.Module, folder: Path) -> None:
         )
 
 
-def adapter_facts(config: dict[str, Any]) -> dict[str, Any]:
-    """Method, rank, alpha and scale of an adapter config, for the identity record."""
-    facts: dict[str, Any] = {"method": config.get("peft_type")}
+def adapter_facts(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Method, rank, alpha and scale of an adapter config, and its weights' SHA-256, for the identity record."""
+    facts: dict[str, Any] = {
+        "method": config.get("peft_type"),
+        "sha256": file_digest(folder / "adapter_model.safetensors"),
+    }
     if config.get("peft_type") == "LORA":
         rank, alpha, stabilised = config["r"], config["lora_alpha"], bool(config.get("use_rslora"))
         facts |= {"rank": rank, "alpha": alpha, "rank_stabilised": stabilised}

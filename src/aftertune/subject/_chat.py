@@ -138,6 +138,10 @@ class Chat:
     def continuation(self, messages: Sequence[Message], opening: str) -> tuple[int, ...]:
         """Token ids of the first words of an answer, with no end of turn."""
         prompt = self.text(messages, generate=True)
+        whole = self.text((*messages, Message("assistant", opening)), generate=False)
+        lead, found, _ = whole.removeprefix(prompt).partition(opening)
+        if whole.startswith(prompt) and found and lead.isspace():
+            opening = lead + opening  # many templates put a space before the answer
         prompt_ids, joint = self.encode(prompt), self.encode(prompt + opening)
         matches = joint[: len(prompt_ids)] == prompt_ids
         return tuple(joint[len(prompt_ids) :] if matches else self.encode(opening))

@@ -43,7 +43,7 @@ def load(
     Args:
         spec: a model folder, a LoRA adapter folder, a .gguf file, ``owner/name[@revision]`` or "smollm2".
         base: for an adapter, the spec of its base instead of the one in its config.
-        tokenizer: a folder or hub id to take the tokenizer from.
+        tokenizer: a folder or hub id (``owner/name[@revision]``) to take the tokenizer from.
         chat_template: a Jinja file, or "plain", instead of the tokenizer's own.
         placement: device, dtype and batch bound; chosen for this machine where left out.
         merge: fold an adapter into its base (in fp32, checked) instead of running it beside.
@@ -63,17 +63,23 @@ def load(
         config = read_adapter_config(Path(parsed.location))
         base = base or adapter_base(Path(parsed.location), config)
         base_spec = parse_spec(base)
-        if base_spec.kind == "adapter":
-            raise SubjectError(f"{spec}: its base {base} is an adapter too; merge that one first")
-        model = _load_model(base_spec, placement, trust_remote_code, progress)
+        if Path(base_spec.location).resolve() == Path(parsed.location).resolve():
+            raise SubjectError(f"{spec}: names itself as its base; give the right one with --base")
+        if base_spec.kind == "adapter":  # tuned on top of another adapter: fold that one in first
+            below = load(base, placement=placement, merge=True, trust_remote_code=trust_remote_code, progress=progress)
+            model = below.model
+        else:
+            model = _load_model(base_spec, placement, trust_remote_code, progress)
         model = attach_adapter(model, Path(parsed.location))
-        facts: dict[str, Any] | None = adapter_facts(config)
-        tokenizer_from = _adapter_tokenizer(Path(parsed.location)) or _files(base_spec, progress)
+        facts: dict[str, Any] | None = adapter_facts(Path(parsed.location), config)
     else:
         model = _load_model(parsed, placement, trust_remote_code, progress)
         facts = None
-        tokenizer_from = _files(parsed, progress)
-    tok = _load_tokenizer(tokenizer or tokenizer_from, parsed.text, parsed.revision, trust_remote_code)
+    source, revision = _tokenizer_source(parsed, base, progress)
+    if tokenizer is not None:
+        name, _, tag = tokenizer.partition("@")
+        source, revision = (tokenizer, None) if Path(tokenizer).is_dir() else (name, tag or None)
+    tok = _load_tokenizer(source, parsed.text, revision, trust_remote_code)
     chat = Chat(tok, read_template(chat_template), parsed.text)
     if merge and parsed.kind == "adapter":
         import torch
@@ -153,8 +159,15 @@ def _converted(file: Path, progress: Progress) -> Path:
     return folder
 
 
-def _adapter_tokenizer(folder: Path) -> str | None:
-    return str(folder) if (folder / "tokenizer_config.json").exists() else None
+def _tokenizer_source(spec: SubjectSpec, base: str | None, progress: Progress) -> tuple[str, str | None]:
+    """Where a subject's tokenizer is: folder or hub id, and revision. An adapter without one has its base's."""
+    if spec.kind != "adapter":
+        return _files(spec, progress), spec.revision
+    folder = Path(spec.location)
+    if (folder / "tokenizer_config.json").exists():
+        return str(folder), None
+    below = base or adapter_base(folder, read_adapter_config(folder))
+    return _tokenizer_source(parse_spec(below), None, progress)
 
 
 def _load_model(spec: SubjectSpec, placement: Placement, trust: bool, progress: Progress) -> PreTrainedModel:

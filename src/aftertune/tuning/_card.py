@@ -81,10 +81,12 @@ def write_card(folder: Path, facts: dict[str, Any], side: Side | None) -> None:
 
 
 def read_record(folder: Path | str) -> dict[str, Any] | None:
-    """What `tune` wrote down about a model folder, or None where it did not make it."""
+    """What `tune` wrote down about a model folder, or None where it did not make it (or the record is damaged)."""
     path = Path(folder) / RECORD
     try:
         record = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        base, prompts = record["base"], record["data"]["prompts"]
+        whole = {"spec", "weights_sha256", "dtype"} <= base.keys() and isinstance(prompts, list)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return record if isinstance(record, dict) else None
+    return record if whole else None

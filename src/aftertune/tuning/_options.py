@@ -15,7 +15,7 @@ class TuneOptions(BaseModel):
     response alone. Theirs differs in AdamW at 8 bits; ours is plain AdamW.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     full: bool = Field(False, description="train all parameters instead of a LoRA adapter")
     lora_rank: int = Field(32, ge=1, description="rank of the adapter")
@@ -27,7 +27,7 @@ class TuneOptions(BaseModel):
     lr: float | None = Field(None, gt=0, description="learning rate (default 1e-5 for LoRA, 2e-5 for full)")
     warmup_steps: int = Field(5, ge=0, description="steps of linear warm-up")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
-    seed: int = Field(0, ge=0, description="seed of adapter weights and data order")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of adapter weights and data order")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
 
     @model_validator(mode="after")

@@ -80,7 +80,9 @@ def tune(
         "side": side,
         "options": options.model_dump(),
     }
-    if out.exists():
+    with explain_storage(out):
+        taken = out.exists()
+    if taken:
         record = read_record(out)
         if record and record.get("config") == config:
             return Tuned(out, record, reused=True)
@@ -122,7 +124,9 @@ def _train(
 
     transformers.set_seed(options.seed)
     model: Any = subject.model
-    if not options.full:
+    if options.full:
+        model.requires_grad_(True)  # one that an adapter was merged into comes frozen
+    else:
         model = _with_adapter(model, options)
     on_gpu = subject.device.type == "cuda"
     micro = options.micro_batch_size or options.batch_size

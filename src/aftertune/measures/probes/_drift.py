@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aftertune.data import Request, ask
+from aftertune.errors import SubjectError
 from aftertune.measures._measurement import Measurement, Metric
 from aftertune.measures.probes._question import content_digest
 from aftertune.runs import Journal, Step, write_bytes
-from aftertune.subject import Forest, Subject, Tree
+from aftertune.subject import Forest, Subject, Tree, refuse_overlong
 
 if TYPE_CHECKING:
     import torch
@@ -46,17 +47,11 @@ def drift_content(requests: Sequence[Request]) -> str:
 
 
 def _trees(subject: Subject, requests: Sequence[Request]) -> list[Tree]:
-    return [
+    trees = [
         Tree(subject.chat.prompt(ask(r.prompt)), (subject.chat.response(ask(r.prompt), r.response),)) for r in requests
     ]
-
-
-def _distributions(subject: Subject, trees: Sequence[Tree]) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """(batch, tree, log-probabilities of shape (tokens, vocabulary)) in a fixed order."""
-    forest = Forest(subject, trees)
-    for number, batch in enumerate(forest.batches):
-        for prediction in forest.predict(batch):
-            yield number, prediction.tree, prediction.logits.log_softmax(-1)
+    refuse_overlong(subject, trees, [f"{r.source}:{r.line}" for r in requests])
+    return trees
 
 
 def write_reference(subject: Subject, requests: Sequence[Request], path: Path, step: Step) -> None:
@@ -65,12 +60,35 @@ def write_reference(subject: Subject, requests: Sequence[Request], path: Path, s
     from safetensors.torch import save
 
     tensors: dict[str, torch.Tensor] = {}
-    for _, tree, logp in _distributions(subject, _trees(subject, requests)):
-        top = logp.topk(min(KEPT, logp.shape[-1]), dim=-1)
-        tensors[f"{tree}.logp"] = top.values.cpu().contiguous()
-        tensors[f"{tree}.token"] = top.indices.to(torch.int32).cpu().contiguous()
-        step(1)
+    forest = Forest(subject, _trees(subject, requests))
+    for batch in forest.batches:
+        for p in forest.predict(batch):
+            logp = p.logits.log_softmax(-1)
+            top = logp.topk(min(KEPT, logp.shape[-1]), dim=-1)
+            tensors[f"{p.tree}.logp"] = top.values.cpu().contiguous()
+            tensors[f"{p.tree}.token"] = top.indices.to(torch.int32).cpu().contiguous()
+            tensors[f"{p.tree}.answer"] = p.targets.to(torch.int32).cpu().contiguous()
+            step(1)
     write_bytes(path, save(tensors, metadata={"format": "pt"}))
+
+
+def refuse_other_answers(subject: Subject, requests: Sequence[Request], reference: Path) -> None:
+    """Refuse to measure drift where the answers' tokens are not those of the base: positions would not match.
+
+    Raises:
+        SubjectError: an answer is tokenised differently.
+        UsageError: an answer does not fit the model's context.
+    """
+    from safetensors import safe_open
+
+    trees = _trees(subject, requests)
+    with safe_open(reference, framework="pt") as stored:
+        for number, (request, tree) in enumerate(zip(requests, trees, strict=True)):
+            if tuple(stored.get_tensor(f"{number}.answer").tolist()) != tree.responses[0]:
+                raise SubjectError(
+                    f"{subject.identity.spec}: renders the answer of {request.id} to other tokens than the base, "
+                    "so drift has no meaning; use the base's tokenizer and chat template, or leave drift out"
+                )
 
 
 def divergence(base_logp: torch.Tensor, tokens: torch.Tensor, tuned_logp: torch.Tensor) -> torch.Tensor:
@@ -97,16 +115,23 @@ def divergence(base_logp: torch.Tensor, tokens: torch.Tensor, tuned_logp: torch.
 
 def measure_drift(
     subject: Subject, requests: Sequence[Request], reference: Path, journal: Journal, seed: int, step: Step
-) -> list[Measurement]:
-    """KL from the stored base distributions; items are (request, position), clusters are requests."""
+) -> tuple[list[Measurement], int]:
+    """KL from the stored base distributions; items are (request, position), clusters are requests.
+
+    Returns:
+        The measurements, and how many batches the journal held already.
+    """
     from safetensors.torch import load_file
 
     stored = load_file(reference)
     trees = _trees(subject, requests)
     forest = Forest(subject, trees)
+    reused = 0
     for number, batch in enumerate(forest.batches):
         key = f"drift/{forest.bound}/{number}"
-        if key not in journal:
+        if key in journal:
+            reused += 1
+        else:
             values: dict[str, list[float]] = {}
             for p in forest.predict(batch):
                 logp = p.logits.log_softmax(-1)
@@ -119,8 +144,9 @@ def measure_drift(
         step(len(batch))
     digest = subject.identity.weights_sha256
     found = {int(k): v for key in journal if key.startswith("drift/") for k, v in journal[key].items()}
-    return [
+    measurements = [
         Measurement(digest, seed, "drift.kl", f"{r.id}@{at + 1}", r.id, value, group=f"token {band(at)}")
         for tree, r in enumerate(requests)
         for at, value in enumerate(found[tree])
     ]
+    return measurements, reused

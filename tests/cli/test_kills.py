@@ -1,0 +1,203 @@
+"""An audit killed at any moment goes on when the command is given again, ends with the same numbers, and wastes little."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aftertune.measures import read_measurements
+
+Tuned = Callable[..., Path]
+
+# One process imports everything; it forks the commands that are killed. Each notes the forward passes it makes.
+_HARNESS = """
+import hashlib, json, os, random, shutil, signal, sys, time
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)
+import pyarrow.parquet, scipy.stats, transformers
+import aftertune.auditing
+from aftertune.cli import main
+
+root, command = Path(sys.argv[1]), json.loads(sys.argv[2])
+os.chdir(root)
+
+
+def note(module, arguments, options, output):
+    if isinstance(module, transformers.LlamaForCausalLM):
+        what = f"{float(module.lm_head.weight.sum())!r} {options['input_ids'].tolist()}"
+        os.write(noted, hashlib.sha256(what.encode()).hexdigest().encode() + b"\\n")
+
+
+torch.nn.modules.module.register_module_forward_hook(note, with_kwargs=True)
+
+
+def start(out):
+    global noted
+    child = os.fork()
+    if child:
+        return child
+    noted = os.open(f"{out}.passes", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for stream, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{out}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    sys.argv = ["aftertune", *command, "--out", out]
+    code = 99
+    try:
+        main()
+    except SystemExit as ended:
+        code = int(ended.code)
+    finally:
+        os._exit(code)
+
+
+def finish(out):
+    return os.waitstatus_to_exitcode(os.waitpid(start(out), 0)[1])
+
+
+def recorded(out):
+    return sum(file.read_bytes().count(b"\\n") for file in root.glob(f"{out}/measurements/*/journal.jsonl"))
+
+
+def finished(out):
+    manifest = root / out / "manifest.json"
+    return manifest.exists() and json.loads(manifest.read_text())["status"] == "finished"
+
+
+def strike(out, when, within, number):
+    child = start(out)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not when():
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            return None
+        time.sleep(0.0005)
+    time.sleep(random.uniform(0, within))
+    os.kill(child, number)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def redone(out, *lost):
+    # The same run, every batch on record: what it still computes is the price of a start.
+    shutil.copytree("undisturbed", out)
+    manifest = json.loads((root / out / "manifest.json").read_text())
+    (root / out / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    for file in lost:
+        next(root.glob(f"{out}/measurements/*/{file}")).unlink()
+    return finish(out)
+
+
+codes = [finish("undisturbed"), redone("restarted"), redone("referred", "drift.safetensors")]
+total = recorded("undisturbed")
+moments = [lambda: True] * 2
+moments += [lambda least=total * part // 7: recorded("killed") >= least for part in range(1, 6)]
+moments += [(root / "killed" / "measurements.parquet").exists, (root / "killed" / "verdict.json").exists]
+moments += [lambda: finished("killed")]
+spans = [0.1] * 2 + [0.04] * 5 + [0.01] * 3
+struck = [strike("killed", *moment, signal.SIGKILL) for moment in zip(moments, spans)]
+interrupted = strike("interrupted", lambda: recorded("interrupted") >= 2, 0, signal.SIGINT)
+said = (root / "interrupted.err").read_text()
+codes += [finish("killed"), finish("interrupted")]
+print(json.dumps({"codes": codes, "struck": struck, "total": total, "interrupted": interrupted, "said": said}))
+"""
+
+
+@pytest.fixture(scope="module")
+def aftermath(
+    base: Path, tuned: Tuned, own: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """One audit undisturbed, one killed ten times, one interrupted; the folder that holds all, and what happened."""
+    root = tmp_path_factory.mktemp("kills")
+    command = [
+        "audit", str(tuned(full=True, steps=15, lr=1e-2)), "--base", str(base), "--probes", "drift",
+        "--contrasts", str(own), "--max-batch-tokens", "900", "--display", "plain",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", _HARNESS, str(root), json.dumps(command)],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    print(done.stdout.splitlines()[-1])
+    return root, json.loads(done.stdout.splitlines()[-1])
+
+
+def passes(root: Path, *names: str) -> Counter[str]:
+    """How often each forward pass was made."""
+    return Counter(line for name in names for line in (root / f"{name}.passes").read_text("utf-8").splitlines())
+
+
+def journals(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in folder.glob("measurements/*/journal.jsonl")}
+
+
+def test_the_kills_struck(aftermath: tuple[Path, dict[str, Any]]) -> None:
+    _, happened = aftermath
+    assert len(happened["struck"]) == 10
+    assert sum(code == -9 for code in happened["struck"]) >= 8, happened["struck"]
+    assert happened["total"] > 20
+
+
+def test_a_killed_audit_ends_as_an_undisturbed_one(aftermath: tuple[Path, dict[str, Any]]) -> None:
+    root, happened = aftermath
+    assert happened["codes"] == [1] * 5
+    expected = json.loads((root / "undisturbed" / "verdict.json").read_text("utf-8"))
+    for name in ("killed", "interrupted", "restarted", "referred"):
+        found = json.loads((root / name / "verdict.json").read_text("utf-8"))
+        assert {**found, "run": ""} == {**expected, "run": ""}
+        assert read_measurements(root / name / "measurements.parquet") == read_measurements(
+            root / "undisturbed" / "measurements.parquet"
+        )
+        assert (root / name / "junit.xml").read_bytes() == (root / "undisturbed" / "junit.xml").read_bytes()
+        assert json.loads((root / name / "manifest.json").read_text("utf-8"))["status"] == "finished"
+        assert "Fail" in (root / name / "report.html").read_text("utf-8")
+
+
+def test_a_killed_audit_leaves_no_files_that_an_undisturbed_one_does_not(
+    aftermath: tuple[Path, dict[str, Any]],
+) -> None:
+    root, _ = aftermath
+    names = {
+        name: {str(p.relative_to(root / name)) for p in (root / name).rglob("*")} for name in ("killed", "undisturbed")
+    }
+    # What a kill leaves of a file that was being written is hidden and never read.
+    assert {name for name in names["killed"] if not name.rpartition("/")[2].startswith(".")} == {
+        name for name in names["undisturbed"] if not name.startswith(".")
+    }
+
+
+def test_every_batch_is_recorded_once(aftermath: tuple[Path, dict[str, Any]]) -> None:
+    root, _ = aftermath
+    expected = journals(root / "undisturbed")
+    for name in ("killed", "interrupted"):
+        assert journals(root / name) == expected
+    for content in expected.values():
+        keys = [json.loads(line)[0] for line in content.splitlines()]
+        assert len(set(keys)) == len(keys)
+
+
+def test_no_batch_is_computed_twice_but_the_one_in_hand_when_killed(aftermath: tuple[Path, dict[str, Any]]) -> None:
+    root, happened = aftermath
+    undisturbed = passes(root, "undisturbed")
+    batches = undisturbed.keys() - passes(root, "restarted", "referred").keys()
+    # A run whose batches are all on record computes none of them: what is left are those on record.
+    assert len(batches) == happened["total"]
+    assert all(undisturbed[batch] == 1 for batch in batches)
+    killed = passes(root, "killed")
+    assert batches <= killed.keys() <= undisturbed.keys()
+    twice = sum(killed[batch] - 1 for batch in batches)
+    assert twice <= sum(code == -9 for code in happened["struck"])
+
+
+def test_ctrl_c_is_told_in_one_line_and_is_no_verdict(aftermath: tuple[Path, dict[str, Any]]) -> None:
+    _, happened = aftermath
+    assert happened["interrupted"] == 130
+    assert happened["said"].splitlines()[-1] == "error: interrupted; the same command goes on where it stopped"
+    assert "Traceback" not in happened["said"]
