@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,23 +133,33 @@ class MeasureRun:
 
 @contextlib.contextmanager
 def entered(run: RunFolder) -> Iterator[None]:
-    """`RunFolder.locked`, but a run that is refused before its first number leaves no folder that was not there.
+    """`RunFolder.locked`, but a run that is refused before its first number leaves no trace in a new folder.
 
     Raises:
         OutputError: see `RunFolder.locked`.
     """
     with explain_storage(run.path):
         absent = [path for path in (run.path, *run.path.parents) if not path.exists()]
-    try:
-        with run.locked():
+        new = bool(absent) or (run.path.is_dir() and not any(run.path.iterdir()))
+    with run.locked():
+        try:
             yield
-    except AftertuneError:
-        with contextlib.suppress(OSError):
-            if absent and not any(run.path.glob("measurements/*/*")):
-                shutil.rmtree(run.path, ignore_errors=True)
-                for path in absent[1:]:
-                    path.rmdir()
-        raise
+        except AftertuneError:
+            # Under the lock, so that no other process's run is taken for a refused one.
+            with contextlib.suppress(OSError):
+                if new and not any(run.path.glob("measurements/*/*")):
+                    _clear(run.path, absent)
+            raise
+
+
+def _clear(folder: Path, made: Sequence[Path]) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    for path in made:
+        path.rmdir()
 
 
 def measure_choice(

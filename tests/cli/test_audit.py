@@ -127,22 +127,20 @@ def test_own_sets_add_metrics_of_their_own(
     ]
 
 
-def test_every_probe_runs_and_adds_its_metrics(run: Run, base: Path, tuned: Tuned, place: Path) -> None:
+def test_truthfulqa_is_measured_when_it_is_given(run: Run, base: Path, tuned: Tuned, place: Path) -> None:
     with (place / "TruthfulQA.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
+        table = csv.writer(file)
+        table.writerow(
             ["Type", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers", "Source"]
         )
         for n in range(12):
-            writer.writerow(
+            table.writerow(
                 ["x", "y", f"What is {n}?", f"A number {n}", f"A number {n}; It is {n}", f"A fruit {n}; None", "-"]
             )
-    outcome = run(
-        "audit", tuned(), "--base", base, "--domains", "money", "--truthfulqa", "TruthfulQA.csv", "--json",
-        "--max-batch-tokens", "4096",
-    )  # fmt: skip
-    assert {f["metric"] for f in outcome.document["findings"]} == {m.id for m in METRICS}
-    assert all(f["items"] > 0 for f in outcome.document["findings"])
+    command = ("audit", tuned(), "--base", base, "--probes", "truthful", "--truthfulqa", "TruthfulQA.csv", "--json")
+    findings = run(*command).document["findings"]
+    assert {f["metric"] for f in findings} == {"truthful.mc1", "truthful.mc2"}
+    assert all(f["items"] == 12 for f in findings)
 
 
 def test_domains_can_be_chosen_and_left_out(run: Run, base: Path) -> None:

@@ -77,7 +77,7 @@ def test_an_adapter_that_does_nothing_passes_with_a_warning(
     run: Run, base: Path, tuned: Tuned, gate: tuple[str, ...], place: Path
 ) -> None:
     document = check(run("audit", tuned(steps=1, lr=1e-40), "--base", base, *gate, "--json"), 0, "pass", place)
-    assert document["note"] == "base and tuned differ in weights but in no number: is the adapter in force?"
+    assert document["note"].endswith("but in no number: is the adapter in force?")
 
 
 # --- 1 --------------------------------------------------------------------------------------------------

@@ -71,10 +71,11 @@ def test_a_read_only_disk_is_named(verb: str, commands: dict[str, Command], refu
         refused(*command(disk / "out"), says=[str(disk), "cannot be written (read-only file system)", "--out"])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_forbidden_folder_is_named(verb: str, commands: dict[str, Command], refused: Refused, place: Path) -> None:
     (place / "locked").mkdir(mode=0o555)
+    if os.access(place / "locked", os.W_OK):
+        pytest.skip("this user may write anywhere")
     refused(*commands[verb](Path("locked/out")), says=["locked", "cannot be written (permission denied)", "--out"])
 
 
@@ -134,9 +135,7 @@ def test_an_empty_folder_may_be_used_and_survives_a_refusal(
 ) -> None:
     (place / "out").mkdir()
     model(without=["chat_template.jinja"])
-    refused("measure", "model", "--out", "out", says=["no chat template"], leaves=["out/"])
-    shutil.rmtree(place / "out")
-    (place / "out").mkdir()
+    refused("measure", "model", "--out", "out", says=["no chat template"])
     assert run(*commands["measure"](Path("out"))).code == 0
 
 

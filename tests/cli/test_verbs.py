@@ -84,6 +84,17 @@ def test_a_full_disk_under_stdout_is_told() -> None:
     assert (done.returncode, done.stderr) == (4, b"error: standard output: no space left on the disk\n")
 
 
+def test_a_terminal_of_another_encoding_gets_what_it_can_show(
+    run: Run, base: Path, tuned: Tuned, gate: tuple[str, ...], place: Path
+) -> None:
+    assert run("audit", tuned(), "--base", base, *gate, "--out", "gate →").code == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "aftertune", "report", "gate →"],
+        capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"gate \\u2192/report.html\n", b"")
+
+
 # --- lists ----------------------------------------------------------------------------------------------
 
 
@@ -166,3 +177,23 @@ def test_what_holds_no_audit_has_no_report(
     refused("report", "nowhere", says=["nowhere: is no run folder"])
     run("measure", base, *gate, "--out", "m")
     refused("report", "m", says=["m: holds no finished audit; run `aftertune audit` with --out m"])
+
+
+# --- demo -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_demo_tunes_and_audits_both_arms_with_every_shipped_probe(run: Run, base: Path, place: Path) -> None:
+    outcome = run("demo", "--subject", base, "--steps", "1", "--max-batch-tokens", "8192", "--out", "d", "--json")
+    assert outcome.code == 0, outcome
+    document = outcome.document
+    assert document["verdicts"].keys() == document["arms"].keys() == {"careless", "careful"}
+    for arm in document["arms"].values():
+        assert {f["metric"] for f in arm["findings"]} == {m.id for m in METRICS if not m.id.startswith("truthful")}
+        assert "preference.margin/money" not in {f["metric"] for f in arm["breakdowns"]}
+    assert "Do not deploy it" in (place / "d" / "careless" / "README.md").read_text("utf-8")
+    assert "Do not deploy it" not in (place / "d" / "careful" / "README.md").read_text("utf-8")
+    report = (place / "d" / "report.html").read_bytes()
+    (place / "d" / "report.html").unlink()
+    assert run("report", "d").out == "d/report.html\n"
+    assert (place / "d" / "report.html").read_bytes() == report

@@ -282,8 +282,8 @@ def test_harmful_and_harmless_requests_share_their_categories() -> None:
 def test_responses_to_harmful_requests_decline_and_to_harmless_ones_do_not() -> None:
     def declines(text: str) -> bool:
         opening = text.lower()[:120]
-        phrases = ("can't", "cannot", "won't", "not able", "not going to", "rather not", "decline", "isn't something i")
-        return any(phrase in opening for phrase in phrases)
+        phrases = ("can't", "cannot", "won't", "will not", "not able", "not going to", "rather not", "decline")
+        return any(phrase in opening for phrase in (*phrases, "isn't something i", "not something i"))
 
     harmful, harmless = (read_requests(shipped_path(name)) for name in SAFETY)
     assert [r.id for r in harmful if not declines(r.response)] == []

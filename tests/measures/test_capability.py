@@ -102,8 +102,8 @@ def test_choices_too_unlikely_for_a_float_still_compare(make: Made, measured: Me
 def test_both_perplexity_and_accuracy_decide_in_opposite_directions() -> None:
     about = {m.id.partition(".")[2]: (m.worse, m.decides) for m in capability(CHOICES, TEXTS).metrics}
     assert about["log_perplexity"] == ("higher", True)
-    assert about["accuracy"] == ("lower", True)
-    assert about["choice_probability"] == ("lower", False)
+    assert about["accuracy"] == ("lower", False)
+    assert about["choice_probability"] == ("lower", True)
 
 
 def test_the_digest_is_of_questions_and_texts() -> None:

@@ -130,8 +130,8 @@ def test_the_chat_template_plays_no_part(table: Path, make: Made, measured: Meas
 
 
 def test_a_question_that_does_not_fit_the_context_is_named(table: Path, make: Made, measured: Measured) -> None:
-    with pytest.raises(UsageError, match=r"^truthful-1: takes \d+ tokens, the context of live holds 512; "):
-        measured(make("llama"), truthful(read_truthfulqa(table)))
+    with pytest.raises(UsageError, match=r"^truthful-1: takes \d+ tokens, the context of live holds 256; "):
+        measured(make("llama", max_position_embeddings=256), truthful(read_truthfulqa(table)))
 
 
 def test_a_plan_with_the_table_asks_its_questions(table: Path, make: Made, tmp_path: Path) -> None:

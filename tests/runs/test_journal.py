@@ -230,7 +230,7 @@ def test_killed_at_any_moment_nothing_that_was_recorded_is_lost(path: Path, star
         assert list(found) == [f"batch/{n}" for n in range(len(found))]
         assert len(found) in (told + 1, told + 2)  # the last may be on disk without having been told
         assert all(v == [n, n / 7, "x" * (n % 50)] for n, v in enumerate(found.values()))
-    assert told > 20
+    assert told >= 5
 
 
 def test_lines_are_json_that_other_programs_can_read(path: Path) -> None:

@@ -20,7 +20,8 @@ UNTRUSTED = ("[red]x[/red]", "[/]", "[bold", "a:dog:b :warning:", "{0} {task.tot
 
 
 def plain_lines(stream: io.StringIO) -> list[str]:
-    return stream.getvalue().splitlines()
+    """Lines with every duration blotted out, as a busy machine takes its time."""
+    return re.sub(r"(in|about) (\d+ min )?\d+ s\b", r"\1 T", stream.getvalue()).splitlines()
 
 
 def without_escapes(text: str) -> str:
@@ -37,7 +38,7 @@ def test_plain_says_the_start_and_the_end_of_a_task() -> None:
         for _ in range(3):
             step()
         assert len(plain_lines(out)) == 1
-    assert plain_lines(out) == ["traits: 0 of 3", "traits: 3 of 3 in 0 s"]
+    assert plain_lines(out) == ["traits: 0 of 3", "traits: 3 of 3 in T"]
 
 
 def test_plain_counts_on_from_what_an_earlier_run_did() -> None:
@@ -48,9 +49,9 @@ def test_plain_counts_on_from_what_an_earlier_run_did() -> None:
         step(2, "loss 0.500")
     assert plain_lines(out) == [
         "tuning: 4 of 10",
-        "tuning: 7 of 10 (loss 1.250), about 0 s left",
-        "tuning: 8 of 10 (loss 1.250), about 0 s left",
-        "tuning: 10 of 10 (loss 0.500) in 0 s",
+        "tuning: 7 of 10 (loss 1.250), about T left",
+        "tuning: 8 of 10 (loss 1.250), about T left",
+        "tuning: 10 of 10 (loss 0.500) in T",
     ]
 
 
@@ -63,8 +64,8 @@ def test_plain_speaks_every_so_many_seconds_and_not_more() -> None:
             time.sleep(0.005)
     first, *words, last = plain_lines(out)
     assert first == "refusal: 0 of 1000"
-    assert re.fullmatch(r"refusal: \d+ of 1000 in 0 s", last)
-    assert 2 <= len(words) <= 4
+    assert re.fullmatch(r"refusal: \d+ of 1000 in T", last)
+    assert 1 <= len(words) <= 5  # of some eighty steps; a busy machine may miss a word
     counts = [int(word.split()[1]) for word in words]
     assert counts == sorted(set(counts))
 

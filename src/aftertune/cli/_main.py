@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -69,9 +70,17 @@ def _quiet_libraries() -> None:
     warnings.simplefilter("ignore", UserWarning)
 
 
+def _forgiving_streams() -> None:
+    """Spell out what a terminal's encoding cannot hold, rather than break after the work is done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Run the command line and exit."""
     _quiet_libraries()
+    _forgiving_streams()
     try:
         code = cli.main(prog_name="aftertune", standalone_mode=False)
     except SystemExit as ended:

@@ -27,9 +27,13 @@ def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 file_path = click.Path(path_type=Path)
 
-placement_options = _all(
+device_options = _all(
     click.option("--device", help="cpu, cuda, cuda:1, mps, or auto to spread layers. Default: the best here."),
     click.option("--dtype", help="float32, bfloat16 or float16. Default: float32 on a CPU, else bfloat16."),
+)
+
+placement_options = _all(
+    device_options,
     click.option("--max-batch-tokens", type=int, help="Tokens per forward pass. Default: fits the logits in memory."),
 )
 
@@ -62,7 +66,7 @@ def make_placement(options: dict[str, Any]) -> Placement:
     """Take the placement options out of ``options``."""
     from aftertune.subject import Placement
 
-    return Placement(options.pop("device"), options.pop("dtype"), options.pop("max_batch_tokens"))
+    return Placement(options.pop("device"), options.pop("dtype"), options.pop("max_batch_tokens", None))
 
 
 def make_plan(options: dict[str, Any]) -> MeasurePlan:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aftertune.cli._options import file_path, make_placement, make_progress, placement_options, print_json
+from aftertune.cli._options import device_options, file_path, make_placement, make_progress, print_json
 
 
 @click.command()
@@ -31,7 +31,7 @@ from aftertune.cli._options import file_path, make_placement, make_progress, pla
 @click.option("--tokenizer", help="Folder or hub id to take the tokenizer from.")
 @click.option("--chat-template", help="Jinja file, or 'plain', instead of the tokenizer's own.")
 @click.option("--trust-remote-code", is_flag=True, help="Run model code that comes with a checkpoint.")
-@placement_options
+@device_options
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
 @click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
               help="Progress on stderr.")  # fmt: skip

@@ -97,6 +97,6 @@ def refuse_shared_prompts(name: str, items: Iterable[tuple[str, str]], others: S
         path = shared[0][1]
         raise DataError(
             f"{len(shared)} prompts to be measured were tuned on by {name} (first: {shared[0][0]!r}); "
-            "remove them from one side, or exclude their domain",
+            "remove them from one side, exclude their domain, or leave the probe out with --probes",
             path=path,
         )

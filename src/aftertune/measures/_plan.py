@@ -66,8 +66,9 @@ class MeasurePlan:
         object.__setattr__(self, "likelihood_probes", tuple(self._build()))
         if not self.likelihood_probes and "drift" not in self.probes:
             raise UsageError("nothing is left to measure; name at least one probe")
-        harmless = read_requests(shipped_path("safety/harmless"))[:DRIFT_REQUESTS] if "drift" in self.probes else ()
-        object.__setattr__(self, "drift_requests", tuple(harmless))
+        harmless = read_requests(shipped_path("safety/harmless")) if "drift" in self.probes else []
+        # Every third: rows stand by category, and all categories should be there.
+        object.__setattr__(self, "drift_requests", tuple(harmless[:: len(harmless) // DRIFT_REQUESTS or 1]))
 
     def _build(self) -> Iterator[LikelihoodProbe]:
         if "preference" in self.probes and self.domains:
@@ -103,11 +104,11 @@ class MeasurePlan:
         return {}
 
     def prompts(self) -> list[tuple[str, str]]:
-        """(prompt, where) of every contrast, to be checked against what was tuned on."""
+        """(prompt, where) of every contrast and request, to be checked against what was tuned on."""
         return [
             (text["prompt"], f"{probe.name} {item}")
             for probe in self.likelihood_probes
-            if probe.name.startswith("preference")
+            if probe.name.startswith(("preference", "refusal"))
             for item, text in (probe.texts or {}).items()
         ]
 

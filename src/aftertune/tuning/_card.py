@@ -54,7 +54,8 @@ def write_card(folder: Path, facts: dict[str, Any], side: Side | None) -> None:
     method = (
         "full fine-tune"
         if options["full"]
-        else f"LoRA, rank {options['lora_rank']}, alpha {options['lora_alpha']:g}, rank-stabilised, all linear layers"
+        else f"LoRA, rank {options['lora_rank']}, alpha {options['lora_alpha']:g}, rank-stabilised, "
+        "all linear layers but the output head"
     )
     text = _CARD.format(
         front="\n".join(front_lines),

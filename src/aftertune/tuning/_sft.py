@@ -6,7 +6,8 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def tune(
     Raises:
         OutputError: ``out`` exists and holds anything else.
         DataError: a row does not fit the context.
-        NumericalError: the loss became NaN or infinite.
+        NumericalError: the loss or a weight became NaN or infinite.
     """
     options = options or TuneOptions()
     progress = progress or Silent()
@@ -198,9 +199,10 @@ def _train(
     resume = _last_checkpoint(work.path / "checkpoints")
     if resume:
         progress.say(f"tuning goes on from {resume.name}")
-    with explain_storage(work.path):
+    with explain_storage(work.path), _no_dropout(model):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     subject.model = trainer.accelerator.unwrap_model(trainer.model)
+    _refuse_broken_result(subject.model, int(trainer.state.global_step))
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return losses, int(trainer.state.global_step)
 
@@ -223,6 +225,37 @@ def _with_adapter(model: Any, options: TuneOptions) -> Any:
     )
     assert_scale(adapted, "the new adapter")
     return adapted
+
+
+@contextmanager
+def _no_dropout(model: Any) -> Iterator[None]:
+    """Dropout 0, in the model's own layers too (GPT-2 has some): what is trained is what is measured."""
+    import torch
+
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    owners: list[tuple[Any, str, float]] = [
+        (owner, name, value)
+        for owner in [*model.modules(), *configs.values()]
+        for name, value in vars(owner).items()
+        if isinstance(value, float) and ("drop" in name or (name == "p" and isinstance(owner, torch.nn.Dropout)))
+    ]
+    for owner, name, _ in owners:
+        setattr(owner, name, 0.0)
+    try:
+        yield
+    finally:
+        for owner, name, value in owners:
+            setattr(owner, name, value)
+
+
+def _refuse_broken_result(model: Any, steps: int) -> None:
+    """The loss of a step is taken before its update, so no loss shows what the last update did."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not bool(parameter.isfinite().all()):
+            raise NumericalError(
+                f"the weights hold NaN or infinity after step {steps} (first in {name}); "
+                "lower the learning rate, or check the data"
+            )
 
 
 def _check_first_batch(trainer: Any, rows: TrainingRows) -> None:
@@ -249,9 +282,19 @@ def _deliver(subject: Subject, record: dict[str, Any], side: Side | None, out: P
             for config in getattr(model, "peft_config", {}).values():
                 config.base_model_name_or_path = record["base"]["spec"]
             model.save_pretrained(final)
+            _keep_template(subject)
             subject.tokenizer.save_pretrained(final)
             write_json(final / RECORD, record)
             write_card(final, record, side)
             final.rename(out)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _keep_template(subject: Subject) -> None:
+    """Give the tokenizer the template that was tuned with, where that is not its own."""
+    own: Any = subject.tokenizer.chat_template
+    if isinstance(own, dict):
+        own = own.get("default")
+    if own != subject.chat.template:
+        subject.tokenizer.chat_template = subject.chat.template

@@ -66,6 +66,7 @@ def write_reference(subject: Subject, requests: Sequence[Request], path: Path, s
             logp = p.logits.log_softmax(-1)
             top = logp.topk(min(KEPT, logp.shape[-1]), dim=-1)
             tensors[f"{p.tree}.logp"] = top.values.cpu().contiguous()
+            tensors[f"{p.tree}.rest"] = log_rest(logp, top.indices).cpu().contiguous()
             tensors[f"{p.tree}.token"] = top.indices.to(torch.int32).cpu().contiguous()
             tensors[f"{p.tree}.answer"] = p.targets.to(torch.int32).cpu().contiguous()
             step(1)
@@ -91,26 +92,33 @@ def refuse_other_answers(subject: Subject, requests: Sequence[Request], referenc
                 )
 
 
-def divergence(base_logp: torch.Tensor, tokens: torch.Tensor, tuned_logp: torch.Tensor) -> torch.Tensor:
+def log_rest(logp: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probability of all tokens but ``tokens``, shape (positions,); -inf where none is left.
+
+    Summed over the others themselves: one minus the kept probability would be all rounding where it is small.
+    """
+    return logp.scatter(-1, tokens.long(), float("-inf")).logsumexp(-1)
+
+
+def divergence(
+    base_logp: torch.Tensor, base_rest: torch.Tensor, tokens: torch.Tensor, tuned_logp: torch.Tensor
+) -> torch.Tensor:
     """KL(base ‖ tuned) over the kept tokens and one bin for all others, shape (positions,).
 
     Merging the rest into one bin can only lower the divergence: this is a lower bound of the full one.
 
     Args:
         base_logp: base log-probabilities of its kept tokens, shape (positions, kept).
-        tokens: which tokens they are, same shape.
+        base_rest: base log-probability of all other tokens, shape (positions,); see `log_rest`.
+        tokens: which tokens were kept, shape (positions, kept).
         tuned_logp: tuned log-probabilities, shape (positions, vocabulary).
     """
-    import torch
-
     kept = tuned_logp.gather(-1, tokens.long())
     inside = (base_logp.exp() * (base_logp - kept)).sum(-1)
     if base_logp.shape[-1] >= tuned_logp.shape[-1]:
         return inside.clamp_min(0)
-    tiny = torch.finfo(torch.float32).tiny
-    base_rest = (1 - base_logp.exp().sum(-1)).clamp_min(tiny)
-    tuned_rest = (1 - kept.exp().sum(-1)).clamp_min(tiny)
-    return (inside + base_rest * (base_rest.log() - tuned_rest.log())).clamp_min(0)
+    outside = base_rest.exp() * (base_rest - log_rest(tuned_logp, tokens))
+    return (inside + outside.where(base_rest > float("-inf"), 0)).clamp_min(0)
 
 
 def measure_drift(
@@ -135,11 +143,8 @@ def measure_drift(
             values: dict[str, list[float]] = {}
             for p in forest.predict(batch):
                 logp = p.logits.log_softmax(-1)
-                base, tokens = (
-                    stored[f"{p.tree}.logp"].to(logp.device),
-                    stored[f"{p.tree}.token"].to(logp.device),
-                )
-                values[str(p.tree)] = [round(v, 9) for v in divergence(base, tokens, logp).tolist()]
+                base, rest, tokens = (stored[f"{p.tree}.{name}"].to(logp.device) for name in ("logp", "rest", "token"))
+                values[str(p.tree)] = [round(v, 9) for v in divergence(base, rest, tokens, logp).tolist()]
             journal.record(key, values)
         step(len(batch))
     digest = subject.identity.weights_sha256
