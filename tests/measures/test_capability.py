@@ -99,7 +99,7 @@ def test_choices_too_unlikely_for_a_float_still_compare(make: Made, measured: Me
     assert math.fsum(chances) == pytest.approx(1, abs=1e-6)
 
 
-def test_both_perplexity_and_accuracy_decide_in_opposite_directions() -> None:
+def test_perplexity_and_choice_probability_decide_and_accuracy_informs() -> None:
     about = {m.id.partition(".")[2]: (m.worse, m.decides) for m in capability(CHOICES, TEXTS).metrics}
     assert about["log_perplexity"] == ("higher", True)
     assert about["accuracy"] == ("lower", False)

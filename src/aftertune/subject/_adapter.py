@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import NumericalError, SubjectError
 from aftertune.runs import file_digest
+from aftertune.subject._explain import explain_reading
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -21,15 +25,15 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     Raises:
         SubjectError: it is broken, or the adapter's weights are missing or pickled.
     """
-    path = folder / "adapter_config.json"
+    path = folder / CONFIG
     try:
         config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise SubjectError(f"{path}: cannot be read ({error})") from None
     if not isinstance(config, dict):
         raise SubjectError(f"{path}: must hold a JSON object")
-    if not (folder / "adapter_model.safetensors").exists():
-        raise SubjectError(f"{folder}: has no adapter_model.safetensors (pickled .bin adapters are not loaded)")
+    if not (folder / WEIGHTS).exists():
+        raise SubjectError(f"{folder}: has no {WEIGHTS} (pickled .bin adapters are not loaded)")
     return config
 
 
@@ -41,7 +45,7 @@ def adapter_base(folder: Path, config: dict[str, Any]) -> str:
     """
     base = config.get("base_model_name_or_path")
     if not base:
-        raise SubjectError(f"{folder}: its adapter_config.json names no base model; give one with --base")
+        raise SubjectError(f"{folder}: its {CONFIG} names no base model; give one with --base")
     return str(base)
 
 
@@ -49,36 +53,39 @@ def attach_adapter(model: nn.Module, folder: Path) -> nn.Module:
     """Put the adapter of ``folder`` onto ``model``, unmerged, and check that it fits.
 
     Raises:
-        SubjectError: the adapter was made for a model of other shapes, or brings weights the model lacks.
+        SubjectError: it cannot be read, was made for a model of other shapes, brings weights the model lacks, or
+            is of a kind that puts tokens of its own before the prompt.
     """
     import warnings
 
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
+    from safetensors import safe_open
 
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            adapted = PeftModel.from_pretrained(model, folder, is_trainable=False)
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or ["unknown"])[-1].strip()
-        raise SubjectError(
-            f"{folder}: the adapter does not fit its base ({reason}); give the right one with --base"
-        ) from error
+    weights = folder / WEIGHTS
+    with explain_reading(weights, "cannot be read", "copy the adapter again"), safe_open(weights, "pt") as file:
+        stored = set(file.keys())
+    with explain_reading(folder / CONFIG, "cannot be used"):
+        config = PeftConfig.from_pretrained(folder)
+    if config.is_prompt_learning:
+        raise SubjectError(f"{folder}: {config.peft_type.value} puts tokens before the prompt; use LoRA or the like")
+    misfit = explain_reading(folder, "the adapter does not fit its base", "give the right one with --base")
+    with misfit, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        adapted = PeftModel.from_pretrained(model, folder, config=config, is_trainable=False)
     missing = [str(w.message) for w in caught if "missing adapter keys" in str(w.message).lower()]
     if missing:
         raise SubjectError(f"{folder}: the adapter lacks weights for this base; give the right one with --base")
-    _refuse_strangers(adapted, folder)
+    _refuse_strangers(adapted, stored, folder)
     assert_scale(adapted, folder)
     return adapted  # type: ignore[no-any-return]
 
 
-def _refuse_strangers(model: nn.Module, folder: Path) -> None:
-    from safetensors import safe_open
+def _refuse_strangers(model: Any, stored: set[str], folder: Path) -> None:
+    from peft import get_peft_model_state_dict
 
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        stored = set(file.keys())
-    own = {name.replace(".default", "") for name in model.state_dict() if "lora_" in name}
-    strangers = sorted(name for name in stored if "lora_" in name and name not in own)
+    # Named as they are saved, which differs by method; embeddings saved alongside are the base's.
+    own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    strangers = sorted(name for name in stored - own if model.base_model.prefix in name)
     if strangers:
         raise SubjectError(
             f"{folder}: {len(strangers)} adapter weights have no place in the base (first: {strangers[0]}); "
@@ -86,17 +93,18 @@ def _refuse_strangers(model: nn.Module, folder: Path) -> None:
         )
 
 
-def adapter_facts(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Method, rank, alpha and scale of an adapter config, and its weights' SHA-256, for the identity record."""
-    facts: dict[str, Any] = {
-        "method": config.get("peft_type"),
-        "sha256": file_digest(folder / "adapter_model.safetensors"),
-    }
-    if config.get("peft_type") == "LORA":
-        rank, alpha, stabilised = config["r"], config["lora_alpha"], bool(config.get("use_rslora"))
-        facts |= {"rank": rank, "alpha": alpha, "rank_stabilised": stabilised}
-        facts["scale"] = alpha / math.sqrt(rank) if stabilised else alpha / rank
+def adapter_facts(model: Any, folder: Path) -> dict[str, Any]:
+    """Method, rank, alpha and scale of an attached adapter, and its weights' SHA-256, for the identity record."""
+    config = model.peft_config["default"]
+    facts: dict[str, Any] = {"method": config.peft_type.value, "sha256": file_digest(folder / WEIGHTS)}
+    if config.peft_type == "LORA":
+        stabilised = bool(config.use_rslora)
+        facts |= {"rank": config.r, "alpha": config.lora_alpha, "rank_stabilised": stabilised, "scale": _scale(config)}
     return facts
+
+
+def _scale(config: Any) -> float:
+    return float(config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r))
 
 
 def assert_scale(model: nn.Module, where: object) -> None:
@@ -114,26 +122,29 @@ def assert_scale(model: nn.Module, where: object) -> None:
             continue
         for adapter, scale in scaling.items():
             config = configs.get(adapter)
-            if config is None or getattr(config, "rank_pattern", None) or getattr(config, "alpha_pattern", None):
+            # Other methods scale by rules of their own; patterns give each layer its own rank or alpha.
+            if config is None or config.peft_type != "LORA" or config.rank_pattern or config.alpha_pattern:
                 continue
-            divisor = math.sqrt(config.r) if config.use_rslora else config.r
-            if not math.isclose(scale, config.lora_alpha / divisor, rel_tol=1e-6):
+            if not math.isclose(scale, _scale(config), rel_tol=1e-6):
                 raise SubjectError(
-                    f"{where}: {name} runs its adapter at scale {scale:g}, its config says "
-                    f"{config.lora_alpha / divisor:g}"
+                    f"{where}: {name} runs its adapter at scale {scale:g}, its config says {_scale(config):g}"
                 )
 
 
-def merge_adapter(model: Any, probe_ids: torch.Tensor, *, tolerance: float = 1e-2) -> nn.Module:
+def merge_adapter(
+    model: Any, probe_ids: torch.Tensor, *, tolerance: float = 1e-2, where: object = "adapter"
+) -> nn.Module:
     """Fold a PEFT adapter into its base, in fp32, and check the logits on ``probe_ids`` against unmerged.
 
     Args:
         model: a `peft.PeftModel`. It is used up.
         probe_ids: token ids, shape (batch, length).
         tolerance: largest logit difference allowed.
+        where: what to call the adapter in complaints.
 
     Raises:
-        SubjectError: the weights are not fp32 (a bf16 merge moves logits by more than some fine-tunes do).
+        SubjectError: the weights are not fp32 (a bf16 merge moves logits by more than some fine-tunes do), or the
+            base has no place for what the adapter adds.
         NumericalError: merged and unmerged logits differ by more than the tolerance.
     """
     import torch
@@ -141,13 +152,14 @@ def merge_adapter(model: Any, probe_ids: torch.Tensor, *, tolerance: float = 1e-
     precisions = {p.dtype for p in model.parameters() if p.is_floating_point()}
     if precisions != {torch.float32}:
         raise SubjectError(
-            f"merging needs fp32 weights, these are {', '.join(map(str, precisions))}; use --dtype float32"
+            f"{where}: merging needs fp32 weights, these are {', '.join(map(str, precisions))}; use --dtype float32"
         )
     with torch.no_grad():
         before = model(input_ids=probe_ids).logits
-        merged = model.merge_and_unload(safe_merge=True)
+        with explain_reading(where, "cannot be merged into its base", "name its base instead, or another adapter"):
+            merged = model.merge_and_unload(safe_merge=True)
         after = merged(input_ids=probe_ids).logits
     difference = float((before - after).abs().max())
     if not difference <= tolerance:
-        raise NumericalError(f"merging the adapter moved logits by {difference:.3g} (allowed {tolerance:g})")
+        raise NumericalError(f"{where}: merging the adapter moved logits by {difference:.3g} (allowed {tolerance:g})")
     return merged  # type: ignore[no-any-return]

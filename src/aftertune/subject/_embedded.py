@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aftertune.errors import SubjectError
 from aftertune.runs import Progress, Silent, explain_storage, file_digest
+from aftertune.subject._explain import explain_reading
 from aftertune.subject._quiet import no_bars
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -92,17 +93,14 @@ def convert_gguf(file: Path, folder: Path) -> None:
 
     Raises:
         SubjectError: the file cannot be read as a model transformers knows.
+        MemoryExhausted: the de-quantised model does not fit in memory.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    try:
-        with no_bars():
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    except (ValueError, KeyError, OSError, RuntimeError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SubjectError(f"{file}: cannot be read as a GGUF model ({reason})") from error
+    with explain_reading(file, "cannot be read as a GGUF model", "fetch it again, or use safetensors"), no_bars():
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     # The weights are plain fp32 now; without this, saving refuses them as quantised.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):

@@ -18,9 +18,9 @@ class Identity:
         spec: the string it was named by.
         kind: "folder", "adapter", "gguf", "hub", "embedded" or "live".
         source: the resolved folder, file or hub id.
-        revision: the hub commit, where known.
+        revision: the hub commit of the model (of the base, for an adapter), where there is one.
         base: for an adapter, the spec of the model it sits on.
-        adapter: for an adapter, method, rank, alpha and the asserted scale.
+        adapter: for an adapter, its method and its weights' SHA-256; for LoRA rank, alpha and the asserted scale.
         weights_sha256: digest over names, shapes, types and values of all tensors.
         template_sha256: digest of the chat template.
         parameters: number of parameters.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from aftertune.subject._adapter import (
 from aftertune.subject._chat import Chat, read_template
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._embedded import cache_root, convert_gguf, embedded_folder
+from aftertune.subject._explain import explain_reading
 from aftertune.subject._identity import Identity, weights_digest
 from aftertune.subject._quiet import no_bars
 from aftertune.subject._spec import SubjectSpec, parse_spec
@@ -53,28 +55,30 @@ def load(
     Raises:
         SubjectError: it cannot be found, lacks a tokenizer or template, or does not fit its base.
         NumericalError: its weights hold NaN or infinity.
+        MemoryExhausted: it does not fit in memory.
     """
-    parsed = parse_spec(spec)
+    parsed = _pinned(parse_spec(spec))
     placement = placement or Placement()
     progress = progress or Silent()
     if base is not None and parsed.kind != "adapter":
         base = None  # only an adapter has one
     if parsed.kind == "adapter":
-        config = read_adapter_config(Path(parsed.location))
-        base = base or adapter_base(Path(parsed.location), config)
-        base_spec = parse_spec(base)
-        if Path(base_spec.location).resolve() == Path(parsed.location).resolve():
+        folder = Path(parsed.location)
+        base = base or adapter_base(folder, read_adapter_config(folder))
+        base_spec = _pinned(parse_spec(base))
+        if Path(base_spec.location).resolve() == folder.resolve():
             raise SubjectError(f"{spec}: names itself as its base; give the right one with --base")
         if base_spec.kind == "adapter":  # tuned on top of another adapter: fold that one in first
             below = load(base, placement=placement, merge=True, trust_remote_code=trust_remote_code, progress=progress)
-            model = below.model
+            model, commit = below.model, below.identity.revision
         else:
-            model = _load_model(base_spec, placement, trust_remote_code, progress)
-        model = attach_adapter(model, Path(parsed.location))
-        facts: dict[str, Any] | None = adapter_facts(Path(parsed.location), config)
+            model, commit = _load_model(base_spec, placement, trust_remote_code, progress), _commit(base_spec)
+        model = attach_adapter(model, folder)
+        facts: dict[str, Any] | None = adapter_facts(model, folder)
     else:
-        model = _load_model(parsed, placement, trust_remote_code, progress)
+        model, commit = _load_model(parsed, placement, trust_remote_code, progress), _commit(parsed)
         facts = None
+    refuse_broken_weights(model, parsed.text)
     source, revision = _tokenizer_source(parsed, base, progress)
     if tokenizer is not None:
         name, _, tag = tokenizer.partition("@")
@@ -85,14 +89,13 @@ def load(
         import torch
 
         ids = torch.tensor([chat.encode("Which of these two is heavier?")], device=model.device)
-        model = merge_adapter(model, ids)
-    refuse_broken_weights(model, parsed.text)
+        model = merge_adapter(model, ids, where=parsed.text)
     model.eval()
     identity = Identity(
         spec=parsed.text,
         kind=parsed.kind,
         source=_files(parsed, progress),
-        revision=parsed.revision or getattr(model.config, "_commit_hash", None),
+        revision=commit,
         base=base,
         adapter=facts,
         weights_sha256=weights_digest(model),
@@ -135,6 +138,20 @@ def refuse_broken_weights(model: torch.nn.Module, name: str) -> None:
             )
 
 
+def _pinned(spec: SubjectSpec) -> SubjectSpec:
+    """A hub spec with its revision resolved to a commit, so that all files are of one state of the repository."""
+    if spec.kind != "hub":
+        return spec
+    from transformers.utils.hub import resolve_revision
+
+    # Still a string that reads as it was given; what cannot be resolved is told when the files are asked for.
+    return replace(spec, revision=resolve_revision(spec.location, spec.revision))
+
+
+def _commit(spec: SubjectSpec) -> str | None:
+    return getattr(spec.revision, "resolved", spec.revision)
+
+
 def _files(spec: SubjectSpec, progress: Progress) -> str:
     if spec.kind == "embedded":
         return str(embedded_folder(progress))
@@ -171,28 +188,21 @@ def _tokenizer_source(spec: SubjectSpec, base: str | None, progress: Progress) -
 
 
 def _load_model(spec: SubjectSpec, placement: Placement, trust: bool, progress: Progress) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
-
     device = resolve_device(placement.device)
     dtype = resolve_dtype(placement.dtype, device)
     source = _files(spec, progress)
     if spec.kind == "folder":
         _refuse_pickles(Path(source))
-    try:
-        with no_bars():
-            model, report = AutoModelForCausalLM.from_pretrained(
-                source,
-                revision=spec.revision or "main",
-                dtype=dtype,
-                # Attention that takes our masks: flash kernels accept none.
-                attn_implementation="sdpa",
-                device_map="auto" if device == "auto" else None,
-                use_safetensors=True,
-                trust_remote_code=trust,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise SubjectError(f"{spec.text}: cannot be loaded ({_first_line(error)}){_hub_hint(spec)}") from error
+    with explain_reading(spec.text, "cannot be loaded", _hub_hint(spec)), no_bars():
+        model, report = _open(
+            source,
+            revision=spec.revision or "main",
+            dtype=dtype,
+            device_map="auto" if device == "auto" else None,
+            use_safetensors=True,
+            trust_remote_code=trust,
+            output_loading_info=True,
+        )
     if report.get("missing_keys"):
         first = sorted(report["missing_keys"])[0]
         raise SubjectError(f"{spec.text}: the checkpoint lacks weights (first: {first}); it is damaged or incomplete")
@@ -200,6 +210,16 @@ def _load_model(spec: SubjectSpec, placement: Placement, trust: bool, progress: 
         raise SubjectError(f"{spec.text}: packed quantised weights cannot be studied; use the unquantised checkpoint")
     loaded: PreTrainedModel = model if device == "auto" else model.to(device)
     return loaded
+
+
+def _open(source: str, **options: Any) -> Any:
+    """The model with attention that takes our masks, which flash kernels do not: fused where there is such a one."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
+    except (ValueError, ImportError):  # not for this architecture, which may have no attention at all
+        return AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
 
 
 def _refuse_pickles(folder: Path) -> None:
@@ -215,20 +235,12 @@ def _load_tokenizer(source: str, name: str, revision: str | None, trust: bool) -
     path = Path(source)
     if path.is_dir() and not any((path / f).exists() for f in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise SubjectError(f"{name}: the folder has no tokenizer; give one with --tokenizer")
-    try:
+    with explain_reading(name, "its tokenizer cannot be loaded", "give one with --tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, revision=revision or "main", trust_remote_code=trust
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise SubjectError(
-            f"{name}: its tokenizer cannot be loaded ({_first_line(error)}); give one with --tokenizer"
-        ) from error
     return tokenizer
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
 def _hub_hint(spec: SubjectSpec) -> str:
-    return "; check the spelling, or your connection to the Hugging Face hub" if spec.kind == "hub" else ""
+    return "check the spelling, or your connection to the Hugging Face hub" if spec.kind == "hub" else ""

@@ -1,0 +1,48 @@
+"""What other libraries raise while they read a model, in our words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from aftertune.errors import AftertuneError, MemoryExhausted, SubjectError
+
+
+@contextlib.contextmanager
+def explain_reading(where: object, problem: str, mend: str = "") -> Iterator[None]:
+    """Turn whatever a library raises over the files of a model into one line of ours.
+
+    Readers of weights, configs and tokenizers raise errors of their own, down to bare `Exception`; so nothing
+    but calls into them belongs into the block.
+
+    Args:
+        where: the spec, folder or file that is read.
+        problem: what is then wrong, such as "cannot be loaded"; the library's reason is put behind it.
+        mend: what to do about it, if anything is known.
+
+    Raises:
+        SubjectError: the library gave up.
+        MemoryExhausted: it ran out of memory.
+    """
+    try:
+        yield
+    except AftertuneError:
+        raise
+    except Exception as error:
+        if is_shortage(error):
+            raise MemoryExhausted(
+                f"{where}: does not fit in memory; use a smaller --dtype or another --device"
+            ) from error
+        raise SubjectError(f"{where}: {problem} ({reason(error)}){mend and f'; {mend}'}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error's message; the second too, where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the host or on an accelerator."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
