@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -372,7 +373,8 @@ def test_an_adapter_runs_at_the_scale_of_its_config(
 
     folder = stabilised_adapter if stabilised else plain_adapter
     subject = load(folder)
-    facts = {"method": "LORA", "rank": 4, "alpha": 8, "rank_stabilised": stabilised, "scale": scale}
+    digest = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    facts = {"rank": 4, "alpha": 8, "rank_stabilised": stabilised, "scale": scale, "method": "LORA", "sha256": digest}
     assert subject.identity.kind == "adapter"
     assert subject.identity.adapter == facts
     assert subject.identity.base == str(tiny_folder("llama"))

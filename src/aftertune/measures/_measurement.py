@@ -91,7 +91,7 @@ def read_measurements(path: Path) -> list[Measurement]:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
+        rows = pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()
         return [Measurement(**row) for row in rows]
     except (OSError, pa.ArrowException, TypeError) as error:
         raise OutputError(f"{path}: no table of measurements ({type(error).__name__}); run the audit again") from error

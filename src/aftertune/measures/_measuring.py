@@ -63,8 +63,11 @@ def measure_subject(
     requests = plan.drift_requests
     if requests and drift_from is not None:
         refuse_other_answers(subject, requests, drift_from)
-    for probe in plan.likelihood_probes:
-        questions = probe.build(subject)
+    asked = [(probe, probe.build(subject)) for probe in plan.likelihood_probes]
+    for _, questions in asked:  # what does not fit is told before anything is computed
+        trees = [tree for question in questions for tree in question.trees]
+        refuse_overlong(subject, trees, [q.where or q.item for q in questions for _ in q.trees])
+    for probe, questions in asked:
         likelihoods, known = _score(subject, probe, questions, journal, progress)
         reused += known
         measurements += _read(subject, probe, questions, likelihoods, seed)
@@ -87,8 +90,6 @@ def _score(
     progress: Progress,
 ) -> tuple[list[list[list[ResponseLikelihood]]], int]:
     trees: list[Tree] = [tree for question in questions for tree in question.trees]
-    names = [question.where or question.item for question in questions for _ in question.trees]
-    refuse_overlong(subject, trees, names)
     bound = subject.max_batch_tokens
     found: dict[tuple[int, int], ResponseLikelihood] = {}
     missing = [len(tree.responses) for tree in trees]

@@ -27,6 +27,8 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """Platform, core count and the command that was given, for a manifest."""
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    if program == "__main__.py" and Path(sys.argv[0]).parent.name == "aftertune":
+        program = "aftertune"
     return {
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),

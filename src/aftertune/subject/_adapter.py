@@ -66,8 +66,7 @@ def attach_adapter(model: nn.Module, folder: Path) -> nn.Module:
         stored = set(file.keys())
     with explain_reading(folder / CONFIG, "cannot be used"):
         config = PeftConfig.from_pretrained(folder)
-    if config.is_prompt_learning:
-        raise SubjectError(f"{folder}: {config.peft_type.value} puts tokens before the prompt; use LoRA or the like")
+    refuse_virtual_tokens({"default": config}, folder)
     misfit = explain_reading(folder, "the adapter does not fit its base", "give the right one with --base")
     with misfit, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -80,12 +79,20 @@ def attach_adapter(model: nn.Module, folder: Path) -> nn.Module:
     return adapted  # type: ignore[no-any-return]
 
 
+def refuse_virtual_tokens(configs: dict[str, Any], where: object) -> None:
+    """Raise `SubjectError` for adapters that put tokens of their own before the prompt: positions would shift."""
+    for config in configs.values():
+        if config.is_prompt_learning:
+            method = config.peft_type.value
+            raise SubjectError(f"{where}: {method} puts tokens of its own before the prompt; use LoRA or the like")
+
+
 def _refuse_strangers(model: Any, stored: set[str], folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
     # Named as they are saved, which differs by method; embeddings saved alongside are the base's.
     own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    strangers = sorted(name for name in stored - own if model.base_model.prefix in name)
+    strangers = sorted(name for name in stored - own if getattr(model.base_model, "prefix", "lora_") in name)
     if strangers:
         raise SubjectError(
             f"{folder}: {len(strangers)} adapter weights have no place in the base (first: {strangers[0]}); "

@@ -3,7 +3,8 @@
 A *tree* is a prompt and the responses scored on it. A batch of trees is one padded tensor in which every
 response attends to its prompt and to itself but not to its siblings, and takes up positions where the prompt
 ends. What all prompts begin with (a system prompt, a few-shot preamble) is encoded once and kept as a
-key-value cache. Logits are computed only where a response token is predicted.
+key-value cache. Logits are computed only where a response token is predicted. Models that cannot share prompts
+this way get every response with its prompt in a row of its own.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aftertune.errors import AftertuneError, MemoryExhausted, NumericalError
+from aftertune.subject._explain import is_shortage
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +40,11 @@ class Tree:
     @property
     def depth(self) -> int:
         """Tokens on the longest path: what must fit the model's context."""
-        return len(self.prompt) + max(map(len, self.responses))
+        return len(self.prompt) + max(map(len, self.responses), default=0)
+
+
+Piece: TypeAlias = tuple[int, int, Tree]
+"""Index of the original tree, index of its first response here, and the tree with these responses alone."""
 
 
 @dataclass
@@ -87,12 +93,8 @@ def plan_batches(trees: Sequence[Tree], max_tokens: int, skip: int = 0) -> list[
     return batches
 
 
-def split_wide(trees: Sequence[Tree], max_tokens: int, skip: int = 0) -> list[tuple[int, int, Tree]]:
-    """Trees too wide for one batch, cut into several with the same prompt.
-
-    Returns:
-        (index of the original tree, index of its first response, the piece) for every piece.
-    """
+def split_wide(trees: Sequence[Tree], max_tokens: int, skip: int = 0) -> list[Piece]:
+    """Trees too wide for one batch, cut into several with the same prompt."""
     pieces = []
     for index, tree in enumerate(trees):
         start = 0
@@ -113,25 +115,41 @@ class Forest:
         subject: whose model is asked.
         trees: what to predict.
         max_batch_tokens: bound for one pass; the subject's own if left out.
+        sharing: whether responses share their prompt; what the subject's trials say if left out.
+
+    Raises:
+        AftertuneError: a tree without prompt or responses.
     """
 
-    def __init__(self, subject: Subject, trees: Sequence[Tree], max_batch_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        trees: Sequence[Tree],
+        max_batch_tokens: int | None = None,
+        *,
+        sharing: bool | None = None,
+    ) -> None:
         self.subject = subject
         self.bound = max_batch_tokens or subject.max_batch_tokens
         if any(not tree.prompt or not tree.responses or not all(tree.responses) for tree in trees):
             raise AftertuneError("a tree needs a prompt and non-empty responses")
-        self.sharing = subject.shares_prompts and not _exceeds_window(subject, trees)
-        prefix = common_prefix(trees) if self.sharing else 0
-        self.prefix = trees[0].prompt[:prefix] if prefix >= MIN_SHARED_PREFIX else ()
-        skip = len(self.prefix)
-        if self.sharing:
-            pieces = split_wide(trees, self.bound, skip)
-        else:
+        prefix = common_prefix(trees)
+        skip = prefix if prefix >= MIN_SHARED_PREFIX else 0
+        pieces = split_wide(trees, self.bound, skip)
+        if sharing is None:
+            sharing = subject.shares_prompts_within(
+                max((piece.tokens for _, _, piece in pieces), default=0),
+                max((piece.depth for _, _, piece in pieces), default=0),
+            )
+        if not sharing:
+            skip = 0
             pieces = [
                 (i, j, Tree(tree.prompt, (response,)))
                 for i, tree in enumerate(trees)
                 for j, response in enumerate(tree.responses)
             ]
+        self.sharing = sharing
+        self.prefix = trees[0].prompt[:skip] if skip else ()
         self.pieces = pieces
         self.batches = plan_batches([piece for _, _, piece in pieces], self.bound, skip)
         self._cache: Any = None
@@ -143,19 +161,21 @@ class Forest:
         return skip + sum(piece.tokens - skip for _, _, piece in self.pieces)
 
     def predict(self, batch: Sequence[int]) -> Iterator[Prediction]:
-        """The predictions for one of `batches`; out of memory halves it, down to single trees.
+        """The predictions for one of `batches`; out of memory halves it, down to single responses.
 
         Raises:
-            MemoryExhausted: a single tree does not fit.
+            MemoryExhausted: a single response with its prompt does not fit.
             NumericalError: the model gave NaN.
         """
+        yield from self._predict([self.pieces[i] for i in batch])
+
+    def _predict(self, pieces: Sequence[Piece]) -> Iterator[Prediction]:
         import torch
 
         try:
-            with torch.no_grad():
-                predictions = self._forward(batch)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            predictions = self.forward(pieces)
+        except (MemoryError, RuntimeError) as error:
+            if not is_shortage(error):
                 raise
             predictions = None
         if predictions is not None:
@@ -163,16 +183,16 @@ class Forest:
             return
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(batch) == 1:
+        halves = _halves(pieces)
+        if not halves:
             raise MemoryExhausted(
                 f"{self.subject.identity.spec}: out of memory on a single example of "
-                f"{self.pieces[batch[0]][2].tokens} tokens; shorten it, or use a smaller --dtype or another --device"
+                f"{pieces[0][2].tokens} tokens; shorten it, or use a smaller --dtype or another --device"
             )
         # Later forests of this subject start from the bound that fits.
         self.subject.max_batch_tokens = max(1, min(self.subject.max_batch_tokens, self.bound) // 2)
-        half = len(batch) // 2
-        yield from self.predict(batch[:half])
-        yield from self.predict(batch[half:])
+        for half in halves:
+            yield from self._predict(half)
 
     def _prefix_cache(self, rows: int) -> Any:
         import torch
@@ -180,39 +200,43 @@ class Forest:
 
         if self._cache is None:
             ids = torch.tensor([self.prefix], device=self.subject.device)
-            # No language-model head here: the decoder alone fills the cache.
-            decoder = self.subject.model.base_model
-            decoder = getattr(decoder, "model", decoder) if hasattr(self.subject.model, "peft_config") else decoder
-            with _select_positions(self.subject, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)):
+            # No language-model head here: the decoder alone fills the cache. PEFT's layers sit inside it.
+            model: Any = self.subject.model
+            decoder = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
+            with torch.no_grad():
                 self._cache = decoder(input_ids=ids, use_cache=True).past_key_values
         cache = DynamicCache()
         for index, layer in enumerate(self._cache.layers):
             cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
         return cache
 
-    def _forward(self, batch: Sequence[int]) -> list[Prediction]:
+    def forward(self, pieces: Sequence[Piece]) -> list[Prediction]:
+        """One pass over ``pieces``, come what may.
+
+        Raises:
+            NumericalError: the model gave NaN.
+        """
         import torch
 
-        layout = _lay_out([self.pieces[i][2] for i in batch], len(self.prefix))
+        layout = _lay_out([piece for _, _, piece in pieces], len(self.prefix))
         device, model = self.subject.device, self.subject.model
-        inputs: dict[str, Any] = {
-            "input_ids": layout.ids.to(device),
-            "position_ids": layout.positions.to(device),
-        }
+        inputs: dict[str, Any] = {"input_ids": layout.ids.to(device)}
         if self.sharing:
             dtype = model.get_input_embeddings().weight.dtype
             inputs["attention_mask"] = layout.mask(dtype).to(device)
-        else:
+            inputs["position_ids"] = layout.positions.to(device)
+        else:  # a plain padded batch, in terms that every architecture knows
             inputs["attention_mask"] = (layout.branch >= 0).long().to(device)
         if self.prefix:
-            inputs["past_key_values"] = self._prefix_cache(len(batch))
-        with _select_positions(self.subject, layout.rows, layout.columns):
+            inputs["past_key_values"] = self._prefix_cache(len(pieces))
+        with torch.no_grad(), logits_only_at(self.subject, layout.rows, layout.columns):
             logits = model(**inputs, use_cache=bool(self.prefix)).logits
+        if logits.shape[:-1] != (1, len(layout.columns)):  # the head is there, but was not called
+            logits = logits[layout.rows.to(logits.device), layout.columns.to(logits.device)]
         logits = logits.reshape(-1, logits.shape[-1])
         targets = layout.targets.to(logits.device)
         predictions, start = [], 0
-        for place in batch:
-            tree, first, piece = self.pieces[place]
+        for tree, first, piece in pieces:
             for offset, response in enumerate(piece.responses):
                 end = start + len(response)
                 predictions.append(Prediction(tree, first + offset, logits[start:end].float(), targets[start:end]))
@@ -283,7 +307,7 @@ def _lay_out(trees: Sequence[Tree], prefix: int) -> _Layout:
 
 
 @contextlib.contextmanager
-def _select_positions(subject: Subject, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
+def logits_only_at(subject: Subject, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
     """Give the output head only the hidden states at (rows, columns), so that no other logits are computed."""
 
     def select(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -297,48 +321,16 @@ def _select_positions(subject: Subject, rows: torch.Tensor, columns: torch.Tenso
         handle.remove()
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-
-
-def _exceeds_window(subject: Subject, trees: Sequence[Tree]) -> bool:
-    """Whether a sliding attention window is shorter than a laid-out tree, which our mask does not model."""
-    window = getattr(subject.model.config.get_text_config(), "sliding_window", None)
-    return window is not None and max((tree.tokens for tree in trees), default=0) > int(window)
-
-
-def sharing_is_exact(subject: Subject, tolerance: float = 5e-3) -> bool:
-    """Try shared prompts on a small example against plain passes.
-
-    Architectures that ignore position ids or our attention mask (state-space layers, ALiBi, …) give other
-    numbers and are then scored without sharing.
-    """
-    import torch
-
-    vocabulary = subject.vocabulary
-    pick = [1 + (7919 * i) % (vocabulary - 1) for i in range(24)]
-    trees = [
-        Tree(tuple(pick[:8]), (tuple(pick[8:12]), tuple(pick[12:14]))),
-        Tree(tuple(pick[:6] + pick[14:17]), (tuple(pick[17:20]), tuple(pick[20:24]))),
-    ]
-    subject.__dict__["shares_prompts"] = True
-    try:
-        shared = Forest(subject, trees, 10**6)
-        got = [p for batch in shared.batches for p in shared.predict(batch)]
-        for p in got:
-            tree = trees[p.tree]
-            response = tree.responses[p.response]
-            ids = torch.tensor([tree.prompt + response], device=subject.device)
-            with torch.no_grad():
-                plain = subject.model(input_ids=ids).logits[0, len(tree.prompt) - 1 : -1].float()
-            # Half precision rounds the two paths differently; a wrong mask is off by far more.
-            allowed = tolerance if plain.dtype == torch.float32 and subject.identity.dtype == "float32" else 0.1
-            scale = float(plain.std()) + 1e-6
-            if not float((p.logits - plain.to(p.logits.device)).abs().max()) <= allowed * max(1.0, scale):
-                return False
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError):
-        return False
-    finally:
-        subject.__dict__.pop("shares_prompts", None)
-    return True
+def _halves(pieces: Sequence[Piece]) -> tuple[Sequence[Piece], ...]:
+    """A batch in two: by trees, or by the responses of a tree that is alone. Nothing where no cut is left."""
+    if len(pieces) > 1:
+        middle = len(pieces) // 2
+        return pieces[:middle], pieces[middle:]
+    tree, first, piece = pieces[0]
+    middle = len(piece.responses) // 2
+    if not middle:
+        return ()
+    return (
+        [(tree, first, Tree(piece.prompt, piece.responses[:middle]))],
+        [(tree, first + middle, Tree(piece.prompt, piece.responses[middle:]))],
+    )

@@ -14,6 +14,7 @@ from aftertune.subject._adapter import (
     attach_adapter,
     merge_adapter,
     read_adapter_config,
+    refuse_virtual_tokens,
 )
 from aftertune.subject._chat import Chat, read_template
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
@@ -113,7 +114,12 @@ def as_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
         model: any causal language model of transformers or PEFT.
         tokenizer: its tokenizer, with a chat template.
         name: what to call it in records.
+
+    Raises:
+        SubjectError: it has no chat template, or an adapter that puts tokens before the prompt.
+        NumericalError: its weights hold NaN or infinity.
     """
+    refuse_virtual_tokens(getattr(model, "peft_config", {}), name)
     chat = Chat(tokenizer, None, name)
     refuse_broken_weights(model, name)
     model.eval()
@@ -208,7 +214,8 @@ def _load_model(spec: SubjectSpec, placement: Placement, trust: bool, progress: 
         raise SubjectError(f"{spec.text}: the checkpoint lacks weights (first: {first}); it is damaged or incomplete")
     if getattr(model, "is_quantized", False):
         raise SubjectError(f"{spec.text}: packed quantised weights cannot be studied; use the unquantised checkpoint")
-    loaded: PreTrainedModel = model if device == "auto" else model.to(device)
+    with explain_reading(spec.text, f"cannot be moved to {device}"):
+        loaded: PreTrainedModel = model if device == "auto" else model.to(device)
     return loaded
 
 

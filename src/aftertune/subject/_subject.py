@@ -25,6 +25,7 @@ class Subject:
         chat: rendering of conversations for it.
         identity: who it is, for every record.
         max_batch_tokens: bound on the tokens of one forward pass; halved when memory runs out.
+        trials: sizes (row, longest path) at which sharing prompts was tried, and whether it was exact.
     """
 
     model: PreTrainedModel
@@ -32,6 +33,7 @@ class Subject:
     chat: Chat
     identity: Identity
     max_batch_tokens: int = field(default=0)
+    trials: dict[tuple[int, int], bool] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.max_batch_tokens:
@@ -59,6 +61,15 @@ class Subject:
     @functools.cached_property
     def shares_prompts(self) -> bool:
         """Whether several answers can share one encoded prompt; tried once on a tiny example, not assumed."""
-        from aftertune.subject._forest import sharing_is_exact
+        from aftertune.subject._sharing import sharing_is_exact
 
         return sharing_is_exact(self)
+
+    def shares_prompts_within(self, width: int, depth: int) -> bool:
+        """Whether they can in rows of so many tokens, each answer with its prompt so many; tried at that size.
+
+        Attention that reaches back only so far lets short rows share, but not long ones.
+        """
+        from aftertune.subject._sharing import sharing_reaches
+
+        return self.shares_prompts and sharing_reaches(self, width, depth)

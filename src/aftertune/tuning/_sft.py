@@ -281,7 +281,9 @@ def _deliver(subject: Subject, record: dict[str, Any], side: Side | None, out: P
             model: Any = subject.model
             for config in getattr(model, "peft_config", {}).values():
                 config.base_model_name_or_path = record["base"]["spec"]
-            model.save_pretrained(final)
+            # An adapter leaves the vocabulary alone; PEFT would ask the hub about the base to be sure.
+            alone = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+            model.save_pretrained(final, **alone)
             _keep_template(subject)
             subject.tokenizer.save_pretrained(final)
             write_json(final / RECORD, record)
