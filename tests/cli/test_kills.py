@@ -30,7 +30,7 @@ torch.set_num_threads(1)
 import pyarrow.parquet, scipy.stats, transformers
 import aftertune.auditing
 from aftertune.cli import main
-from aftertune.subject import load
+from aftertune.subject import _sharing, load
 
 root, command = Path(sys.argv[1]), json.loads(sys.argv[2])
 os.chdir(root)
@@ -39,8 +39,23 @@ gc.collect()
 gc.freeze()
 
 
+trying, agrees = False, _sharing._agrees
+
+
+def tried(*arguments):  # whether prompts can be shared is found out by passes of its own, at every start
+    global trying
+    trying = True
+    try:
+        return agrees(*arguments)
+    finally:
+        trying = False
+
+
+_sharing._agrees = tried
+
+
 def note(module, arguments, options, output):
-    if isinstance(module, transformers.LlamaForCausalLM):
+    if isinstance(module, transformers.LlamaForCausalLM) and not trying:
         what = f"{float(module.lm_head.weight.sum())!r} {options['input_ids'].tolist()}"
         os.write(noted, hashlib.sha256(what.encode()).hexdigest().encode() + b"\\n")
 

@@ -25,8 +25,8 @@ from aftertune.subject import (
     score,
     score_batches,
 )
-from aftertune.subject._forest import common_prefix, plan_batches, split_wide
 from aftertune.subject._sharing import sharing_is_exact
+from aftertune.subject._trees import common_prefix, plan_batches, split_wide
 
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "mixtral")
 BOUNDS = (1, 37, 200, 10_000)

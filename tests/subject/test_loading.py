@@ -16,7 +16,7 @@ import pytest
 import pytest_socket
 import torch
 
-from aftertune.errors import NumericalError, OutputError, SubjectError, UsageError
+from aftertune.errors import MemoryExhausted, NumericalError, OutputError, SubjectError, UsageError
 from aftertune.subject import (
     Placement,
     Tree,
@@ -224,6 +224,17 @@ def test_a_config_that_is_no_json_is_refused(copy: Path) -> None:
     assert "cannot be loaded" in refusal(copy)
 
 
+def test_a_model_that_does_not_fit_in_memory_is_told_with_a_mend(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    def hungry(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 1 TB")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", hungry)
+    with pytest.raises(MemoryExhausted, match=r"copy: does not fit in memory; use a smaller --dtype"):
+        load(copy)
+
+
 @pytest.mark.parametrize("content", ["{broken", "{}"])
 def test_a_damaged_tokenizer_is_refused(content: str, copy: Path) -> None:
     (copy / "tokenizer.json").write_text(content, "utf-8")
@@ -311,6 +322,12 @@ def test_a_cached_hub_model_loads_at_its_revision(hub: Path) -> None:
     assert (main.identity.kind, main.identity.source, main.identity.revision) == ("hub", "me/tiny", "a" * 40)
     assert "a helpful AI" in main.chat.template
     assert "a plain AI" in plain.chat.template
+    assert plain.identity.revision == "b" * 40
+
+
+def test_an_adapter_on_a_hub_model_records_the_commit_of_its_base(hub: Path, plain_adapter: Path) -> None:
+    identity = load(plain_adapter, base="me/tiny@plain").identity
+    assert (identity.base, identity.revision) == ("me/tiny@plain", "b" * 40)
 
 
 def test_an_adapter_takes_the_tokenizer_of_its_base_at_the_revision_of_its_base(hub: Path, plain_adapter: Path) -> None:
@@ -543,8 +560,9 @@ def test_broken_adapter_weights_are_refused_by_name(plain_adapter: Path, tmp_pat
         ("LoraConfig", {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 3}}),
         ("IA3Config", {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}),
         ("LoHaConfig", {"r": 4, "alpha": 8, "target_modules": ["q_proj"]}),
+        ("AdaLoraConfig", {"target_modules": ["q_proj"], "total_step": 10}),
     ],
-    ids=["DoRA", "all linear", "embeddings and head", "module saved", "patterns", "IA3", "LoHa"],
+    ids=["DoRA", "all linear", "embeddings and head", "module saved", "patterns", "IA3", "LoHa", "AdaLoRA"],
 )
 def test_adapters_of_every_common_kind_load_and_merge(
     method: str, settings: dict[str, Any], make_adapter: MakeAdapter, tiny_folder: TinyFolder
@@ -555,6 +573,35 @@ def test_adapters_of_every_common_kind_load_and_merge(
     assert subject.vocabulary == 320
     assert (logits(subject.model) - logits(load(tiny_folder("llama")).model)).abs().max() > 1e-3
     torch.testing.assert_close(logits(load(folder, merge=True).model), logits(subject.model), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["PromptTuningConfig", "PrefixTuningConfig"])
+def test_an_adapter_with_tokens_of_its_own_is_refused(
+    method: str, make_adapter: MakeAdapter, tiny_model: TinyModel, tiny_tokenizer: Any
+) -> None:
+    import peft
+
+    assert "puts tokens of its own before the prompt; use LoRA" in refusal(make_adapter(method, num_virtual_tokens=3))
+    config = getattr(peft, method)(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    with pytest.raises(SubjectError, match=r"^mine: .* puts tokens of its own"):
+        as_subject(peft.get_peft_model(tiny_model("llama"), config), tiny_tokenizer, "mine")
+
+
+def test_an_adapter_config_that_leaves_out_defaults_loads(plain_adapter: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(plain_adapter, tmp_path / "adapter"))
+    edit_json(folder / "adapter_config.json", lora_alpha=..., use_rslora=...)  # PEFT's default alpha is 8
+    assert load(folder).identity.adapter == load(plain_adapter).identity.adapter
+
+
+@pytest.mark.parametrize(
+    "changes", [{"r": "four"}, {"r": 0}, {"peft_type": "ZORK"}, {"peft_type": ...}, {"target_modules": ["zork"]}]
+)
+def test_an_adapter_config_that_makes_no_sense_is_refused(
+    changes: dict[str, Any], plain_adapter: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(plain_adapter, tmp_path / "adapter"))
+    edit_json(folder / "adapter_config.json", **changes)
+    assert refusal(folder).startswith(str(folder))
 
 
 def test_an_adapter_that_cannot_be_merged_is_told_in_one_line(make_adapter: MakeAdapter) -> None:

@@ -4,7 +4,7 @@ from aftertune.subject._adapter import adapter_base, assert_scale, merge_adapter
 from aftertune.subject._chat import IGNORE, Chat, Rendered
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._embedded import cache_root, embedded_folder
-from aftertune.subject._forest import Forest, Prediction, Tree
+from aftertune.subject._forest import Forest, Prediction
 from aftertune.subject._identity import Identity, weights_digest
 from aftertune.subject._likelihood import (
     ResponseLikelihood,
@@ -18,6 +18,7 @@ from aftertune.subject._loading import as_subject, load
 from aftertune.subject._saving import save_model
 from aftertune.subject._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
+from aftertune.subject._trees import Tree
 
 __all__ = [
     "EMBEDDED",

@@ -10,12 +10,14 @@ this way get every response with its prompt in a row of its own.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import AftertuneError, MemoryExhausted, NumericalError
 from aftertune.subject._explain import is_shortage
+from aftertune.subject._trees import Piece, Tree, apart, common_prefix, halves, plan_batches, split_wide
 
 if TYPE_CHECKING:
     import torch
@@ -23,28 +25,6 @@ if TYPE_CHECKING:
     from aftertune.subject._subject import Subject
 
 MIN_SHARED_PREFIX = 4
-
-
-@dataclass(frozen=True)
-class Tree:
-    """A prompt and the responses scored on it, as token ids."""
-
-    prompt: tuple[int, ...]
-    responses: tuple[tuple[int, ...], ...]
-
-    @property
-    def tokens(self) -> int:
-        """Distinct tokens."""
-        return len(self.prompt) + sum(map(len, self.responses))
-
-    @property
-    def depth(self) -> int:
-        """Tokens on the longest path: what must fit the model's context."""
-        return len(self.prompt) + max(map(len, self.responses), default=0)
-
-
-Piece: TypeAlias = tuple[int, int, Tree]
-"""Index of the original tree, index of its first response here, and the tree with these responses alone."""
 
 
 @dataclass
@@ -64,50 +44,6 @@ class Prediction:
     targets: torch.Tensor
 
 
-def common_prefix(trees: Sequence[Tree]) -> int:
-    """Length of what all prompts begin with, leaving every prompt at least its last token."""
-    if len(trees) < 2:
-        return 0
-    first, last = min(t.prompt for t in trees), max(t.prompt for t in trees)
-    length = 0
-    for a, b in zip(first, last, strict=False):
-        if a != b:
-            break
-        length += 1
-    return min(length, *(len(t.prompt) - 1 for t in trees))
-
-
-def plan_batches(trees: Sequence[Tree], max_tokens: int, skip: int = 0) -> list[list[int]]:
-    """Indices of trees in batches whose padded size stays within ``max_tokens``, longest first.
-
-    The plan depends on the trees and the bound alone, so a resumed run computes the very same batches.
-    """
-    order = sorted(range(len(trees)), key=lambda i: (-trees[i].tokens, i))
-    batches: list[list[int]] = []
-    width = 0
-    for index in order:
-        if not batches or (len(batches[-1]) + 1) * width > max_tokens:
-            batches.append([])
-            width = trees[index].tokens - skip
-        batches[-1].append(index)
-    return batches
-
-
-def split_wide(trees: Sequence[Tree], max_tokens: int, skip: int = 0) -> list[Piece]:
-    """Trees too wide for one batch, cut into several with the same prompt."""
-    pieces = []
-    for index, tree in enumerate(trees):
-        start = 0
-        while start < len(tree.responses):
-            end, width = start + 1, len(tree.prompt) - skip + len(tree.responses[start])
-            while end < len(tree.responses) and width + len(tree.responses[end]) <= max_tokens:
-                width += len(tree.responses[end])
-                end += 1
-            pieces.append((index, start, Tree(tree.prompt, tree.responses[start:end])))
-            start = end
-    return pieces
-
-
 class Forest:
     """Trees laid out for one subject: the shared prefix, the pieces, and the batches.
 
@@ -115,7 +51,7 @@ class Forest:
         subject: whose model is asked.
         trees: what to predict.
         max_batch_tokens: bound for one pass; the subject's own if left out.
-        sharing: whether responses share their prompt; what the subject's trials say if left out.
+        sharing: whether to lay out responses to share their prompt; what the subject's trial says if left out.
 
     Raises:
         AftertuneError: a tree without prompt or responses.
@@ -133,25 +69,13 @@ class Forest:
         self.bound = max_batch_tokens or subject.max_batch_tokens
         if any(not tree.prompt or not tree.responses or not all(tree.responses) for tree in trees):
             raise AftertuneError("a tree needs a prompt and non-empty responses")
-        prefix = common_prefix(trees)
-        skip = prefix if prefix >= MIN_SHARED_PREFIX else 0
-        pieces = split_wide(trees, self.bound, skip)
-        if sharing is None:
-            sharing = subject.shares_prompts_within(
-                max((piece.tokens for _, _, piece in pieces), default=0),
-                max((piece.depth for _, _, piece in pieces), default=0),
-            )
-        if not sharing:
-            skip = 0
-            pieces = [
-                (i, j, Tree(tree.prompt, (response,)))
-                for i, tree in enumerate(trees)
-                for j, response in enumerate(tree.responses)
-            ]
-        self.sharing = sharing
-        self.prefix = trees[0].prompt[:skip] if skip else ()
-        self.pieces = pieces
-        self.batches = plan_batches([piece for _, _, piece in pieces], self.bound, skip)
+        self.sharing = subject.shares_prompts if sharing is None else sharing
+        prefix = common_prefix(trees) if self.sharing else 0
+        self.prefix = trees[0].prompt[:prefix] if prefix >= MIN_SHARED_PREFIX else ()
+        skip = len(self.prefix)
+        whole = [(index, 0, tree) for index, tree in enumerate(trees)]
+        self.pieces = split_wide(trees, self.bound, skip) if self.sharing else apart(whole)
+        self.batches = plan_batches([piece for _, _, piece in self.pieces], self.bound, skip)
         self._cache: Any = None
 
     @property
@@ -163,17 +87,32 @@ class Forest:
     def predict(self, batch: Sequence[int]) -> Iterator[Prediction]:
         """The predictions for one of `batches`; out of memory halves it, down to single responses.
 
+        The batches do not depend on whether sharing holds at their length, which is found out here: what is known
+        from an earlier run needs no trial either.
+
         Raises:
             MemoryExhausted: a single response with its prompt does not fit.
             NumericalError: the model gave NaN.
         """
-        yield from self._predict([self.pieces[i] for i in batch])
+        pieces = [self.pieces[i] for i in batch]
+        if not self.sharing or self._sharing_reaches:
+            yield from self._predict(pieces, self.sharing)
+            return
+        pieces = apart(pieces)
+        for part in plan_batches([piece for _, _, piece in pieces], self.bound):
+            yield from self._predict([pieces[i] for i in part], False)
 
-    def _predict(self, pieces: Sequence[Piece]) -> Iterator[Prediction]:
+    @functools.cached_property
+    def _sharing_reaches(self) -> bool:
+        trees = [piece for _, _, piece in self.pieces]
+        width, depth = max(tree.tokens for tree in trees), max(tree.depth for tree in trees)
+        return self.subject.shares_prompts_within(width, depth)
+
+    def _predict(self, pieces: Sequence[Piece], sharing: bool) -> Iterator[Prediction]:
         import torch
 
         try:
-            predictions = self.forward(pieces)
+            predictions = self.forward(pieces, sharing)
         except (MemoryError, RuntimeError) as error:
             if not is_shortage(error):
                 raise
@@ -183,16 +122,16 @@ class Forest:
             return
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        halves = _halves(pieces)
-        if not halves:
+        parts = halves(pieces)
+        if not parts:
             raise MemoryExhausted(
                 f"{self.subject.identity.spec}: out of memory on a single example of "
                 f"{pieces[0][2].tokens} tokens; shorten it, or use a smaller --dtype or another --device"
             )
         # Later forests of this subject start from the bound that fits.
         self.subject.max_batch_tokens = max(1, min(self.subject.max_batch_tokens, self.bound) // 2)
-        for half in halves:
-            yield from self._predict(half)
+        for half in parts:
+            yield from self._predict(half, sharing)
 
     def _prefix_cache(self, rows: int) -> Any:
         import torch
@@ -210,27 +149,28 @@ class Forest:
             cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
         return cache
 
-    def forward(self, pieces: Sequence[Piece]) -> list[Prediction]:
-        """One pass over ``pieces``, come what may.
+    def forward(self, pieces: Sequence[Piece], sharing: bool) -> list[Prediction]:
+        """One pass over ``pieces``, of one response each unless ``sharing``.
 
         Raises:
             NumericalError: the model gave NaN.
         """
         import torch
 
-        layout = _lay_out([piece for _, _, piece in pieces], len(self.prefix))
+        prefix = self.prefix if sharing else ()
+        layout = _lay_out([piece for _, _, piece in pieces], len(prefix))
         device, model = self.subject.device, self.subject.model
         inputs: dict[str, Any] = {"input_ids": layout.ids.to(device)}
-        if self.sharing:
+        if sharing:
             dtype = model.get_input_embeddings().weight.dtype
             inputs["attention_mask"] = layout.mask(dtype).to(device)
             inputs["position_ids"] = layout.positions.to(device)
         else:  # a plain padded batch, in terms that every architecture knows
             inputs["attention_mask"] = (layout.branch >= 0).long().to(device)
-        if self.prefix:
+        if prefix:
             inputs["past_key_values"] = self._prefix_cache(len(pieces))
         with torch.no_grad(), logits_only_at(self.subject, layout.rows, layout.columns):
-            logits = model(**inputs, use_cache=bool(self.prefix)).logits
+            logits = model(**inputs, use_cache=bool(prefix)).logits
         if logits.shape[:-1] != (1, len(layout.columns)):  # the head is there, but was not called
             logits = logits[layout.rows.to(logits.device), layout.columns.to(logits.device)]
         logits = logits.reshape(-1, logits.shape[-1])
@@ -319,18 +259,3 @@ def logits_only_at(subject: Subject, rows: torch.Tensor, columns: torch.Tensor) 
         yield
     finally:
         handle.remove()
-
-
-def _halves(pieces: Sequence[Piece]) -> tuple[Sequence[Piece], ...]:
-    """A batch in two: by trees, or by the responses of a tree that is alone. Nothing where no cut is left."""
-    if len(pieces) > 1:
-        middle = len(pieces) // 2
-        return pieces[:middle], pieces[middle:]
-    tree, first, piece = pieces[0]
-    middle = len(piece.responses) // 2
-    if not middle:
-        return ()
-    return (
-        [(tree, first, Tree(piece.prompt, piece.responses[:middle]))],
-        [(tree, first + middle, Tree(piece.prompt, piece.responses[middle:]))],
-    )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aftertune.errors import UsageError
-from aftertune.subject._forest import Forest, Prediction, Tree
+from aftertune.subject._forest import Forest, Prediction
+from aftertune.subject._trees import Tree
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from aftertune.subject._forest import Forest, Tree, logits_only_at
+from aftertune.subject._forest import Forest, logits_only_at
+from aftertune.subject._trees import Tree
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +88,7 @@ def _agrees(
     tolerance = TOLERANCE.get(subject.identity.dtype, FULL_TOLERANCE)
     try:
         forest = Forest(subject, trees, 10**9, sharing=True)
-        found = {(p.tree, p.response): p.logits for p in forest.forward([forest.pieces[i] for i in rows])}
+        found = {(p.tree, p.response): p.logits for p in forest.forward([forest.pieces[i] for i in rows], True)}
         for tree, response in places:
             plain = plain_pass(subject, trees[tree].prompt, trees[tree].responses[response])
             difference = (found[tree, response] - plain.to(found[tree, response].device)).square().mean(-1).sqrt()
