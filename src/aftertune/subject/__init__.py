@@ -4,7 +4,7 @@ from aftertune.subject._adapter import adapter_base, assert_scale, merge_adapter
 from aftertune.subject._chat import IGNORE, Chat, Rendered
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._embedded import cache_root, embedded_folder
-from aftertune.subject._forest import Forest, Prediction, Tree
+from aftertune.subject._forest import Forest, Prediction, Tree, plan_batches
 from aftertune.subject._identity import Identity, weights_digest
 from aftertune.subject._likelihood import (
     ResponseLikelihood,
@@ -15,9 +15,11 @@ from aftertune.subject._likelihood import (
     token_log_probabilities,
 )
 from aftertune.subject._loading import as_subject, load
+from aftertune.subject._losses import response_losses
 from aftertune.subject._saving import save_model
 from aftertune.subject._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
+from aftertune.subject._weights import Matrix, MatrixKind, WeightView
 
 __all__ = [
     "EMBEDDED",
@@ -25,6 +27,8 @@ __all__ = [
     "Chat",
     "Forest",
     "Identity",
+    "Matrix",
+    "MatrixKind",
     "Placement",
     "Prediction",
     "Rendered",
@@ -32,6 +36,7 @@ __all__ = [
     "Subject",
     "SubjectSpec",
     "Tree",
+    "WeightView",
     "adapter_base",
     "as_subject",
     "assert_scale",
@@ -41,10 +46,12 @@ __all__ = [
     "load",
     "merge_adapter",
     "parse_spec",
+    "plan_batches",
     "read_adapter_config",
     "refuse_overlong",
     "resolve_device",
     "resolve_dtype",
+    "response_losses",
     "save_model",
     "score",
     "score_batches",

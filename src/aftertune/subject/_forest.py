@@ -183,7 +183,7 @@ class Forest:
             # No language-model head here: the decoder alone fills the cache.
             decoder = self.subject.model.base_model
             decoder = getattr(decoder, "model", decoder) if hasattr(self.subject.model, "peft_config") else decoder
-            with _select_positions(self.subject, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)):
+            with select_positions(self.subject, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)):
                 self._cache = decoder(input_ids=ids, use_cache=True).past_key_values
         cache = DynamicCache()
         for index, layer in enumerate(self._cache.layers):
@@ -193,7 +193,7 @@ class Forest:
     def _forward(self, batch: Sequence[int]) -> list[Prediction]:
         import torch
 
-        layout = _lay_out([self.pieces[i][2] for i in batch], len(self.prefix))
+        layout = lay_out([self.pieces[i][2] for i in batch], len(self.prefix))
         device, model = self.subject.device, self.subject.model
         inputs: dict[str, Any] = {
             "input_ids": layout.ids.to(device),
@@ -206,7 +206,7 @@ class Forest:
             inputs["attention_mask"] = (layout.branch >= 0).long().to(device)
         if self.prefix:
             inputs["past_key_values"] = self._prefix_cache(len(batch))
-        with _select_positions(self.subject, layout.rows, layout.columns):
+        with select_positions(self.subject, layout.rows, layout.columns):
             logits = model(**inputs, use_cache=bool(self.prefix)).logits
         logits = logits.reshape(-1, logits.shape[-1])
         targets = layout.targets.to(logits.device)
@@ -252,7 +252,7 @@ class _Layout:
         return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
 
-def _lay_out(trees: Sequence[Tree], prefix: int) -> _Layout:
+def lay_out(trees: Sequence[Tree], prefix: int) -> _Layout:
     import torch
 
     width = max(tree.tokens for tree in trees) - prefix
@@ -283,7 +283,7 @@ def _lay_out(trees: Sequence[Tree], prefix: int) -> _Layout:
 
 
 @contextlib.contextmanager
-def _select_positions(subject: Subject, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
+def select_positions(subject: Subject, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
     """Give the output head only the hidden states at (rows, columns), so that no other logits are computed."""
 
     def select(module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
