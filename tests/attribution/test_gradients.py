@@ -107,5 +107,5 @@ def test_a_broken_example_is_named(tiny_model: Any, tiny_tokenizer: Any) -> None
 @pytest.mark.parametrize("wrong", [[], [Tree((1, 2), ())], [Tree((1, 2), ((),))], [Tree((1, 2), ((3,), (4,)))]])
 def test_nothing_to_attribute_is_refused(wrong: list[Tree], tiny_model: Any, tiny_tokenizer: Any) -> None:
     subject = as_subject(tiny_model("llama"), tiny_tokenizer, "llama")
-    with pytest.raises(UsageError, match="no examples|no response"):
+    with pytest.raises(UsageError, match=r"no examples|no response"):
         gradient_sums(subject, wrong)

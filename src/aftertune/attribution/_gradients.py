@@ -93,7 +93,7 @@ def gradient_sums(
             batch_of.begin([_name(names, i) for i in batch])
             with torch.enable_grad():
                 losses = response_losses(subject, [rows[i] for i in batch])
-                losses.sum().backward()
+                losses.sum().backward()  # type: ignore[no-untyped-call]
             batch_of.finish()
             for index, loss in zip(batch, losses.detach().tolist(), strict=True):
                 sums.losses[index] = loss
@@ -186,7 +186,7 @@ def _hooks(view: WeightView, sums: GradientSums, absolute: bool) -> Iterator[_Ba
     def watch(matrix: Matrix) -> Callable[..., None]:
         def after(module: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             inputs = args[0].detach()
-            output.register_hook(lambda gradient: batch.collect(matrix, inputs, gradient))
+            output.register_hook(lambda gradient: batch.collect(matrix, inputs, gradient))  # type: ignore[no-untyped-call]
 
         return after
 
