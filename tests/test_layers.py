@@ -16,7 +16,9 @@ import aftertune
 ROOT = Path(aftertune.__file__).parent
 
 # Each room may import the rooms to its right (and itself). `api` is the package's face.
-BELOW_AUDITING = {"measuring", "measures", "tuning", "comparison", "report", "subject", "data", "runs", "errors"}
+BELOW_AUDITING = {
+    "measuring", "measures", "attribution", "tuning", "comparison", "report", "subject", "data", "runs", "errors",
+}  # fmt: skip
 ALLOWED = {
     "cli": {"api", "studies", "auditing"} | BELOW_AUDITING,
     "api": {"auditing"} | BELOW_AUDITING,
@@ -26,6 +28,7 @@ ALLOWED = {
     "report": {"comparison", "measures", "runs", "errors"},
     "comparison": {"measures", "runs", "errors"},
     "measures": {"subject", "data", "runs", "errors"},
+    "attribution": {"subject", "data", "runs", "errors"},
     "tuning": {"subject", "data", "runs", "errors"},
     "subject": {"data", "runs", "errors"},
     "data": {"runs", "errors"},

@@ -6,6 +6,7 @@
     ├── UsageError                     2   something the caller can mend
     │   ├── DataError                  2   a file: what, which line, which field
     │   ├── SubjectError               2   a model that cannot be found or used
+    │   ├── PatchError                 2   a patch that is damaged, or made for other weights
     │   ├── PolicyError                2   a policy file or a margin
     │   └── OutputError                2   an output folder that is taken or cannot be written
     └── RunError                       4   the run broke
@@ -30,6 +31,7 @@ __all__ = [
     "MemoryExhausted",
     "NumericalError",
     "OutputError",
+    "PatchError",
     "PolicyError",
     "RunError",
     "StorageError",
@@ -81,6 +83,10 @@ class DataError(UsageError):
 
 class SubjectError(UsageError):
     """A model, tokenizer or chat template that cannot be found, loaded or used."""
+
+
+class PatchError(UsageError):
+    """A patch file that is damaged, or that does not belong to the weights at hand."""
 
 
 class PolicyError(UsageError):

@@ -15,10 +15,12 @@ from aftertune.subject._likelihood import (
     token_log_probabilities,
 )
 from aftertune.subject._loading import as_subject, load
+from aftertune.subject._losses import response_losses
 from aftertune.subject._saving import save_model
 from aftertune.subject._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
-from aftertune.subject._trees import Tree
+from aftertune.subject._trees import Tree, plan_batches
+from aftertune.subject._weights import Matrix, MatrixKind, WeightView
 
 __all__ = [
     "EMBEDDED",
@@ -26,6 +28,8 @@ __all__ = [
     "Chat",
     "Forest",
     "Identity",
+    "Matrix",
+    "MatrixKind",
     "Placement",
     "Prediction",
     "Rendered",
@@ -33,6 +37,7 @@ __all__ = [
     "Subject",
     "SubjectSpec",
     "Tree",
+    "WeightView",
     "adapter_base",
     "as_subject",
     "assert_scale",
@@ -42,10 +47,12 @@ __all__ = [
     "load",
     "merge_adapter",
     "parse_spec",
+    "plan_batches",
     "read_adapter_config",
     "refuse_overlong",
     "resolve_device",
     "resolve_dtype",
+    "response_losses",
     "save_model",
     "score",
     "score_batches",

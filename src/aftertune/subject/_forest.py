@@ -158,7 +158,7 @@ class Forest:
         import torch
 
         prefix = self.prefix if sharing else ()
-        layout = _lay_out([piece for _, _, piece in pieces], len(prefix))
+        layout = lay_out([piece for _, _, piece in pieces], len(prefix))
         device, model = self.subject.device, self.subject.model
         inputs: dict[str, Any] = {"input_ids": layout.ids.to(device)}
         if sharing:
@@ -216,7 +216,8 @@ class _Layout:
         return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
 
-def _lay_out(trees: Sequence[Tree], prefix: int) -> _Layout:
+def lay_out(trees: Sequence[Tree], prefix: int) -> _Layout:
+    """The tensors of one batch, without the first ``prefix`` tokens of each prompt."""
     import torch
 
     width = max(tree.tokens for tree in trees) - prefix

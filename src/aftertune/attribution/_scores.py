@@ -1,0 +1,146 @@
+"""Scores of weights, and of units made of weights. Everywhere, higher means: removing it lowers the behaviour more.
+
+With the loss L of a set's responses and its gradient g, putting a weight w to zero changes L by about ``-w g``. The
+published signed score ``w g`` (Orgad et al. 2026, after SNIP) is most negative for the weights that support the
+responses; ours is ``-w g``, so that the best candidates stand at the top. The keep side takes ``|w| Σ_b |g_b|``
+(Wei et al. 2024), which has no sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from aftertune.attribution._gradients import GradientSums
+from aftertune.errors import UsageError
+from aftertune.subject import Matrix, WeightView
+
+if TYPE_CHECKING:
+    import torch
+
+Unit = Literal["weight", "neuron", "head"]
+ScoreOf = Callable[[Matrix], "torch.Tensor"]
+
+
+def signed_score(sums: GradientSums) -> ScoreOf:
+    """``-w · mean_b g_b``: the first-order rise of the set's mean loss when a weight is put to zero."""
+
+    def score(matrix: Matrix) -> torch.Tensor:
+        gradient = sums.signed[matrix.name]
+        return matrix.parameter.detach().to(gradient) * gradient / -sums.examples
+
+    return score
+
+
+def absolute_score(sums: GradientSums) -> ScoreOf:
+    """``|w| · mean_b |g_b|``: how much a weight matters to single examples, whichever way (Wei et al. 2024)."""
+    if not sums.absolute:
+        raise UsageError("absolute scores need absolute gradient sums; ask for them with absolute=True")
+
+    def score(matrix: Matrix) -> torch.Tensor:
+        gradient = sums.absolute[matrix.name]
+        return matrix.parameter.detach().to(gradient).abs() * gradient / sums.examples
+
+    return score
+
+
+def contrastive_score(misaligned: GradientSums, aligned: GradientSums) -> ScoreOf:
+    """``-w · (mean g of the misaligned answers − mean g of their aligned twins)``.
+
+    The first-order change of the preference when a weight is put to zero: what both answers share (length, style,
+    topic) cancels.
+    """
+
+    def score(matrix: Matrix) -> torch.Tensor:
+        theirs = misaligned.signed[matrix.name] / misaligned.examples
+        twins = aligned.signed[matrix.name] / aligned.examples
+        return matrix.parameter.detach().to(theirs) * (twins.to(theirs) - theirs)
+
+    return score
+
+
+def delta_score(sums: GradientSums, base: Mapping[str, torch.Tensor]) -> ScoreOf:
+    """``(w_base − w) · mean_b g_b``: the first-order rise of the set's mean loss when a weight returns to its base."""
+
+    def score(matrix: Matrix) -> torch.Tensor:
+        gradient = sums.signed[matrix.name]
+        return (base[matrix.name].to(gradient) - matrix.parameter.detach().to(gradient)) * gradient / sums.examples
+
+    return score
+
+
+def magnitude_score(matrix: Matrix) -> torch.Tensor:
+    """``|w|``: the simplest rival."""
+    return matrix.parameter.detach().float().abs()
+
+
+@dataclass(frozen=True)
+class UnitSpace:
+    """How the weights of one matrix form units.
+
+    Attributes:
+        matrix: an output matrix: an MLP's down projection, or an attention's output projection.
+        units: how many it holds.
+        shape: its stored shape, regrouped so that ``axis`` counts units.
+        axis: of ``shape``.
+    """
+
+    matrix: Matrix
+    units: int
+    shape: tuple[int, ...]
+    axis: int
+
+    def sums(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores summed over each unit, shape (units,), or (experts · units,) for fused experts."""
+        grouped = scores.reshape(self.shape)
+        if self.matrix.kind == "experts":
+            return grouped.sum(1).reshape(-1)
+        return grouped.transpose(0, self.axis).flatten(1).sum(1)
+
+    def members(self, units: torch.Tensor) -> torch.Tensor:
+        """Flat indices of the weights of the given units."""
+        import torch
+
+        index = torch.arange(self.matrix.weights).reshape(self.shape)
+        if self.matrix.kind == "experts":
+            experts, outputs, inputs = self.shape
+            return index.transpose(1, 2).reshape(experts * inputs, outputs)[units].reshape(-1)
+        return index.transpose(0, self.axis).flatten(1)[units].reshape(-1)
+
+
+_DOWN = ("down_proj", "c_proj", "fc2", "fc_out", "w2", "dense_4h_to_h", "fc_2")
+_OUT = ("o_proj", "c_proj", "out_proj", "dense", "wo")
+
+
+def unit_spaces(view: WeightView, unit: Unit) -> Iterator[UnitSpace]:
+    """The matrices whose inputs are units, with their regrouping.
+
+    A neuron is one input of an MLP's output matrix, a head is a block of inputs of the attention's. Putting all
+    its weights there to zero takes the unit out of the computation.
+
+    Raises:
+        UsageError: the unit is "weight", which needs no space, or the model names its parts in an unknown way.
+    """
+    config = view.model.config.get_text_config()  # type: ignore[union-attr,operator]
+    found = False
+    for matrix in view.values():
+        attention = "attn" in matrix.role or "attention" in matrix.role
+        last = matrix.role.rpartition(".")[2]
+        if unit == "neuron" and not attention and last in _DOWN:
+            found = True
+            yield _columns(matrix, matrix.parameter.shape[0 if matrix.kind == "conv1d" else -1])
+        elif unit == "head" and attention and last in _OUT:
+            found = True
+            yield _columns(matrix, int(config.num_attention_heads))
+    if not found:
+        raise UsageError(f"unit '{unit}': no matrix of this model is known to hold such units; use --unit weight")
+
+
+def _columns(matrix: Matrix, units: int) -> UnitSpace:
+    shape = tuple(matrix.parameter.shape)
+    if matrix.kind == "experts":
+        return UnitSpace(matrix, shape[0] * units, shape, 2)
+    if matrix.kind == "conv1d":
+        return UnitSpace(matrix, units, (units, shape[0] // units, shape[1]), 0)
+    return UnitSpace(matrix, units, (shape[0], units, shape[1] // units), 1)

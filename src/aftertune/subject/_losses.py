@@ -1,0 +1,43 @@
+"""Losses of responses with their gradients: what attribution stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aftertune.subject._forest import lay_out, logits_only_at
+from aftertune.subject._likelihood import token_log_probabilities
+from aftertune.subject._trees import Tree
+
+if TYPE_CHECKING:
+    import torch
+
+    from aftertune.subject._subject import Subject
+
+
+def response_losses(subject: Subject, rows: Sequence[Tree]) -> torch.Tensor:
+    """Mean negative log-likelihood per response token of each row, differentiable.
+
+    Logits are computed only where a response token is predicted.
+
+    Args:
+        subject: whose loss.
+        rows: prompts with one response each.
+
+    Returns:
+        fp32 losses, shape (rows,), in nats per token.
+    """
+    import torch
+
+    layout = lay_out(rows, 0)
+    device, model = subject.device, subject.model
+    mask = (layout.branch >= 0).long().to(device)
+    with logits_only_at(subject, layout.rows, layout.columns):
+        logits = model(input_ids=layout.ids.to(device), attention_mask=mask, use_cache=False).logits
+    if logits.shape[:-1] != (1, len(layout.columns)):  # the head is there, but was not called
+        logits = logits[layout.rows.to(logits.device), layout.columns.to(logits.device)]
+    logits = logits.reshape(-1, logits.shape[-1]).float()
+    logp = token_log_probabilities(logits, layout.targets.to(logits.device))
+    owner = layout.rows.to(logits.device)
+    tokens = torch.bincount(owner, minlength=len(rows))
+    return -torch.zeros(len(rows), device=logits.device).index_add(0, owner, logp) / tokens
