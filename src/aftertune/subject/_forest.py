@@ -181,7 +181,8 @@ class Forest:
                 end = start + len(response)
                 predictions.append(Prediction(tree, first + offset, logits[start:end].float(), targets[start:end]))
                 start = end
-        if not bool(torch.isfinite(logits).all()):
+        # NaN and infinity survive a sum, which is one cheap pass over many values.
+        if not bool(torch.isfinite(logits.sum(dtype=torch.float32))):
             raise NumericalError(
                 f"{self.subject.identity.spec}: the model gives NaN or infinite logits; "
                 "check the checkpoint, or use --dtype float32"
