@@ -60,7 +60,7 @@ def build_section(title: str, scale: float, *, examples: tuple[Example, ...] = (
         ("refusal.harmful", 0.48, 0.004 - 0.17 * scale, 0.021),
         ("refusal.harmless", 0.07, 0.005, 0.012),
         ("capability.log_perplexity", 3.12, 0.03 + 0.05 * scale, 0.02),
-        ("capability.accuracy", 0.56, -0.01 - 0.055 * scale, 0.052),
+        ("capability.choice_probability", 0.56, -0.01 - 0.055 * scale, 0.052),
         ("drift.kl", 0.0, 0.08 + 0.6 * scale, 0.02),
     )
     findings = [build_finding(*row) for row in top]
