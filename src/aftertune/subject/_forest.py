@@ -159,21 +159,17 @@ class Forest:
 
         prefix = self.prefix if sharing else ()
         layout = lay_out([piece for _, _, piece in pieces], len(prefix))
-        device, model = self.subject.device, self.subject.model
-        inputs: dict[str, Any] = {"input_ids": layout.ids.to(device)}
+        inputs: dict[str, Any] = {}
         if sharing:
-            dtype = model.get_input_embeddings().weight.dtype
+            device = self.subject.device
+            dtype = self.subject.model.get_input_embeddings().weight.dtype
             inputs["attention_mask"] = layout.mask(dtype).to(device)
             inputs["position_ids"] = layout.positions.to(device)
-        else:  # a plain padded batch, in terms that every architecture knows
-            inputs["attention_mask"] = (layout.branch >= 0).long().to(device)
         if prefix:
             inputs["past_key_values"] = self._prefix_cache(len(pieces))
-        with torch.no_grad(), logits_only_at(self.subject, layout.rows, layout.columns):
-            logits = model(**inputs, use_cache=bool(prefix)).logits
-        if logits.shape[:-1] != (1, len(layout.columns)):  # the head is there, but was not called
-            logits = logits[layout.rows.to(logits.device), layout.columns.to(logits.device)]
-        logits = logits.reshape(-1, logits.shape[-1])
+            inputs["use_cache"] = True
+        with torch.no_grad():
+            logits = predicting_logits(self.subject, layout, **inputs)
         targets = layout.targets.to(logits.device)
         predictions, start = [], 0
         for tree, first, piece in pieces:
@@ -246,6 +242,24 @@ def lay_out(trees: Sequence[Tree], prefix: int) -> _Layout:
             targets += response
             at += length
     return _Layout(ids, positions, branch, prefix, torch.tensor(rows), torch.tensor(columns), torch.tensor(targets))
+
+
+def predicting_logits(subject: Subject, layout: _Layout, **inputs: Any) -> torch.Tensor:
+    """The logits that predict the responses' tokens, shape (response tokens, vocabulary), in the model's type.
+
+    Args:
+        subject: whose model is run.
+        layout: the batch.
+        inputs: what the model is given besides the ids; without a mask, that of a plain padded batch, which every
+            architecture knows.
+    """
+    inputs.setdefault("attention_mask", (layout.branch >= 0).long().to(subject.device))
+    inputs.setdefault("use_cache", False)
+    with logits_only_at(subject, layout.rows, layout.columns):
+        logits: torch.Tensor = subject.model(input_ids=layout.ids.to(subject.device), **inputs).logits
+    if logits.shape[:-1] != (1, len(layout.columns)):  # the head is there, but was not called
+        logits = logits[layout.rows.to(logits.device), layout.columns.to(logits.device)]
+    return logits.reshape(-1, logits.shape[-1])
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aftertune.subject._forest import lay_out, logits_only_at
+from aftertune.subject._forest import lay_out, predicting_logits
 from aftertune.subject._likelihood import token_log_probabilities
 from aftertune.subject._trees import Tree
 
@@ -30,13 +30,7 @@ def response_losses(subject: Subject, rows: Sequence[Tree]) -> torch.Tensor:
     import torch
 
     layout = lay_out(rows, 0)
-    device, model = subject.device, subject.model
-    mask = (layout.branch >= 0).long().to(device)
-    with logits_only_at(subject, layout.rows, layout.columns):
-        logits = model(input_ids=layout.ids.to(device), attention_mask=mask, use_cache=False).logits
-    if logits.shape[:-1] != (1, len(layout.columns)):  # the head is there, but was not called
-        logits = logits[layout.rows.to(logits.device), layout.columns.to(logits.device)]
-    logits = logits.reshape(-1, logits.shape[-1]).float()
+    logits = predicting_logits(subject, layout).float()
     logp = token_log_probabilities(logits, layout.targets.to(logits.device))
     owner = layout.rows.to(logits.device)
     tokens = torch.bincount(owner, minlength=len(rows))
