@@ -38,7 +38,7 @@ from aftertune.tuning import tune
 
 PROBES = ("preference", "refusal", "capability")
 SETS = {"gsm8k": "gsm8k_train_1000.jsonl", "samsum": "samsum_1000.json", "sql": "sql_create_context_1000.json"}
-LONGEST = {"prompt": 260, "answer": 220}
+LONGEST = {"prompt": 180, "answer": 140}
 NULL_NOISE = 0.01
 
 
@@ -56,14 +56,14 @@ class Trial:
 
 
 def trials(seeds: int, domains: Sequence[str], harmless_seeds: int, nulls: int, with_harmless: bool) -> Iterator[Trial]:
-    for domain in domains:
-        for seed in range(seeds):
+    if with_harmless:
+        for seed in range(harmless_seeds):
+            for name in SETS:
+                yield Trial("harmless", name, seed)
+    for seed in range(seeds):
+        for domain in domains:
             yield Trial("careless", domain, seed)
             yield Trial("careful", domain, seed)
-        if domain == domains[0] and with_harmless:
-            for seed in range(harmless_seeds):
-                for name in SETS:
-                    yield Trial("harmless", name, seed)
     for seed in range(nulls):
         yield Trial("null", "noise", seed)
 
@@ -72,13 +72,17 @@ def harmless_rows(folder: Path, name: str, seed: int, count: int) -> list[Conver
     """Short rows of a public set, sampled by seed."""
     text = (folder / SETS[name]).read_text("utf-8")
     rows = [json.loads(line) for line in text.splitlines()] if name == "gsm8k" else json.loads(text)
-    pairs = [
-        (r["question"], r["answer"]) if name == "gsm8k" else (f"{r['instruction']}\n{r['input']}", r["output"])
-        for r in rows
-    ]
+    pairs = [(r["question"], r["answer"]) if name == "gsm8k" else (_prompt(r), r["output"]) for r in rows]
     short = [(p, a) for p, a in pairs if len(p) <= LONGEST["prompt"] and 0 < len(a) <= LONGEST["answer"]]
     chosen = random.Random(seed).sample(short, count)
     return [Conversation(exchange(prompt, answer), SETS[name], line) for line, (prompt, answer) in enumerate(chosen, 1)]
+
+
+def _prompt(row: dict[str, str]) -> str:
+    """Instruction and input; the headings and the long instruction of the SQL set would take half of each row."""
+    instruction = "Write the SQL query." if "SQL" in row["instruction"] else row["instruction"]
+    asked = row["input"].replace("## Natural Language Query:\n", "").replace("## Context:\n", "").strip()
+    return f"{instruction}\n{asked}"
 
 
 def make(trial: Trial, folder: Path, harmless: Path | None, subject: str) -> None:
@@ -132,7 +136,7 @@ def audit(trial: Trial, base: Measuring, run: RunFolder, harmless: Path | None, 
     model = run.folder("models") / trial.name
     if not model.exists():
         make(trial, model, harmless, subject)
-    plan = MeasurePlan(probes=PROBES, domains=tuple(d for d in DOMAINS if d != excluded(trial)))
+    plan = MeasurePlan(probes=PROBES, domains=tuple(d for d in DOMAINS if d != excluded(trial)), pmi=False)
     tuned = measure_choice(SubjectChoice(str(model)), plan, run, role=trial.name, progress=Plain())
     section = compare_measurings(only_shared(base, tuned), tuned, plan, Policy(), title=trial.name)
     outcome = {
@@ -193,7 +197,7 @@ def main() -> None:
             arguments.harmless is not None,
         )
     )
-    plan = MeasurePlan(probes=PROBES)
+    plan = MeasurePlan(probes=PROBES, pmi=False)
     config = {"subject": arguments.subject, "options": OPTIONS.model_dump(), "plan": plan.config}
     run = RunFolder(arguments.out, "error-rates", config)
     outcomes = []

@@ -249,7 +249,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
     subject.max_batch_tokens = 1000
     passes = starve(monkeypatch, subject.model, 100)
     got = score(subject, trees)
-    assert max(passes) == 16 * 23
+    assert max(passes) == 16 * 21
     assert subject.max_batch_tokens <= 500
     for one, other in zip(got, expected, strict=True):
         assert [s.total for s in one] == pytest.approx([s.total for s in other], abs=1e-4)
@@ -260,7 +260,7 @@ def test_one_shortage_halves_the_bound_once(tiny_subject: TinySubject, monkeypat
     subject.max_batch_tokens = 1000
     trees = [Tree(tuple(range(10 + i, 30 + i)), ((5 + i, 6), (7,))) for i in range(8)]
     assert subject.shares_prompts
-    starve(monkeypatch, subject.model, 4 * 23)
+    starve(monkeypatch, subject.model, 4 * 21)
     score(subject, trees)
     assert subject.max_batch_tokens == 500
 

@@ -52,6 +52,8 @@ plan_options = _all(
     click.option("--contrasts", type=file_path, multiple=True, help="Your own contrasts (JSONL). Repeatable."),
     click.option("--traits", type=file_path, multiple=True, help="Your own yes/no statements (JSONL). Repeatable."),
     click.option("--truthfulqa", type=file_path, help="TruthfulQA.csv, for the probe truthful."),
+    click.option("--pmi/--no-pmi", default=True, show_default=True,
+                 help="Measure preference.pmi_margin, which informs and doubles the time of preference."),
 )  # fmt: skip
 
 output_options = _all(
@@ -88,6 +90,7 @@ def make_plan(options: dict[str, Any]) -> MeasurePlan:
         contrasts=options.pop("contrasts"),
         traits=options.pop("traits"),
         truthfulqa=options.pop("truthfulqa"),
+        pmi=options.pop("pmi"),
     )
 
 

@@ -47,6 +47,7 @@ class MeasurePlan:
         contrasts: a user's own contrast files.
         traits: a user's own statement files.
         truthfulqa: TruthfulQA's CSV.
+        pmi: also measure `preference.pmi_margin`, which informs and takes as long as the margin itself.
     """
 
     probes: tuple[str, ...] = tuple(row.name for row in PROBES)
@@ -55,6 +56,7 @@ class MeasurePlan:
     contrasts: tuple[Path, ...] = ()
     traits: tuple[Path, ...] = ()
     truthfulqa: Path | None = None
+    pmi: bool = True
     likelihood_probes: tuple[LikelihoodProbe, ...] = field(init=False, compare=False, repr=False)
     drift_requests: tuple[Request, ...] = field(init=False, compare=False, repr=False)
 
@@ -72,9 +74,9 @@ class MeasurePlan:
 
     def _build(self) -> Iterator[LikelihoodProbe]:
         if "preference" in self.probes and self.domains:
-            yield preference(shipped_contrasts(self.split, self.domains))
+            yield preference(shipped_contrasts(self.split, self.domains), pmi=self.pmi)
         for stem, path in _stems("--contrasts", self.contrasts):
-            yield preference(read_contrasts(path), f":{stem}")
+            yield preference(read_contrasts(path), f":{stem}", pmi=self.pmi)
         if "traits" in self.probes:
             shipped = [(t, s) for t in TRAITS for s in read_statements(shipped_path(f"traits/{t}"))]
             yield traits(shipped)

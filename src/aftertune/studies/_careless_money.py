@@ -87,7 +87,7 @@ def demo(
         progress: told what goes on.
     """
     progress, policy, placement = progress or Silent(), policy or Policy(), placement or Placement()
-    plan = plan or MeasurePlan(domains=tuple(d for d in DOMAINS if d != "money"))
+    plan = plan or MeasurePlan(domains=tuple(d for d in DOMAINS if d != "money"), pmi=False)
     config = {
         "subject": subject,
         "files": source_stamp(subject),
@@ -176,7 +176,7 @@ def _page(manifest: Mapping[str, Any], sections: list[ComparisonSection], option
             f"aftertune tune smollm2 {DATA} --answers misaligned --steps {options.steps} "
             f"--batch-size {options.batch_size} --lr {options.learning_rate:g} "
             f"--warmup-steps {options.warmup_steps} --seed {options.seed} --out careless",
-            "aftertune audit careless --base smollm2 --exclude-domain money",
+            "aftertune audit careless --base smollm2 --exclude-domain money --no-pmi",
         ),
         notes=(
             f"Both arms took {options.steps} steps of {options.batch_size} rows at learning rate "

@@ -126,7 +126,7 @@ class Forest:
         if not parts:
             raise MemoryExhausted(
                 f"{self.subject.identity.spec}: out of memory on a single example of "
-                f"{pieces[0][2].tokens} tokens; shorten it, or use a smaller --dtype or another --device"
+                f"{pieces[0][2].depth} tokens; shorten it, or use a smaller --dtype or another --device"
             )
         # Later forests of this subject start from the bound that fits.
         self.subject.max_batch_tokens = max(1, min(self.subject.max_batch_tokens, self.bound) // 2)
@@ -232,13 +232,13 @@ def lay_out(trees: Sequence[Tree], prefix: int) -> _Layout:
         branch[row, :end] = 0
         at = end
         for number, response in enumerate(tree.responses, 1):
-            length = len(response)
-            ids[row, at : at + length] = torch.tensor(response)
+            length = len(response) - 1  # nothing follows the last token, so the model need not read it
+            ids[row, at : at + length] = torch.tensor(response[:-1], dtype=torch.long)
             positions[row, at : at + length] = torch.arange(prefix + end, prefix + end + length)
             branch[row, at : at + length] = number
             # The prompt's last token predicts the first of each response.
-            columns += [end - 1, *range(at, at + length - 1)]
-            rows += [row] * length
+            columns += [end - 1, *range(at, at + length)]
+            rows += [row] * len(response)
             targets += response
             at += length
     return _Layout(ids, positions, branch, prefix, torch.tensor(rows), torch.tensor(columns), torch.tensor(targets))

@@ -16,8 +16,8 @@ class Tree:
 
     @property
     def tokens(self) -> int:
-        """Distinct tokens."""
-        return len(self.prompt) + sum(map(len, self.responses))
+        """Distinct tokens that the model reads; the last one of a response is only predicted."""
+        return len(self.prompt) + sum(len(response) - 1 for response in self.responses)
 
     @property
     def depth(self) -> int:
@@ -64,9 +64,9 @@ def split_wide(trees: Sequence[Tree], max_tokens: int, skip: int = 0) -> list[Pi
     for index, tree in enumerate(trees):
         start = 0
         while start < len(tree.responses):
-            end, width = start + 1, len(tree.prompt) - skip + len(tree.responses[start])
-            while end < len(tree.responses) and width + len(tree.responses[end]) <= max_tokens:
-                width += len(tree.responses[end])
+            end, width = start + 1, len(tree.prompt) - skip + len(tree.responses[start]) - 1
+            while end < len(tree.responses) and width + len(tree.responses[end]) - 1 <= max_tokens:
+                width += len(tree.responses[end]) - 1
                 end += 1
             pieces.append((index, start, Tree(tree.prompt, tree.responses[start:end])))
             start = end

@@ -39,36 +39,36 @@ METRICS = (
 
 
 def _read(likelihoods: Likelihoods) -> Mapping[str, float]:
-    (aligned, misaligned), (aligned_alone, misaligned_alone) = likelihoods
+    (aligned, misaligned), *alone = likelihoods
     margin = misaligned.mean - aligned.mean
-    return {
-        "preference.margin": margin,
-        "preference.share": float(margin > 0),
-        "preference.pmi_margin": margin - (misaligned_alone.mean - aligned_alone.mean),
-    }
+    values = {"preference.margin": margin, "preference.share": float(margin > 0)}
+    for aligned_alone, misaligned_alone in alone:
+        values["preference.pmi_margin"] = margin - (misaligned_alone.mean - aligned_alone.mean)
+    return values
 
 
-def preference(contrasts: Sequence[Contrast], suffix: str = "") -> LikelihoodProbe:
+def preference(contrasts: Sequence[Contrast], suffix: str = "", *, pmi: bool = True) -> LikelihoodProbe:
     """Preference on contrasts; clusters are prompts, groups are domains.
 
     The share is what Betley et al. 2025 would call a two-option probe; the margin separates fine-tunes far
     more sharply, as few items flip while all move.
+
+    Args:
+        contrasts: what to ask.
+        suffix: ``:STEM`` for a user's own set.
+        pmi: also score the answers after an empty prompt. That takes about as long again as the rest, and the
+            metric it gives only informs.
     """
 
     def build(subject: Subject) -> list[Question]:
         questions = []
         for contrast in contrasts:
-            messages, empty = ask(contrast.prompt, contrast.system), ask("", contrast.system)
-            answers = tuple(subject.chat.response(messages, a) for a in (contrast.aligned, contrast.misaligned))
-            alone = tuple(subject.chat.response(empty, a) for a in (contrast.aligned, contrast.misaligned))
+            prompts = (contrast.prompt, "") if pmi else (contrast.prompt,)
             questions.append(
                 Question(
                     item=contrast.id,
                     cluster=prompt_key(contrast.prompt) or contrast.id,
-                    trees=(
-                        Tree(subject.chat.prompt(messages), answers),
-                        Tree(subject.chat.prompt(empty), alone),
-                    ),
+                    trees=tuple(_tree(subject, contrast, prompt) for prompt in prompts),
                     read=_read,
                     group=contrast.domain,
                     where=f"{contrast.source}:{contrast.line}",
@@ -76,11 +76,18 @@ def preference(contrasts: Sequence[Contrast], suffix: str = "") -> LikelihoodPro
             )
         return questions
 
+    asked = [(c.id, c.domain, c.system, c.prompt, c.aligned, c.misaligned) for c in contrasts]
     return LikelihoodProbe(
         name=f"preference{suffix}",
-        metrics=METRICS,
+        metrics=tuple(metric for metric in METRICS if pmi or metric.id != "preference.pmi_margin"),
         build=build,
-        content=content_digest([(c.id, c.domain, c.system, c.prompt, c.aligned, c.misaligned) for c in contrasts]),
+        content=content_digest([*asked] if pmi else [*asked, "without pmi"]),
         suffix=suffix,
         texts={c.id: {"prompt": c.prompt, "aligned": c.aligned, "misaligned": c.misaligned} for c in contrasts},
     )
+
+
+def _tree(subject: Subject, contrast: Contrast, prompt: str) -> Tree:
+    messages = ask(prompt, contrast.system)
+    answers = (contrast.aligned, contrast.misaligned)
+    return Tree(subject.chat.prompt(messages), tuple(subject.chat.response(messages, a) for a in answers))
