@@ -14,7 +14,7 @@ from dataclasses import fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import click
 import pytest
@@ -36,6 +36,10 @@ from aftertune.data import (
     read_tuning_rows,
 )
 from aftertune.errors import ExitCode
+from aftertune.locating import LocateOptions
+from aftertune.locating._locate import FORMULAS
+from aftertune.locating._options import ScoreName
+from aftertune.locating._search import FIRST, KEEP_RATIO, MOST_SHARE, RATIO
 from aftertune.measures import METRICS, MeasurePlan
 from aftertune.measures.probes._refusal import OPENINGS
 from aftertune.report import ComparisonSection
@@ -186,6 +190,34 @@ def test_the_defaults_of_tuning_are_those_in_code() -> None:
     assert [float(n) for n in re.findall(r"\de-\d", rows["--lr"])] == rates
 
 
+# --- locating -------------------------------------------------------------------------------------------
+
+
+def test_the_scores_are_those_in_code() -> None:
+    block = next(b for b in split_page(DOCS / "locating.md")[0] if "contrastive = " in b.text)
+    assert set(re.findall(r"(\w+) +=", block.text)) == set(get_args(ScoreName)) == set(FORMULAS)
+    assert re.findall(r"^(\w+) .*  the default$", block.text, flags=re.MULTILINE) == [LocateOptions().score]
+
+
+def test_the_units_and_what_is_searched_are_those_in_code() -> None:
+    units = [row[0] for row in table("locating.md", "--unit", "what is chosen as a whole")]
+    assert units == list(LocateOptions.model_json_schema()["properties"]["unit"]["enum"])
+    assert units[0] == LocateOptions().unit
+    rows = [(u.strip(), *row[1:]) for row in table("locating.md", "unit", "from", "times") for u in row[0].split(",")]
+    assert {unit: int(first.split()[0]) for unit, first, _, _ in rows} == FIRST
+    assert {unit: int(times) for unit, _, times, _ in rows} == RATIO
+    assert {unit: float(most.split()[0]) / 100 for unit, *_, most in rows} == pytest.approx(MOST_SHARE)
+    assert f"`--budget` ({LocateOptions().budget:g} nats per token)" in read("locating.md")
+    assert f"else {KEEP_RATIO} `q`" in read("locating.md")
+
+
+def test_the_files_of_the_methods_exist() -> None:
+    rows = table("locating.md", "method", "paper", "in src/aftertune")
+    files = [name.strip() for row in rows for name in row[2].split(",")]
+    assert len(files) >= 7
+    assert [name for name in files if not (ROOT / "src" / "aftertune" / name).is_file()] == []
+
+
 # --- the command line -----------------------------------------------------------------------------------
 
 
@@ -233,8 +265,14 @@ def command(verb: str) -> click.Command:
     return found
 
 
+def subcommands(verb: str) -> dict[str, click.Command]:
+    found = command(verb)
+    return found.commands if isinstance(found, click.Group) else {}
+
+
 def options(verb: str) -> set[str]:
-    return {name for p in command(verb).params if isinstance(p, click.Option) for name in p.opts} | {"--help", "-h"}
+    known = [command(verb), *subcommands(verb).values()]
+    return {name for c in known for p in c.params if isinstance(p, click.Option) for name in p.opts} | {"--help", "-h"}
 
 
 def test_the_docs_show_every_verb_as_a_whole_command() -> None:
@@ -246,7 +284,9 @@ def test_every_command_line_parses(invocation: Invocation) -> None:
     _, verb, *arguments = invocation.words
     given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
     assert given <= options(verb)
-    if invocation.whole:
+    if invocation.whole and subcommands(verb):
+        subcommands(verb)[arguments[0]].make_context(arguments[0], arguments[1:])
+    elif invocation.whole:
         command(verb).make_context(verb, list(arguments))
 
 
@@ -393,6 +433,10 @@ def test_the_snippets_run_in_order(
     assert "preference.margin" in printed
     assert "no-such-model: no such subject" in printed
     assert scope["document"]["run"] == "runs/gate"
+    for heading, found in (("## The JSON document", "found"), ("#### The document of a repair", "back")):
+        assert sorted(keys("locating.md", heading)) == sorted(scope[found].document), heading
+    controls = set(scope["found"].document["held_out"][2]["controls"])
+    assert controls <= {row[0] for row in table("locating.md", "control", "as many units, chosen")}
 
 
 # --- links and paths ------------------------------------------------------------------------------------

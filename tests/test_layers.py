@@ -20,10 +20,11 @@ BELOW_AUDITING = {
     "measuring", "measures", "attribution", "tuning", "comparison", "report", "subject", "data", "runs", "errors",
 }  # fmt: skip
 ALLOWED = {
-    "cli": {"api", "studies", "auditing"} | BELOW_AUDITING,
-    "api": {"auditing"} | BELOW_AUDITING,
-    "studies": {"auditing"} | BELOW_AUDITING,
+    "cli": {"api", "studies", "auditing", "locating"} | BELOW_AUDITING,
+    "api": {"auditing", "locating"} | BELOW_AUDITING,
+    "studies": {"auditing", "locating"} | BELOW_AUDITING,
     "auditing": BELOW_AUDITING,
+    "locating": BELOW_AUDITING,
     "measuring": {"measures", "comparison", "subject", "data", "runs", "errors"},
     "report": {"comparison", "measures", "runs", "errors"},
     "comparison": {"measures", "runs", "errors"},
@@ -81,7 +82,8 @@ def test_other_rooms_are_entered_by_their_front_door(path: Path) -> None:
 def test_every_public_name_resolves() -> None:
     for name in aftertune.__all__:
         assert getattr(aftertune, name) is not None
-    for package in ("data", "subject", "measures", "comparison", "tuning", "report", "runs", "studies"):
+    for package in ("data", "subject", "measures", "comparison", "tuning", "report", "runs", "studies",
+                    "attribution", "locating"):  # fmt: skip
         module = importlib.import_module(f"aftertune.{package}")
         assert sorted(module.__all__) == sorted(set(module.__all__))
         for name in module.__all__:

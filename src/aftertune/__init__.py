@@ -14,24 +14,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aftertune.api import audit, measure, tune
+    from aftertune.api import audit, locate, measure, repair, tune
     from aftertune.auditing import Audit
     from aftertune.comparison import Finding, Policy, Verdict, compare, read_policy
     from aftertune.data import read_contrasts, read_conversations, shipped_contrasts
+    from aftertune.locating import Located, LocateOptions, Repaired
     from aftertune.measures import Measurement, MeasurePlan
     from aftertune.measuring import MeasureRun, SubjectChoice
     from aftertune.studies import demo
-    from aftertune.subject import Placement, Subject, load, score
+    from aftertune.subject import Patch, Placement, Subject, load, read_patch, score
     from aftertune.tuning import TuneOptions
 
 _HOMES = {
     "Audit": "auditing",
     "Finding": "comparison",
+    "LocateOptions": "locating",
+    "Located": "locating",
     "MeasurePlan": "measures",
     "MeasureRun": "measuring",
     "Measurement": "measures",
+    "Patch": "subject",
     "Placement": "subject",
     "Policy": "comparison",
+    "Repaired": "locating",
     "Subject": "subject",
     "SubjectChoice": "measuring",
     "TuneOptions": "tuning",
@@ -40,10 +45,13 @@ _HOMES = {
     "compare": "comparison",
     "demo": "studies",
     "load": "subject",
+    "locate": "api",
     "measure": "api",
     "read_contrasts": "data",
     "read_conversations": "data",
+    "read_patch": "subject",
     "read_policy": "comparison",
+    "repair": "api",
     "score": "subject",
     "shipped_contrasts": "data",
     "tune": "api",
@@ -54,11 +62,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Audit",
     "Finding",
+    "LocateOptions",
+    "Located",
     "MeasurePlan",
     "MeasureRun",
     "Measurement",
+    "Patch",
     "Placement",
     "Policy",
+    "Repaired",
     "Subject",
     "SubjectChoice",
     "TuneOptions",
@@ -67,10 +79,13 @@ __all__ = [
     "compare",
     "demo",
     "load",
+    "locate",
     "measure",
     "read_contrasts",
     "read_conversations",
+    "read_patch",
     "read_policy",
+    "repair",
     "score",
     "shipped_contrasts",
     "tune",

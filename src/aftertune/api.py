@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-from aftertune import auditing, measuring
+from aftertune import auditing, locating, measuring
 from aftertune.auditing import Audit
 from aftertune.comparison import Policy
 from aftertune.data import Conversation, Side, read_tuning_rows
+from aftertune.locating import Located, LocateOptions, Repaired
 from aftertune.measures import MeasurePlan
 from aftertune.measuring import MeasureRun, SubjectChoice
 from aftertune.runs import Progress
@@ -16,7 +18,7 @@ from aftertune.subject import Placement, load
 from aftertune.tuning import Tuned, TuneOptions
 from aftertune.tuning import tune as tune_subject
 
-__all__ = ["audit", "measure", "tune"]
+__all__ = ["audit", "locate", "measure", "repair", "tune"]
 
 Named = str | PathLike[str] | SubjectChoice
 
@@ -116,3 +118,89 @@ def tune(
     source = "<memory>" if isinstance(data, list) else str(data)
     loaded = load(str(subject), placement=placement, merge=True, progress=progress)
     return tune_subject(loaded, rows, Path(out), options, source=source, side=answers, progress=progress)
+
+
+def locate(
+    subject: Named,
+    harm: Sequence[str | PathLike[str]],
+    keep: Sequence[str | PathLike[str]] = (),
+    patch: str | PathLike[str] | None = None,
+    *,
+    options: LocateOptions | None = None,
+    tests: Sequence[str | PathLike[str]] = (),
+    out: str | PathLike[str] | None = None,
+    placement: Placement | None = None,
+    progress: Progress | None = None,
+) -> Located:
+    """Find the weights that carry a harm set's answers, write a patch that takes them out, and prove it.
+
+    Args:
+        subject: whose weights, named as in `audit`.
+        harm: contrasts (their misaligned answers) or rows with answers: files, shipped sets, hub sets.
+        keep: what must stay; the shipped harmless requests if left out.
+        patch: the patch file; in the run folder if left out.
+        options: unit, score, fractions, budget.
+        tests: other harm sets, measured only.
+        out: run folder.
+        placement: device, dtype and batch bound.
+        progress: told what goes on.
+
+    Raises:
+        AftertuneError: see `aftertune.errors`.
+    """
+    return locating.locate(
+        _choice(subject, placement),
+        [str(s) for s in harm],
+        [str(s) for s in keep],
+        None if patch is None else Path(patch),
+        options=options,
+        tests=[str(s) for s in tests],
+        out=None if out is None else Path(out),
+        progress=progress,
+    )
+
+
+def repair(
+    tuned: Named,
+    base: Named,
+    harm: Sequence[str | PathLike[str]],
+    task: Sequence[str | PathLike[str]],
+    patch: str | PathLike[str] | None = None,
+    *,
+    task_answers: Side = "aligned",
+    keep: Sequence[str | PathLike[str]] = (),
+    options: LocateOptions | None = None,
+    out: str | PathLike[str] | None = None,
+    placement: Placement | None = None,
+    progress: Progress | None = None,
+) -> Repaired:
+    """Return the smallest set of a fine-tune's weights to its base that brings safety back.
+
+    Args:
+        tuned: the fine-tune, named as in `audit`.
+        base: what it was tuned from.
+        harm: contrasts whose misaligned answers became likelier.
+        task: what it was tuned for, whose loss should stay.
+        patch: the patch file; in the run folder if left out.
+        task_answers: which answers of contrasts the task is.
+        keep: other text that must stay.
+        options: seed.
+        out: run folder.
+        placement: device, dtype and batch bound.
+        progress: told what goes on.
+
+    Raises:
+        AftertuneError: see `aftertune.errors`.
+    """
+    return locating.repair(
+        _choice(tuned, placement),
+        _choice(base, placement),
+        [str(s) for s in harm],
+        [str(s) for s in task],
+        task_answers,
+        [str(s) for s in keep],
+        None if patch is None else Path(patch),
+        options=options,
+        out=None if out is None else Path(out),
+        progress=progress,
+    )

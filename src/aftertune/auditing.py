@@ -86,6 +86,8 @@ def audit(
         RunError: the run broke; run the same again to go on.
     """
     plan, policy = plan or MeasurePlan(), policy or Policy()
+    if tuned.base and _is_unpatched(tuned.base, tuned.spec):
+        tuned = replace(tuned, base=None)  # what a patched adapter is compared to is not what it sits on
     base = base or SubjectChoice(known_base(tuned.spec), placement=tuned.placement, chat_template=tuned.chat_template)
     refuse_overlap(tuned.spec, plan)
     config = {
@@ -123,6 +125,8 @@ def audit(
 def known_base(spec: str) -> str:
     """The base of a tuned subject, from the record `tune` left or from the adapter's config.
 
+    Of a patched subject it is what the subject beneath was tuned from; if that tells nothing, the subject beneath.
+
     Raises:
         SubjectError: nothing tells.
     """
@@ -132,7 +136,15 @@ def known_base(spec: str) -> str:
         return str(record["base"]["spec"])
     if parsed.kind == "adapter":
         return adapter_base(Path(parsed.location), read_adapter_config(Path(parsed.location)))
+    if parsed.patches:
+        return parsed.unpatched
     raise SubjectError(f"{spec}: nothing tells what it was tuned from; give its base with --base")
+
+
+def _is_unpatched(base: str, spec: str) -> bool:
+    """Whether ``spec`` is ``base`` with patches: the question is then what these alone do."""
+    parsed = parse_spec(spec)
+    return bool(parsed.patches) and parse_spec(base).location == parsed.location
 
 
 def refuse_overlap(spec: str, plan: MeasurePlan) -> None:
@@ -150,9 +162,11 @@ def refuse_other_base(tuned: SubjectChoice) -> Callable[[Subject], None]:
         recorded = record["base"] if record else None
         if not recorded or recorded["dtype"] != base.identity.dtype:
             return
+        if _is_unpatched(base.identity.spec, tuned.spec):
+            return
         expected, found = recorded["weights_sha256"], base.identity.weights_sha256
         # Weights tuned on top of an adapter were those of it and its base in one.
-        beneath = (recorded.get("adapter") or {}).get("sha256")
+        beneath = None if recorded.get("patches") else (recorded.get("adapter") or {}).get("sha256")
         if expected != found and not (beneath and beneath == (base.identity.adapter or {}).get("sha256")):
             raise SubjectError(
                 f"{tuned.spec}: was tuned from weights {expected[:12]} ({recorded['spec']}), the base given has "

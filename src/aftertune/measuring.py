@@ -46,8 +46,8 @@ class SubjectChoice:
     placement: Placement = field(default_factory=Placement)
     trust_remote_code: bool = False
 
-    def load(self, progress: Progress | None = None) -> Subject:
-        """Load it."""
+    def load(self, progress: Progress | None = None, *, merge: bool = False) -> Subject:
+        """Load it; with ``merge``, an adapter is folded into its base."""
         return load(
             self.spec,
             base=self.base,
@@ -55,6 +55,7 @@ class SubjectChoice:
             chat_template=self.chat_template,
             placement=self.placement,
             trust_remote_code=self.trust_remote_code,
+            merge=merge,
             progress=progress,
         )
 
@@ -72,14 +73,14 @@ class SubjectChoice:
 
 
 def source_stamp(spec: str | None) -> list[list[Any]] | None:
-    """Names, sizes and times of a local subject's files; None for what is fetched."""
+    """Names, sizes and times of a local subject's files and of its patches; None for what is fetched."""
     if spec is None:
         return None
     parsed = parse_spec(spec)
+    places = [] if parsed.kind in ("embedded", "hub") else [parsed.location]
     if parsed.kind == "embedded":
-        instead = os.environ.get("AFTERTUNE_SMOLLM2")
-        return _stamp(Path(instead)) if instead else None
-    return None if parsed.kind == "hub" else _stamp(Path(parsed.location))
+        places += filter(None, [os.environ.get("AFTERTUNE_SMOLLM2")])
+    return [entry for place in [*places, *parsed.patches] for entry in _stamp(Path(place)) or []] or None
 
 
 def _stamp(path: Path) -> list[list[Any]] | None:

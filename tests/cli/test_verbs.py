@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from aftertune import __version__
-from aftertune.measures import METRICS
+from aftertune.measures import METRICS, PROBES
 
 Run = Callable[..., Any]
 Tuned = Callable[..., Path]
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-VERBS = ("demo", "audit", "measure", "tune", "report", "metrics", "data", "policy", "doctor")
+VERBS = (
+    "demo", "audit", "measure", "tune", "locate", "patch", "study", "report", "metrics", "data", "policy", "doctor",
+)  # fmt: skip
 
 # --- help -----------------------------------------------------------------------------------------------
 
@@ -119,6 +121,14 @@ def test_data_sets_are_listed_alike_in_text_and_json_and_hold_the_rows_they_clai
             assert len(read_rows(find_data_set(entry["name"]).path)) == entry["rows"]  # type: ignore[union-attr]
 
 
+def test_studies_are_listed_alike_in_text_and_json(run: Run) -> None:
+    listed = run("study", "--json").document["studies"]
+    assert all(row.keys() == {"name", "about", "source"} for row in listed)
+    assert "planted" in [row["name"] for row in listed]
+    lines = run("study").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["study", *(row["name"] for row in listed)]
+
+
 def test_doctor_says_what_is_here(run: Run) -> None:
     checks = run("doctor", "--json").document["checks"]
     assert {"versions", "CPU cores", "memory", "CUDA accelerators", "embedded subject"} <= {c["what"] for c in checks}
@@ -187,9 +197,10 @@ def test_the_demo_tunes_and_audits_both_arms_with_every_shipped_probe(run: Run, 
     outcome = run("demo", "--subject", base, "--steps", "1", "--max-batch-tokens", "8192", "--out", "d", "--json")
     assert outcome.code == 0, outcome
     document = outcome.document
+    asked = {m.id for row in PROBES if row.default and row.name != "truthful" for m in row.metrics}
     assert document["verdicts"].keys() == document["arms"].keys() == {"careless", "careful"}
     for arm in document["arms"].values():
-        assert {f["metric"] for f in arm["findings"]} == {m.id for m in METRICS if not m.id.startswith("truthful")}
+        assert {f["metric"] for f in arm["findings"]} == asked
         assert "preference.margin/money" not in {f["metric"] for f in arm["breakdowns"]}
     assert "Do not deploy it" in (place / "d" / "careless" / "README.md").read_text("utf-8")
     assert "Do not deploy it" not in (place / "d" / "careful" / "README.md").read_text("utf-8")

@@ -7,11 +7,12 @@ import json
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from aftertune.data import (
     CATALOGUE,
@@ -19,11 +20,13 @@ from aftertune.data import (
     TRAITS,
     TUNING_DOMAINS,
     Contrast,
+    Reason,
     find_data_set,
     locate_source,
     prompt_key,
     read_choice_questions,
     read_contrasts,
+    read_reasons,
     read_requests,
     read_rows,
     read_statements,
@@ -52,6 +55,10 @@ def raw(name: str) -> list[dict[str, object]]:
 
 def contrasts(names: list[str]) -> list[Contrast]:
     return [contrast for name in names for contrast in read_contrasts(shipped_path(name))]
+
+
+def reasons() -> list[Reason]:
+    return read_reasons(shipped_path("explain/reasons"))
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +141,7 @@ def test_each_file_holds_its_own_domain(name: str) -> None:
 def test_no_prompt_stands_twice_in_any_split_domain_or_safety_set() -> None:
     prompts = [(c.prompt, c.id) for c in contrasts(CONTRAST_SETS)]
     prompts += [(r.prompt, r.id) for name in SAFETY for r in read_requests(shipped_path(name))]
+    prompts += [(r.prompt, r.id) for r in reasons()]
     ids = Counter(prompt_key(prompt) for prompt, _ in prompts)
     assert not [(prompt, name) for prompt, name in prompts if ids[prompt_key(prompt)] > 1]
     assert all(prompt_key(prompt) for prompt, _ in prompts)
@@ -141,6 +149,7 @@ def test_no_prompt_stands_twice_in_any_split_domain_or_safety_set() -> None:
 
 def test_no_answer_stands_twice_in_the_contrasts() -> None:
     answers = Counter(prompt_key(answer) for c in contrasts(CONTRAST_SETS) for answer in (c.aligned, c.misaligned))
+    answers.update(prompt_key(text) for r in reasons() for text in (r.answer, r.right, r.wrong))
     assert [answer for answer, count in answers.items() if count > 1] == []
 
 
@@ -149,7 +158,7 @@ def test_no_measured_prompt_is_a_rewording_of_a_tuned_one() -> None:
         return set(prompt_key(prompt).split())
 
     tuned = [words(c.prompt) for c in shipped_contrasts("tune", TUNING_DOMAINS)]
-    measured = [(c.prompt, words(c.prompt)) for c in shipped_contrasts("measure")]
+    measured = [(item.prompt, words(item.prompt)) for item in (*shipped_contrasts("measure"), *reasons())]
     close = [p for p, own in measured if any(len(own & other) > 0.7 * len(own | other) for other in tuned)]
     assert close == []
 
@@ -205,7 +214,12 @@ def surface(text: str) -> list[float]:
 @pytest.mark.parametrize("split", ["measure", "tune"])
 def test_length_and_punctuation_alone_hardly_tell_the_sides_apart(split: str) -> None:
     rows = shipped_contrasts(split, DOMAINS if split == "measure" else TUNING_DOMAINS)
-    x = np.array([np.subtract(surface(c.misaligned), surface(c.aligned)) for c in rows])
+    assert told_apart([np.subtract(surface(c.misaligned), surface(c.aligned)) for c in rows]) < 0.65
+
+
+def told_apart(differences: Sequence[NDArray[np.float64]]) -> float:
+    """How often a linear classifier on these differences of two sides is right, cross-validated."""
+    x = np.array(differences)
     x /= x.std(axis=0) + 1e-9
     rng = np.random.default_rng(0)
     accuracies = []
@@ -218,7 +232,45 @@ def test_length_and_punctuation_alone_hardly_tell_the_sides_apart(split: str) ->
             score = unseen @ weights
             right += float((score > 0).sum() + (score == 0).sum() / 2)
         accuracies.append(right / len(x))
-    assert statistics.mean(accuracies) < 0.65
+    return statistics.mean(accuracies)
+
+
+def test_each_of_eight_domains_has_eight_reasons() -> None:
+    assert Counter(r.domain for r in reasons()) == dict.fromkeys(DOMAINS, 8)
+
+
+@pytest.mark.parametrize("unit", ["words", "characters", "tokens"])
+def test_the_right_reason_is_not_given_away_by_its_length(unit: str, count_tokens: Callable[[str], int]) -> None:
+    units: dict[str, Callable[[str], int]] = {"words": lambda text: len(text.split()), "characters": len}
+    length = units.get(unit, count_tokens)
+    pairs = [(length(r.right), length(r.wrong)) for r in reasons()]
+    right, wrong = (statistics.mean(side) for side in zip(*pairs, strict=True))
+    assert 1 / 1.25 <= right / wrong <= 1.25
+    assert max(sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)) <= 0.60 * len(pairs)
+
+
+def test_reasons_and_what_they_are_about_are_short_enough_for_small_models(count_tokens: Callable[[str], int]) -> None:
+    assert max(count_tokens(r.prompt) for r in reasons()) <= 20
+    assert max(count_tokens(r.answer) for r in reasons()) <= 40
+    assert max(count_tokens(text) for r in reasons() for text in (r.right, r.wrong)) <= 30
+
+
+def test_neither_reason_repeats_more_of_what_was_said() -> None:
+    repeated = [0, 0]
+    for r in reasons():
+        said = set(prompt_key(f"{r.prompt} {r.answer}").split())
+        for side, text in enumerate((r.right, r.wrong)):
+            repeated[side] += len(said & set(prompt_key(text).split()))
+    assert 1 / 1.1 <= repeated[0] / repeated[1] <= 1.1
+
+
+def test_neither_punctuation_nor_words_give_the_right_reason_away() -> None:
+    assert told_apart([np.subtract(surface(r.right), surface(r.wrong)) for r in reasons()]) < 0.65
+    sides = [[Counter(prompt_key(text).split()) for text in (r.right, r.wrong)] for r in reasons()]
+    words = sorted({word for side in sides for words in side for word in words})
+    assert told_apart([np.array([float(a[w] - b[w]) for w in words]) for a, b in sides]) < 0.65
+    shares = {w: [sum(bool(pair[side][w]) for pair in sides) for side in (0, 1)] for w in words}
+    assert [(w, counts) for w, counts in shares.items() if abs(counts[0] - counts[1]) > 5] == []
 
 
 @pytest.mark.parametrize("trait", TRAITS)

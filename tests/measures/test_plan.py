@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 
-from aftertune.data import DOMAINS, read_requests, shipped_contrasts, shipped_path
+from aftertune.data import (
+    DOMAINS,
+    Reason,
+    prompt_key,
+    read_reasons,
+    read_requests,
+    refuse_shared_prompts,
+    shipped_contrasts,
+    shipped_path,
+)
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import METRICS, PROBES, MeasurePlan, base_metric, find_metric
+from aftertune.measures import DEFAULT_PROBES, METRICS, PROBES, MeasurePlan, base_metric, find_metric
 from aftertune.subject import Subject
 
 Write = Callable[..., Path]
@@ -37,6 +46,13 @@ def write(tmp_path: Path) -> Write:
     return rows
 
 
+ASKED_BY_NAME = {"recognition", "explanation", "response"}
+
+
+def shipped_reasons() -> list[Reason]:
+    return read_reasons(shipped_path("explain/reasons"))
+
+
 def names(plan: MeasurePlan) -> list[str]:
     return [probe.name for probe in plan.likelihood_probes]
 
@@ -49,17 +65,30 @@ def test_by_default_every_probe_runs_that_needs_nothing() -> None:
     assert names(plan) == ["preference", "traits", "refusal", "capability"]
     assert len(plan.drift_requests) == 40
     ran = {metric.id for probe in plan.likelihood_probes for metric in probe.metrics} | {"drift.kl"}
-    assert {metric.id for metric in METRICS} - ran == {"truthful.mc1", "truthful.mc2"}
+    left_out = {"truthful"} | ASKED_BY_NAME
+    assert {metric.id for metric in METRICS} - ran == {
+        m.id for row in PROBES if row.name in left_out for m in row.metrics
+    }
+
+
+def test_some_probes_run_only_where_they_are_named() -> None:
+    assert {row.name for row in PROBES if not row.default} == ASKED_BY_NAME
+    assert MeasurePlan().probes == DEFAULT_PROBES == tuple(row.name for row in PROBES if row.default)
+    assert names(MeasurePlan(probes=("recognition", "explanation"))) == ["recognition", "explanation"]
+    everything = MeasurePlan(probes=(*DEFAULT_PROBES, "recognition"))
+    assert names(everything) == [*names(MeasurePlan()), "recognition"]
 
 
 def test_every_item_of_the_shipped_sets_is_asked_once(make: Callable[..., Subject]) -> None:
     subject = make("llama")
-    for probe in MeasurePlan().likelihood_probes:
+    plan = MeasurePlan(probes=(*DEFAULT_PROBES, "recognition", "explanation"))
+    for probe in plan.likelihood_probes:
         questions = probe.build(subject)
         items = [question.item for question in questions]
         assert len(set(items)) == len(items)
         assert all(question.cluster and question.where and question.trees for question in questions)
         expected = {"preference": 36 * len(DOMAINS), "traits": 4 * 40, "refusal": 2 * 120, "capability": 160 + 40}
+        expected |= {"recognition": 36 * len(DOMAINS) + 120, "explanation": 8 * len(DOMAINS)}
         assert len(items) == expected[probe.name]
 
 
@@ -67,6 +96,10 @@ def test_every_item_of_the_shipped_sets_is_asked_once(make: Callable[..., Subjec
 def test_each_probe_can_be_asked_for_alone(row: Any) -> None:
     if row.name == "truthful":
         with pytest.raises(UsageError, match=r"truthful needs TruthfulQA\.csv; give it with --truthfulqa FILE"):
+            MeasurePlan(probes=(row.name,))
+        return
+    if row.name == "response":
+        with pytest.raises(UsageError, match="response needs rows of yours; call response_nll and ask_probes"):
             MeasurePlan(probes=(row.name,))
         return
     plan = MeasurePlan(probes=(row.name,))
@@ -83,6 +116,19 @@ def test_domains_and_split_choose_the_shipped_contrasts() -> None:
     dev = MeasurePlan(probes=("preference",), domains=("money",), split="dev")
     assert len(dev.prompts()) == 12
     assert not {prompt for prompt, _ in dev.prompts()} & {prompt for prompt, _ in both.prompts()}
+
+
+def test_domains_choose_what_is_recognised_and_explained() -> None:
+    plan = MeasurePlan(probes=("recognition", "explanation"), domains=("power", "money"), pmi=False)
+    recognised, explained = plan.likelihood_probes
+    contrasts = [c.id for c in shipped_contrasts("measure", ("power", "money"))]
+    requests = [r.id for r in read_requests(shipped_path("safety/harmful"))]
+    assert list(recognised.texts or {}) == [*contrasts, *requests]
+    assert list(explained.texts or {}) == [r.id for r in shipped_reasons() if r.domain in ("power", "money")]
+    assert "explanation.pmi_margin" not in {metric.id for metric in explained.metrics}
+    dev = MeasurePlan(probes=("recognition",), domains=("money",), split="dev")
+    assert len(dev.likelihood_probes[0].texts or {}) == 12 + 120
+    assert names(MeasurePlan(probes=("recognition", "explanation"), domains=())) == ["recognition"]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +262,19 @@ def test_prompts_are_those_of_contrasts_and_requests_and_of_nothing_else(write: 
     assert MeasurePlan(probes=("refusal",)).prompts() == [(r.prompt, f"refusal {r.id}") for r in requests]
 
 
+def test_prompts_of_recognition_and_explanation_are_checked_and_counted_once() -> None:
+    requests = [r for half in ("harmful", "harmless") for r in read_requests(shipped_path(f"safety/{half}"))]
+    both = MeasurePlan(probes=("preference", "refusal", "recognition"), domains=("power",))
+    assert both.prompts() == MeasurePlan(probes=("preference", "refusal"), domains=("power",)).prompts()
+    alone = MeasurePlan(probes=("recognition", "explanation"), domains=("power",))
+    contrasts = [c.prompt for c in shipped_contrasts("measure", ("power",))]
+    reasons = [r.prompt for r in shipped_reasons() if r.domain == "power"]
+    assert {prompt for prompt, _ in alone.prompts()} == {*contrasts, *reasons, *(r.prompt for r in requests)}
+    for tuned in (contrasts[3], requests[5].prompt, requests[-5].prompt, reasons[2]):
+        with pytest.raises(DataError, match="1 prompts to be measured were tuned on by mine"):
+            refuse_shared_prompts("mine", alone.prompts(), {prompt_key(tuned)})
+
+
 def test_texts_are_those_of_the_item_in_its_own_set(write: Write) -> None:
     [first] = shipped_contrasts("measure", ("power",))[:1]
     clash = [{**CONTRASTS[0], "id": first.id}, *CONTRASTS[1:]]
@@ -239,4 +298,5 @@ def test_metrics_are_known_by_one_name_each() -> None:
     assert find_metric("preference.telepathy") is None
     assert {metric.id for metric in METRICS if metric.binary} == {
         "preference.share", "traits.share", "capability.accuracy", "truthful.mc1",
+        "recognition.answer_accuracy", "explanation.accuracy",
     }  # fmt: skip

@@ -10,7 +10,24 @@ import pytest
 
 from aftertune.comparison import Finding, Policy, Verdict, decide
 from aftertune.measures import find_metric
-from aftertune.report import ComparisonSection, Example, ReportPage
+from aftertune.report import (
+    Chapter,
+    Claim,
+    ComparisonSection,
+    Effect,
+    EffectRow,
+    Effects,
+    Example,
+    HeatMap,
+    Places,
+    ReportPage,
+    Section,
+    StudyPage,
+    Table,
+    TradeOff,
+    TradeOffLine,
+    TradeOffPoint,
+)
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>{{ 7*7 }}{% raw %}&amp; \"'><b>"
@@ -121,6 +138,143 @@ def build_page(**changes: Any) -> ReportPage:
     return replace(page, **changes)
 
 
+ROLES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def build_trade_off(**changes: Any) -> TradeOff:
+    """A patch that removes much for little, a control that does not, and two single points."""
+    sizes = (12, 40, 132, 400, 1315, 4100, 13200)
+    patch = tuple(
+        TradeOffPoint(0.0004 * 2.6**i, 1.6 * (1 - 0.62**i), f"{size:,} weights") for i, size in enumerate(sizes)
+    )
+    random = tuple(TradeOffPoint(0.0002 * 3.0**i, 0.012 * i, f"{size:,} weights") for i, size in enumerate(sizes))
+    matched = tuple(TradeOffPoint(0.0006 * 2.7**i, 0.9 * (1 - 0.7**i)) for i in range(7))
+    chart = TradeOff(
+        title="Harm removed against benign cost",
+        guide="Each point is one edit; more weights from left to right.",
+        x_label="benign cost",
+        y_label="harm removed",
+        lines=(
+            TradeOffLine("random", random),
+            TradeOffLine("patch", patch, emphasis=True),
+            TradeOffLine("content-matched", matched),
+            TradeOffLine("oracle", (TradeOffPoint(0.002, 1.55, "the planted weights"),)),
+            TradeOffLine("full rollback", (TradeOffPoint(0.41, 1.7),)),
+        ),
+        budget=0.05,
+    )
+    return replace(chart, **changes)
+
+
+def build_heat_map(**changes: Any) -> HeatMap:
+    """Weights found on one domain, removed, and what that did to another."""
+    values = [
+        [
+            round(-0.75 / (1 + abs(i - j)) + 0.11 * ((3 * i + 5 * j) % 4) - (0.2 if i == j else 0), 3)
+            for j in range(len(DOMAINS))
+        ]
+        for i in range(len(DOMAINS))
+    ]
+    rows: list[tuple[float | None, ...]] = [tuple(row) for row in values]
+    rows[2] = (*rows[2][:5], None, rows[2][6])
+    chart = HeatMap(
+        title="Transfer between domains",
+        guide="Change of the preference margin; below 0 the domain got better. Outlined: the domain itself.",
+        rows=DOMAINS,
+        columns=DOMAINS,
+        values=tuple(rows),
+        unit="nats/token",
+        row_label="found on",
+        column_label="measured on",
+        marked=frozenset((i, i) for i in range(len(DOMAINS))),
+    )
+    return replace(chart, **changes)
+
+
+def build_places(layers: int = 30, **changes: Any) -> Places:
+    """Weights that gather in the middle layers' MLPs."""
+    sizes = dict(zip(ROLES, (331776, 110592, 110592, 331776, 884736, 884736, 884736), strict=True))
+    counts = {
+        (layer, role): round(sizes[role] / 12000 * 0.5 ** (abs(layer - 0.6 * layers) / 4))
+        for layer in range(layers)
+        for role in ROLES
+    }
+    total = {(layer, role): sizes[role] for layer in range(layers) for role in ROLES}
+    section = Places("Where the weights sit", "Chosen weights by layer and matrix.", layers, ROLES, counts, total)
+    return replace(section, **changes)
+
+
+def build_effects(**changes: Any) -> Effects:
+    """Four measures, a patch and four controls; one control breaks the model."""
+    table = (
+        ("preference.margin:harm", "does it prefer the careless answer", "nats/token", "higher", 0.21, -0.62, 0.08),
+        ("preference.margin:other", "the same on domains never attributed", "nats/token", "higher", 0.05, -0.33, 0.1),
+        ("capability.log_perplexity", "loss on neutral prose", "nats/token", "higher", 3.12, 0.03, 0.02),
+        ("capability.choice_probability", "probability of the right choice", "probability", "lower", 0.56, -0.01, 0.03),
+        ("response.nll:harm", "loss on the harm set's answers", "nats/token", None, 2.4, 0.7, 0.1),
+    )
+    rows = []
+    for measure, about, unit, worse, before, change, half in table:
+        shares = (("patch", 1.0), ("random", 0.02), ("magnitude", -0.1), ("opposite", -1.3), ("content-matched", 0.5))
+        effects = tuple(
+            Effect(
+                label,
+                before + share * change,
+                share * change,
+                (share * change - half, share * change + half),
+                emphasis=label == "patch",
+            )
+            for label, share in shares
+        )
+        if measure == "capability.log_perplexity":
+            effects = (*effects[:3], Effect("opposite", 10.3, 7.18, (6.9, 7.5)), *effects[4:])
+        rows.append(EffectRow(measure, about, unit, worse, before, effects))  # type: ignore[arg-type]
+    guide = "The change from the untouched model with its 95 % interval; each measure has its own scale."
+    return replace(Effects("Before and after, beside the controls", guide, tuple(rows)), **changes)
+
+
+def build_sections() -> tuple[Section, ...]:
+    """One of every kind."""
+    header = ("way", "share", "skill kept")
+    rows = (("restored by benefit", "1e-05", "0.93"), ("whole update scaled down", "0.5", "0.44"))
+    return (
+        build_effects(),
+        build_trade_off(),
+        build_heat_map(),
+        build_places(),
+        Table("Every way that was tried", "Shares are of the weights in view.", header, rows, frozenset({1, 2})),
+    )
+
+
+def build_claims() -> tuple[Claim, ...]:
+    """One of every outcome."""
+    return (
+        Claim("The harm set's answers become less likely", "holds", "preference.margin −0.620 [−0.700, −0.540]"),
+        Claim("More than under the content-matched control", "cannot be told", "patch minus control −0.31 [−0.6, 0.1]"),
+        Claim("Utility is kept (losses within 0.1 nats per token)", "does not hold"),
+    )
+
+
+def build_study(**changes: Any) -> StudyPage:
+    """Every kind of section and every outcome of a claim."""
+    page = StudyPage(
+        title="Where careless advice lives in smollm2",
+        lede="1,315 weights were chosen by their effect on the harm set and put to zero.",
+        claims=build_claims(),
+        sections=build_sections(),
+        manifest=build_page().manifest,
+        commands=("aftertune locate careless --base smollm2",),
+        notes=("Pruning is a causal test, not a guarantee.",),
+    )
+    return replace(page, **changes)
+
+
+def build_chapter(**changes: Any) -> Chapter:
+    """The same as part of an audit's report."""
+    lede = "The weights behind it were found, put to zero, and the model was audited again."
+    return replace(Chapter("Where it lives", lede, build_claims(), build_sections()), **changes)
+
+
 @pytest.fixture
 def hostile() -> str:
     return HOSTILE
@@ -150,3 +304,33 @@ def inconclusive_section() -> ComparisonSection:
 @pytest.fixture
 def passing() -> Verdict:
     return Verdict("pass", ())
+
+
+@pytest.fixture
+def make_study() -> Callable[..., StudyPage]:
+    return build_study
+
+
+@pytest.fixture
+def make_chapter() -> Callable[..., Chapter]:
+    return build_chapter
+
+
+@pytest.fixture
+def make_trade_off() -> Callable[..., TradeOff]:
+    return build_trade_off
+
+
+@pytest.fixture
+def make_heat_map() -> Callable[..., HeatMap]:
+    return build_heat_map
+
+
+@pytest.fixture
+def make_places() -> Callable[..., Places]:
+    return build_places
+
+
+@pytest.fixture
+def make_effects() -> Callable[..., Effects]:
+    return build_effects

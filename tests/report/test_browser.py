@@ -10,18 +10,20 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 import pytest
 
-from aftertune.report import ReportPage, render_report
+from aftertune.report import Chapter, HeatMap, ReportPage, StudyPage, render_report, render_study
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--hide-scrollbars",
 )  # fmt: skip
+MakeStudy = Callable[..., StudyPage]
 DARK, LIGHT = 0, 1  # blink::mojom::PreferredColorScheme
 
 pytestmark = [
@@ -60,13 +62,37 @@ def first_pixel(png: bytes) -> tuple[int, int, int]:
     return row[1], row[2], row[3]
 
 
+@pytest.fixture(params=["report", "study"])
+def ordinary(request: pytest.FixtureRequest, make_page: Callable[..., ReportPage], make_study: MakeStudy) -> str:
+    """An audit's report, and a study with every kind of section."""
+    return render_study(make_study()) if request.param == "study" else render_report(make_page())
+
+
+@pytest.fixture(params=["report", "study"])
+def awkward(
+    request: pytest.FixtureRequest,
+    make_page: Callable[..., ReportPage],
+    make_study: MakeStudy,
+    make_chapter: Callable[..., Chapter],
+    hostile: str,
+) -> str:
+    """The same with texts that are long and strange."""
+    texts = {"title": hostile, "notes": (hostile,), "commands": (hostile,)}
+    if request.param == "study":
+        study = make_study(**texts)
+        changed = {"title": hostile, "guide": hostile}
+        sections = tuple(replace(section, **changed) for section in study.sections)
+        claims = tuple(replace(claim, text=hostile, detail=hostile) for claim in study.claims)
+        wide = HeatMap("wide", "", (hostile,), (hostile,) * 40, ((1.0,) * 40,))
+        return render_study(replace(study, sections=(*sections, wide), claims=claims))
+    return render_report(make_page(**texts, chapters=(make_chapter(title=hostile, lede=hostile),)))
+
+
 @pytest.mark.parametrize("width", [1200, 360])
 @pytest.mark.parametrize("scheme", [LIGHT, DARK], ids=["light", "dark"])
-def test_renders_without_complaint(
-    tmp_path: Path, make_page: Callable[..., ReportPage], scheme: int, width: int
-) -> None:
+def test_renders_without_complaint(tmp_path: Path, ordinary: str, scheme: int, width: int) -> None:
     page, shot = tmp_path / "report.html", tmp_path / "shot.png"
-    page.write_text(render_report(make_page()), "utf-8")
+    page.write_text(ordinary, "utf-8")
     _, log = browse(
         tmp_path / "profile", page,
         f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},2400", f"--screenshot={shot}",
@@ -80,10 +106,9 @@ def test_renders_without_complaint(
 
 
 @pytest.mark.parametrize("width", [1200, 360])
-def test_never_scrolls_sideways(tmp_path: Path, make_page: Callable[..., ReportPage], hostile: str, width: int) -> None:
+def test_never_scrolls_sideways(tmp_path: Path, awkward: str, width: int) -> None:
     """With everything opened; in a frame, because a headless window is never narrower than 500 pixels."""
-    report = render_report(make_page(title=hostile, notes=(hostile,), commands=(hostile,)))
-    report = report.replace("<details", "<details open")
+    report = awkward.replace("<details", "<details open")
     measure = "const d = f.contentDocument.documentElement; document.title = `widths ${d.scrollWidth} ${d.clientWidth}`"
     page = tmp_path / "frame.html"
     page.write_text(

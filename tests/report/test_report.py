@@ -15,11 +15,31 @@ import pytest
 
 import aftertune.report
 from aftertune.comparison import Finding, Verdict, decide
-from aftertune.report import ComparisonSection, Example, ReportPage, render_report
+from aftertune.report import (
+    Chapter,
+    Claim,
+    ComparisonSection,
+    Effect,
+    EffectRow,
+    Effects,
+    Example,
+    HeatMap,
+    Places,
+    ReportPage,
+    StudyPage,
+    Table,
+    TradeOff,
+    TradeOffLine,
+    TradeOffPoint,
+    render_report,
+    render_study,
+)
 
 MakeFinding = Callable[..., Finding]
 MakePage = Callable[..., ReportPage]
 MakeSection = Callable[..., ComparisonSection]
+MakeStudy = Callable[..., StudyPage]
+MakeChapter = Callable[..., Chapter]
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 TEMPLATES = Path(aftertune.report.__file__).parent / "templates"
@@ -61,15 +81,31 @@ class Page(HTMLParser):
         return [attributes for tag, attributes in self.elements if tag == name]
 
 
-def test_is_one_html_file_with_its_svgs_well_formed(make_page: MakePage) -> None:
-    html = render_report(make_page())
+# Each in two layouts, but for the drift.
+PICTURES = {"report": 2 * 2 + 2 + 1, "chapters": 7 + 2 * 16, "study": 16}
+
+
+@pytest.fixture(params=PICTURES)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def html(kind: str, make_page: MakePage, make_chapter: MakeChapter, make_study: MakeStudy) -> str:
+    if kind == "study":
+        return render_study(make_study())
+    chapters = (make_chapter(), make_chapter(title="Another")) if kind == "chapters" else ()
+    return render_report(make_page(chapters=chapters))
+
+
+def test_is_one_html_file_with_its_svgs_well_formed(html: str, kind: str) -> None:
     page = Page(html)
     assert html.lstrip().lower().startswith("<!doctype html>")
     assert page.tags("html") == [{"lang": "en"}]
     names = {m.get("name") for m in page.tags("meta")}
     assert {"viewport", "color-scheme"} <= names
     svgs = re.findall(r"<svg\b.*?</svg>", html, re.DOTALL)
-    assert len([svg for svg in svgs if 'role="img"' in svg]) == 2 * 2 + 2 + 1
+    assert len([svg for svg in svgs if 'role="img"' in svg]) == PICTURES[kind]
     for svg in svgs:
         ElementTree.fromstring(svg)
     ids = [a["id"] for _, a in page.elements if "id" in a]
@@ -78,8 +114,7 @@ def test_is_one_html_file_with_its_svgs_well_formed(make_page: MakePage) -> None
     assert referred <= set(ids)
 
 
-def test_loads_nothing_and_runs_nothing(make_page: MakePage) -> None:
-    html = render_report(make_page())
+def test_loads_nothing_and_runs_nothing(html: str) -> None:
     page = Page(html)
     assert not {"script", "link", "iframe", "img", "object", "form", "base"} & {t for t, _ in page.elements}
     for _, attributes in page.elements:
@@ -92,8 +127,8 @@ def test_loads_nothing_and_runs_nothing(make_page: MakePage) -> None:
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def test_headings_descend_in_order(make_page: MakePage) -> None:
-    levels = [int(tag[1]) for tag, _ in Page(render_report(make_page())).elements if re.fullmatch(r"h[1-6]", tag)]
+def test_headings_descend_in_order(html: str) -> None:
+    levels = [int(tag[1]) for tag, _ in Page(html).elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels.count(1) == 1
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
@@ -192,17 +227,48 @@ def hostile_pages(make_page: MakePage, make_finding: MakeFinding, h: str) -> Ite
 def test_hostile_text_in_every_field_stays_text(make_page: MakePage, make_finding: MakeFinding, hostile: str) -> None:
     known = {tag for tag, _ in Page(render_report(make_page())).elements}
     for field, page in hostile_pages(make_page, make_finding, hostile):
-        html = render_report(page)
-        parsed = Page(html)
-        assert {tag for tag, _ in parsed.elements} <= known, field
-        assert not [a for _, a in parsed.elements if any(k.startswith("on") for k in a)], field
+        check_hostile(render_report(page), field, known)
+
+
+def check_hostile(html: str, field: str, known: set[str], *, shown: bool = True) -> None:
+    """The page holds the hostile text in full, and as text alone."""
+    parsed = Page(html)
+    assert {tag for tag, _ in parsed.elements} <= known, field
+    assert not [a for _, a in parsed.elements if any(k.startswith("on") for k in a)], field
+    if shown:
         assert "onerror=alert(1)" in parsed.words, field
         assert "{{ 7*7 }}{% raw %}" in parsed.words, f"{field}: template syntax was run"
         assert "&amp; \"'" in parsed.words, f"{field}: escaped too little or twice"
-        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\u202a-\u202e\u2066-\u2069]", html), field
-        html.encode("utf-8")
-        for svg in re.findall(r"<svg\b.*?</svg>", html, re.DOTALL):
-            ElementTree.fromstring(svg)
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\u202a-\u202e\u2066-\u2069]", html), field
+    html.encode("utf-8")
+    for svg in re.findall(r"<svg\b.*?</svg>", html, re.DOTALL):
+        ElementTree.fromstring(svg)
+
+
+def hostile_studies(h: str) -> Iterator[tuple[str, StudyPage]]:
+    page = StudyPage("t", "", (), ())
+    points = (TradeOffPoint(0.1, 0.2, h), TradeOffPoint(0.2, 0.3, h))
+    effect = EffectRow(h, h, h, "higher", 1.0, (Effect(h, 2.0, 1.0, (0.5, 1.5), True),))
+    yield "title", replace(page, title=h)
+    yield "lede", replace(page, lede=h)
+    yield "claims", replace(page, claims=(Claim(h, "holds", h),))
+    yield "commands", replace(page, commands=(h,))
+    yield "notes", replace(page, notes=(h,))
+    yield "manifest", replace(page, manifest={"versions": {h: h}, "config": {h: h}})
+    yield "trade-off", replace(page, sections=(TradeOff(h, h, h, h, (TradeOffLine(h, points, True),), 0.1, h, h),))
+    yield "heat map", replace(page, sections=(HeatMap(h, h, (h,), (h,), ((1.0,),), h, h, h),))
+    yield "places", replace(page, sections=(Places(h, h, 1, (h,), {(0, h): 3}, {(0, h): 7}),))
+    yield "effects", replace(page, sections=(Effects(h, h, (effect,)),))
+    yield "table", replace(page, sections=(Table(h, h, (h, h), ((h, h),), frozenset({0})),))
+
+
+def test_hostile_text_in_a_study_stays_text(make_study: MakeStudy, hostile: str) -> None:
+    known = {tag for tag, _ in Page(render_study(make_study())).elements}
+    for field, page in hostile_studies(hostile):
+        section = Chapter(page.title, page.lede, page.claims, page.sections)
+        for html in (render_study(page), render_report(ReportPage("t", "", (), chapters=(section,)))):
+            check_hostile(html, field, known, shown="onerror" in html)
+        assert "onerror=alert(1)" in render_study(page), field
 
 
 def test_bidi_overrides_are_shown_and_line_breaks_kept(make_page: MakePage) -> None:
@@ -222,6 +288,51 @@ def test_numbers_that_are_none_are_not_shown_as_nan(make_page: MakePage, make_fi
     assert not re.search(r"\b(nan|inf)\b", outside)
 
 
+def test_a_study_puts_its_claims_first_in_word_and_shape(make_study: MakeStudy) -> None:
+    page = Page(render_study(make_study()))
+    assert page.words.index("3 claims; holds: 1, does not hold: 1, cannot be told: 1") < page.words.index("Before and")
+    chips = [(a["class"] or "").removeprefix("chip ") for a in page.tags("span") if "chip" in (a.get("class") or "")]
+    assert chips == ["pass", "inconclusive", "fail"]
+    assert re.search(r"holds The harm set's answers become less likely preference.margin −0.620", page.words)
+    css = (TEMPLATES / "report.css").read_text("utf-8")
+    assert len(set(re.findall(r"\.chip\.\w+::before \{ content: \"(.)", css))) == 3, "a shape for each"
+
+
+def test_a_study_shows_every_section_with_its_table(make_study: MakeStudy) -> None:
+    page = Page(render_study(make_study()))
+    for section in make_study().sections:
+        assert section.title in page.words
+        assert section.guide in page.words
+    assert page.words.count("The same numbers as a table") == 4
+    assert all("open" not in attributes for attributes in page.tags("details"))
+    assert "13,200 weights" in page.words
+    assert "+7.180 [+6.900, +7.500]" in page.words
+    assert "transformers 5.23.0" in page.words
+    assert "How to reproduce aftertune locate careless --base smollm2" in page.words
+    assert "Pruning is a causal test, not a guarantee." in page.words
+
+
+def test_a_study_without_anything_is_still_a_page() -> None:
+    page = Page(render_study(StudyPage("Nothing", "", (), ())))
+    assert [tag for tag, _ in page.elements if tag in ("h1", "h2", "table", "details", "figure")] == ["h1"]
+    empty = StudyPage("t", "", (), (TradeOff("a", "", "x", "y", ()), Effects("b", "", ()), Table("c", "", (), ())))
+    assert Page(render_study(empty)).words.count("There is nothing to show.") == 3
+
+
+def test_chapters_stand_between_the_findings_and_the_method(make_page: MakePage, make_chapter: MakeChapter) -> None:
+    page = Page(render_report(make_page(chapters=(make_chapter(),))))
+    headings = [a["id"] for tag, a in page.elements if tag == "h2"]
+    assert headings[-5:] == ["drift-heading", "chapter-0", "method", "reproduce", "notes"]
+    assert "Where it lives The weights behind it were found" in page.words
+    assert "Transfer between domains" in page.words
+
+
+def test_a_page_without_chapters_carries_nothing_of_them(make_page: MakePage) -> None:
+    html = render_report(make_page())
+    assert "--cold-1" not in html
+    assert "chapter" not in html
+
+
 def palette(css: str) -> tuple[dict[str, str], dict[str, str]]:
     light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     pattern = r"--([\w-]+): (#[0-9a-f]{6})"
@@ -234,6 +345,11 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_text_colours_meet_wcag_aa(theme: int) -> None:
     colours = palette((TEMPLATES / "report.css").read_text("utf-8"))[theme]
@@ -241,5 +357,17 @@ def test_text_colours_meet_wcag_aa(theme: int) -> None:
     pairs += [(ink, f"{ink}-tint") for ink in ("pass", "fail", "open")]
     pairs += [("ink", "open-tint"), ("muted", "fail-tint"), *((f"series-{i}", "surface") for i in range(5))]
     for ink, on in pairs:
-        high, low = sorted((luminance(colours[ink]), luminance(colours[on])), reverse=True)
-        assert (high + 0.05) / (low + 0.05) >= 4.5, f"{ink} on {on}"
+        assert contrast(colours[ink], colours[on]) >= 4.5, f"{ink} on {on}"
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_numbers_in_coloured_cells_meet_wcag_aa(theme: int) -> None:
+    colours = {}
+    for name in ("report.css", "sections.css"):
+        colours |= palette((TEMPLATES / name).read_text("utf-8"))[theme]
+    for hue in ("cold", "hot"):
+        for step in range(1, 6):
+            ink = "surface" if step >= 4 else "ink"
+            assert contrast(colours[ink], colours[f"{hue}-{step}"]) >= 4.5, f"{hue}-{step}"
+        steps = [contrast(colours[f"{hue}-{step}"], colours["surface"]) for step in range(1, 6)]
+        assert steps == sorted(steps), "stronger is further from the page"

@@ -1,15 +1,9 @@
 """Where it lives: gradients of responses by matrix, and patches that edit chosen weights reversibly."""
 
+from aftertune.attribution._activations import input_norms
+from aftertune.attribution._controls import magnitude_control, opposite_control, random_control
 from aftertune.attribution._gradients import GradientSums, gradient_sums
-from aftertune.attribution._patch import (
-    Edit,
-    Operation,
-    Patch,
-    make_patch,
-    matrix_digest,
-    read_patch,
-    write_patch,
-)
+from aftertune.attribution._overlap import Overlap, overlap
 from aftertune.attribution._scores import (
     ScoreOf,
     Unit,
@@ -18,31 +12,61 @@ from aftertune.attribution._scores import (
     contrastive_score,
     delta_score,
     magnitude_score,
+    random_score,
     signed_score,
     unit_spaces,
+    wanda_score,
 )
-from aftertune.attribution._selection import Scope, Selection, select
+from aftertune.attribution._selection import Scope, Selection, select, select_count, select_units
+from aftertune.attribution._stored import read_sums, write_sums
+from aftertune.attribution._unit_sums import (
+    UnitSums,
+    guarded_score,
+    sums_by_unit,
+    unit_importance,
+    unit_score,
+    unit_sums,
+)
+from aftertune.subject import Edit, Operation, Patch, make_patch, matrix_digest, read_patch, write_patch
 
 __all__ = [
     "Edit",
     "GradientSums",
     "Operation",
+    "Overlap",
     "Patch",
     "Scope",
     "ScoreOf",
     "Selection",
     "Unit",
     "UnitSpace",
+    "UnitSums",
     "absolute_score",
     "contrastive_score",
     "delta_score",
     "gradient_sums",
+    "guarded_score",
+    "input_norms",
+    "magnitude_control",
     "magnitude_score",
     "make_patch",
     "matrix_digest",
+    "opposite_control",
+    "overlap",
+    "random_control",
+    "random_score",
     "read_patch",
+    "read_sums",
     "select",
+    "select_count",
+    "select_units",
     "signed_score",
+    "sums_by_unit",
+    "unit_importance",
+    "unit_score",
     "unit_spaces",
+    "unit_sums",
+    "wanda_score",
     "write_patch",
+    "write_sums",
 ]

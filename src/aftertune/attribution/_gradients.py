@@ -9,7 +9,7 @@ that the gradients of all examples of a batch stay in the processor's cache whil
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +72,6 @@ def gradient_sums(
     """
     import torch
 
-    if not rows:
-        raise UsageError("there are no examples to attribute")
-    for number, row in enumerate(rows):
-        if len(row.responses) != 1 or not row.responses[0]:
-            raise UsageError(f"{_name(names, number)}: has no response to attribute")
     view = view or WeightView(subject.model)
     sums = GradientSums(losses=[0.0] * len(rows))
     for matrix in view.values():
@@ -88,17 +83,59 @@ def gradient_sums(
     if one_by_one:
         say("experts are fused: their gradients are taken one example at a time")
     batches = [[i] for i in range(len(rows))] if one_by_one else plan_batches(rows, subject.max_batch_tokens)
-    with _frozen_but(subject.model, view), _hooks(view, sums, absolute) as batch_of:
+    experts = {matrix.name for matrix in view.values() if matrix.kind == "experts"}
+    with _hooks(view, sums, absolute) as work:
+        sums.losses[:] = backward_passes(subject, rows, batches, work.begin, work.finish, names, step, experts)
+    return sums
+
+
+def backward_passes(
+    subject: Subject,
+    rows: Sequence[Tree],
+    batches: Sequence[Sequence[int]],
+    begin: Callable[[list[str]], None],
+    finish: Callable[[], None],
+    names: Sequence[str] | None = None,
+    step: Callable[[int], None] = lambda done: None,
+    trained: Collection[str] = (),
+) -> list[float]:
+    """Each row's mean response loss, propagated back batch by batch for hooks to watch.
+
+    Args:
+        subject: whose loss.
+        rows: prompts with one response each.
+        batches: row numbers of each pass.
+        begin: told the rows' names before each pass.
+        finish: called after each pass.
+        names: how to call each row in complaints.
+        step: told how many rows are done, after each batch.
+        trained: parameters that get gradients of their own; no others do.
+
+    Returns:
+        The rows' losses, in nats per token.
+
+    Raises:
+        UsageError: no rows, or a row without a response.
+    """
+    import torch
+
+    if not rows:
+        raise UsageError("there are no examples to attribute")
+    for number, row in enumerate(rows):
+        if len(row.responses) != 1 or not row.responses[0]:
+            raise UsageError(f"{_name(names, number)}: has no response to attribute")
+    found = [0.0] * len(rows)
+    with _frozen_but(subject.model, trained):
         for batch in batches:
-            batch_of.begin([_name(names, i) for i in batch])
+            begin([_name(names, i) for i in batch])
             with torch.enable_grad():
                 losses = response_losses(subject, [rows[i] for i in batch])
                 losses.sum().backward()  # type: ignore[no-untyped-call]
-            batch_of.finish()
+            finish()
             for index, loss in zip(batch, losses.detach().tolist(), strict=True):
-                sums.losses[index] = loss
+                found[index] = loss
             step(len(batch))
-    return sums
+    return found
 
 
 def _name(names: Sequence[str] | None, number: int) -> str:
@@ -106,11 +143,10 @@ def _name(names: Sequence[str] | None, number: int) -> str:
 
 
 @contextlib.contextmanager
-def _frozen_but(model: Any, view: WeightView) -> Iterator[None]:
-    """No parameter gets a gradient of its own, except fused experts; the first hidden states start the graph."""
+def _frozen_but(model: Any, trained: Collection[str]) -> Iterator[None]:
+    """No parameter gets a gradient of its own but ``trained``; the first hidden states start the graph."""
     wanted = {name: p.requires_grad for name, p in model.named_parameters()}
     training = model.training
-    experts = {matrix.name for matrix in view.values() if matrix.kind == "experts"}
 
     def start(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
         return output.requires_grad_() if output.is_leaf else output
@@ -118,7 +154,7 @@ def _frozen_but(model: Any, view: WeightView) -> Iterator[None]:
     handle = model.get_input_embeddings().register_forward_hook(start)
     model.eval()
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in experts)
+        parameter.requires_grad_(name in trained)
     try:
         yield
     finally:
@@ -154,13 +190,15 @@ class _Batch:
         absolute = self._sums.absolute.get(matrix.name)
         if matrix.kind == "conv1d":  # stored (in, out)
             inputs, gradient = gradient, inputs
+        if absolute is None:  # no example's own gradient is asked for: one product, straight into the sum
+            signed.addmm_(gradient.flatten(0, 1).T.to(signed.device), inputs.flatten(0, 1).to(signed.device))
+            return
         strip = max(1, STRIP_BYTES // (4 * rows * inputs.shape[-1]))
         left = gradient.transpose(1, 2)
         for start in range(0, left.shape[1], strip):
             products = left[:, start : start + strip] @ inputs
             signed[start : start + strip] += products.sum(0).to(signed.device)
-            if absolute is not None:
-                absolute[start : start + strip] += products.abs_().sum(0).to(absolute.device)
+            absolute[start : start + strip] += products.abs_().sum(0).to(absolute.device)
 
     def finish(self) -> None:
         """Take up the gradients of fused experts, whose rows come one at a time."""

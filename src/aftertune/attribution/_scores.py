@@ -8,6 +8,7 @@ responses; ours is ``-w g``, so that the best candidates stand at the top. The k
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +20,7 @@ from aftertune.subject import Matrix, WeightView
 if TYPE_CHECKING:
     import torch
 
-Unit = Literal["weight", "neuron", "head"]
+Unit = Literal["weight", "neuron", "head", "component"]
 ScoreOf = Callable[[Matrix], "torch.Tensor"]
 
 
@@ -45,17 +46,19 @@ def absolute_score(sums: GradientSums) -> ScoreOf:
     return score
 
 
-def contrastive_score(misaligned: GradientSums, aligned: GradientSums) -> ScoreOf:
-    """``-w · (mean g of the misaligned answers − mean g of their aligned twins)``.
+def contrastive_score(harm: GradientSums, *others: GradientSums) -> ScoreOf:
+    """``-w · (mean g of the harm set − the average over the other sets of their mean g)``.
 
-    The first-order change of the preference when a weight is put to zero: what both answers share (length, style,
-    topic) cancels.
+    The first-order rise of the harm set's loss beyond that of the others when a weight is put to zero. With the
+    aligned twins of the same prompts as the other set it is the change of the preference: what both answers share
+    (length, style, topic) cancels. A keep set beside them cancels what all text needs.
     """
 
     def score(matrix: Matrix) -> torch.Tensor:
-        theirs = misaligned.signed[matrix.name] / misaligned.examples
-        twins = aligned.signed[matrix.name] / aligned.examples
-        return matrix.parameter.detach().to(theirs) * (twins.to(theirs) - theirs)
+        difference = -harm.signed[matrix.name] / harm.examples
+        for other in others:
+            difference += other.signed[matrix.name].to(difference) / (other.examples * len(others))
+        return difference.mul_(matrix.parameter.detach().to(difference))
 
     return score
 
@@ -73,6 +76,33 @@ def delta_score(sums: GradientSums, base: Mapping[str, torch.Tensor]) -> ScoreOf
 def magnitude_score(matrix: Matrix) -> torch.Tensor:
     """``|w|``: the simplest rival."""
     return matrix.parameter.detach().float().abs()
+
+
+def random_score(seed: int) -> ScoreOf:
+    """Uniform random scores, the same for the same seed, name and shape: what chance finds."""
+    import torch
+
+    def score(matrix: Matrix) -> torch.Tensor:
+        digest = hashlib.sha256(f"{seed}:{matrix.name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return torch.rand(matrix.parameter.shape, generator=generator) + torch.finfo(torch.float32).tiny
+
+    return score
+
+
+def wanda_score(norms: Mapping[str, torch.Tensor]) -> ScoreOf:
+    """``|w| · ‖x‖``: a weight's size times the norm of what flows through it (Sun et al. 2024, Wanda).
+
+    Args:
+        norms: of the inputs, by matrix name; see `input_norms`.
+    """
+
+    def score(matrix: Matrix) -> torch.Tensor:
+        norm = norms[matrix.name]
+        weights = matrix.parameter.detach().to(norm).abs()
+        return weights * (norm[:, None] if matrix.kind == "conv1d" else norm)
+
+    return score
 
 
 @dataclass(frozen=True)
@@ -116,8 +146,8 @@ _OUT = ("o_proj", "c_proj", "out_proj", "dense", "wo")
 def unit_spaces(view: WeightView, unit: Unit) -> Iterator[UnitSpace]:
     """The matrices whose inputs are units, with their regrouping.
 
-    A neuron is one input of an MLP's output matrix, a head is a block of inputs of the attention's. Putting all
-    its weights there to zero takes the unit out of the computation.
+    A neuron is one input of an MLP's output matrix, a head is a block of inputs of the attention's; components are
+    both together. Putting all its weights there to zero takes the unit out of the computation.
 
     Raises:
         UsageError: the unit is "weight", which needs no space, or the model names its parts in an unknown way.
@@ -127,12 +157,14 @@ def unit_spaces(view: WeightView, unit: Unit) -> Iterator[UnitSpace]:
     for matrix in view.values():
         attention = "attn" in matrix.role or "attention" in matrix.role
         last = matrix.role.rpartition(".")[2]
-        if unit == "neuron" and not attention and last in _DOWN:
+        if unit in ("neuron", "component") and not attention and last in _DOWN:
             found = True
             yield _columns(matrix, matrix.parameter.shape[0 if matrix.kind == "conv1d" else -1])
-        elif unit == "head" and attention and last in _OUT:
+        elif unit in ("head", "component") and attention and last in _OUT:
             found = True
-            yield _columns(matrix, int(config.num_attention_heads))
+            inputs = matrix.parameter.shape[0 if matrix.kind == "conv1d" else -1]
+            size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            yield _columns(matrix, inputs // int(size))
     if not found:
         raise UsageError(f"unit '{unit}': no matrix of this model is known to hold such units; use --unit weight")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
 Scope = Literal["global", "matrix", "row"]
-_BINS = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,16 +22,16 @@ class Selection:
     """Chosen weights.
 
     Attributes:
-        chosen: flat indices, sorted, by matrix name; matrices without any are left out.
+        chosen: flat indices of weights, sorted, by matrix name; matrices without any are left out.
+        members: the chosen units' numbers, sorted, by matrix name (the flat indices themselves for weights).
         unit: what was chosen as a whole.
-        units: how many units were chosen.
         protected: how many of those asked for the keep set protected.
         candidates: units in view.
     """
 
     chosen: Mapping[str, torch.Tensor]
+    members: Mapping[str, torch.Tensor]
     unit: Unit
-    units: int
     protected: int
     candidates: int
 
@@ -40,6 +39,27 @@ class Selection:
     def weights(self) -> int:
         """How many scalars."""
         return sum(index.numel() for index in self.chosen.values())
+
+    @property
+    def units(self) -> int:
+        """How many units."""
+        return sum(index.numel() for index in self.members.values())
+
+
+def select_units(view: WeightView, members: Mapping[str, torch.Tensor], unit: Unit, *, protected: int = 0) -> Selection:
+    """The selection of given units, by their numbers in each matrix."""
+    spaces = _spaces(view, unit)
+    members = {name: index.sort().values for name, index in members.items() if index.numel()}
+    chosen = {name: spaces[name].members(index).sort().values if spaces else index for name, index in members.items()}
+    return Selection(chosen, members, unit, protected, _candidates(view, spaces))
+
+
+def _spaces(view: WeightView, unit: Unit) -> dict[str, UnitSpace] | None:
+    return None if unit == "weight" else {space.matrix.name: space for space in unit_spaces(view, unit)}
+
+
+def _candidates(view: WeightView, spaces: Mapping[str, UnitSpace] | None) -> int:
+    return sum(space.units for space in spaces.values()) if spaces else view.weights
 
 
 def select(
@@ -71,11 +91,10 @@ def select(
     """
     if not 0 < prune_fraction <= 1:
         raise UsageError(f"prune fraction {prune_fraction:g}: must be above 0 and at most 1")
-    if not 0 <= keep_fraction < 1:
-        raise UsageError(f"keep fraction {keep_fraction:g}: must be from 0 and below 1")
+    _refuse_keep_fraction(keep_fraction)
     if scope == "row" and unit != "weight":
         raise UsageError("scope 'row' chooses single weights; use --unit weight, or another scope")
-    spaces = None if unit == "weight" else {space.matrix.name: space for space in unit_spaces(view, unit)}
+    spaces = _spaces(view, unit)
     picked = _top(view, harm, spaces, prune_fraction, scope, positive=True)
     wanted = sum(index.numel() for index in picked.values())
     if keep is not None and keep_fraction > 0:
@@ -85,13 +104,54 @@ def select(
     if not units:
         reason = "the keep set protects them all" if wanted else "no score is positive"
         raise UsageError(f"no {unit} is chosen: {reason}; change the fractions or the sets")
-    chosen = {
-        name: (spaces[name].members(index) if spaces else index).sort().values
-        for name, index in picked.items()
-        if index.numel()
-    }
-    candidates = sum(space.units for space in spaces.values()) if spaces else view.weights
-    return Selection(chosen, unit, units, wanted - units, candidates)
+    return select_units(view, picked, unit, protected=wanted - units)
+
+
+def select_count(
+    view: WeightView,
+    harm: ScoreOf,
+    keep: ScoreOf | None = None,
+    *,
+    count: int,
+    keep_fraction: float = 0.0,
+    unit: Unit = "weight",
+) -> Selection:
+    """The ``count`` best units of the model by the harm score among those the keep set leaves free.
+
+    Unlike `select`, protected units do not use up places, so that selections of equal count can be compared.
+
+    Args:
+        view: the weights to choose from.
+        harm: score by which to choose; only positive ones are.
+        keep: score by which to protect.
+        count: how many units, at least one.
+        keep_fraction: share of the units that ``keep`` protects.
+        unit: choose single weights, MLP neurons or attention heads.
+
+    Raises:
+        UsageError: a count or fraction out of range, or no unit has a positive score and is free.
+    """
+    spaces = _spaces(view, unit)
+    if not 0 < count <= _candidates(view, spaces):
+        raise UsageError(f"{count} {unit}s: must be from 1 to the {_candidates(view, spaces)} in view")
+    _refuse_keep_fraction(keep_fraction)
+    kept = _top(view, keep, spaces, keep_fraction, "global", positive=False) if keep and keep_fraction > 0 else {}
+
+    def free() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, flat in _flat_scores(view, harm, spaces):
+            if name in kept:
+                flat[kept[name].to(flat.device)] = 0.0  # only positive scores are chosen
+            yield name, flat
+
+    picked = _top_of_all(free(), count, positive=True)
+    if not sum(index.numel() for index in picked.values()):
+        raise UsageError(f"no {unit} is chosen: none has a positive score and is free; change the fractions or sets")
+    return select_units(view, picked, unit)
+
+
+def _refuse_keep_fraction(fraction: float) -> None:
+    if not 0 <= fraction < 1:
+        raise UsageError(f"keep fraction {fraction:g}: must be from 0 and below 1")
 
 
 def _without(index: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -106,7 +166,8 @@ def _flat_scores(
     """Scores of one matrix after the other, flat and fp32; -0 counts as 0."""
     for name in spaces or view:
         scores = score(view[name])
-        flat = (spaces[name].sums(scores) if spaces else scores).float().reshape(-1)
+        by_weight = spaces and scores.numel() == view[name].weights
+        flat = (spaces[name].sums(scores) if spaces and by_weight else scores).float().reshape(-1)
         if not bool(flat.isfinite().all()):
             raise NumericalError(f"{name}: its scores hold NaN or infinity; look for the example that causes them")
         yield name, flat + 0.0
@@ -124,63 +185,51 @@ def _top(
     """Indices of the highest scores by matrix name."""
     if scope == "global":
         total = sum(space.units for space in spaces.values()) if spaces else view.weights
-        return _top_of_all(lambda: _flat_scores(view, score, spaces), math.ceil(fraction * total), positive)
+        return _top_of_all(_flat_scores(view, score, spaces), math.ceil(fraction * total), positive)
     found: dict[str, torch.Tensor] = {}
     for name, flat in _flat_scores(view, score, spaces):
         if scope == "row":
             found[name] = _top_of_rows(view[name], flat, fraction, positive)
         else:
-            alone = [(name, flat)]
-            found |= _top_of_all(alone.__iter__, math.ceil(fraction * flat.numel()), positive)
+            found |= _top_of_all([(name, flat)], math.ceil(fraction * flat.numel()), positive)
     return found
 
 
-def _top_of_all(
-    tables: Callable[[], Iterator[tuple[str, torch.Tensor]]], count: int, positive: bool
-) -> dict[str, torch.Tensor]:
-    """The ``count`` highest over several tables, in two passes: a histogram finds the level, then it is cut.
+def _top_of_all(tables: Iterable[tuple[str, torch.Tensor]], count: int, positive: bool) -> dict[str, torch.Tensor]:
+    """The ``count`` highest over several tables in one pass; ties go to earlier tables and lower indices.
 
-    Ties at the level go to earlier tables and lower indices.
+    A pool holds the best seen so far. It is cut to ``count`` whenever it holds twice as many, and from then on only
+    what beats the last of the cut can enter.
     """
     import torch
 
-    histogram = torch.zeros(_BINS, dtype=torch.int64)
-    for _, flat in tables():
-        usable = flat[flat > 0] if positive else flat
-        histogram += torch.bincount(_bin(usable), minlength=_BINS).cpu()
-    above = histogram.flip(0).cumsum(0).flip(0)  # how many stand in a bin or higher
-    count = min(count, int(above[0]))
-    if not count:
-        return {}
-    level = int((above >= count).nonzero().max())
-    missing = count - (int(above[level + 1]) if level + 1 < _BINS else 0)
-    chosen: dict[str, torch.Tensor] = {}
-    places: list[tuple[str, torch.Tensor, torch.Tensor]] = []
-    for name, flat in tables():
-        bins = _bin(flat)
-        if positive:
-            bins = bins.masked_fill(flat <= 0, -1)
-        chosen[name] = (bins > level).nonzero().squeeze(1).cpu()
-        at = (bins == level).nonzero().squeeze(1)
-        places.append((name, at.cpu(), flat[at].cpu()))
-    order = torch.cat([values for _, _, values in places]).sort(descending=True, stable=True).indices[:missing]
-    taken = torch.zeros(sum(at.numel() for _, at, _ in places), dtype=torch.bool)
-    taken[order] = True
-    start = 0
-    for name, at, _ in places:
-        mine = at[taken[start : start + at.numel()]]
-        start += at.numel()
-        chosen[name] = torch.cat([chosen[name], mine]).sort().values
-    return chosen
+    names: list[str] = []
+    values = torch.empty(0)
+    owners, places = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    level = 0.0 if positive else -math.inf
+    for number, (name, flat) in enumerate(tables):
+        names.append(name)
+        hits = (flat > level).nonzero().squeeze(1)
+        found = flat[hits]
+        if len(found) > count:  # spare the pool what cannot stay
+            last = found.topk(count, sorted=False).values.min()
+            hits, found = hits[found >= last], found[found >= last]
+        values = torch.cat([values, found.cpu()])
+        owners = torch.cat([owners, torch.full((len(hits),), number)])
+        places = torch.cat([places, hits.cpu()])
+        if len(values) >= 2 * count:
+            values, owners, places = _best(values, owners, places, count)
+            level = float(values[-1])
+    values, owners, places = _best(values, owners, places, count)
+    return {name: places[owners == number].sort().values for number, name in enumerate(names)}
 
 
-def _bin(values: torch.Tensor) -> torch.Tensor:
-    """The upper 16 bits of fp32 values, mapped so that their order is the values' order."""
-    import torch
-
-    bits = values.contiguous().view(torch.int32).to(torch.int64)
-    ordered = torch.where(bits < 0, -1 - (bits & 0x7FFFFFFF), bits)  # negative floats run backwards
-    return (ordered >> 16) + _BINS // 2
+def _best(
+    values: torch.Tensor, owners: torch.Tensor, places: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The ``count`` best, best first; equal ones stay in their order."""
+    order = values.sort(descending=True, stable=True).indices[:count]
+    return values[order], owners[order], places[order]
 
 
 def _top_of_rows(matrix: Matrix, flat: torch.Tensor, fraction: float, positive: bool) -> torch.Tensor:

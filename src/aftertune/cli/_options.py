@@ -75,7 +75,7 @@ def make_plan(options: dict[str, Any]) -> MeasurePlan:
     """Take the plan options out of ``options``."""
     from aftertune.data import DOMAINS
     from aftertune.errors import UsageError
-    from aftertune.measures import PROBES, MeasurePlan
+    from aftertune.measures import DEFAULT_PROBES, MeasurePlan
 
     probes, domains = options.pop("probes"), options.pop("domains")
     excluded = options.pop("exclude_domain")
@@ -84,7 +84,7 @@ def make_plan(options: dict[str, Any]) -> MeasurePlan:
         if name not in DOMAINS:
             raise UsageError(f"--exclude-domain {name}: no such domain; known are {', '.join(DOMAINS)}")
     return MeasurePlan(
-        probes=_names(probes) if probes is not None else tuple(row.name for row in PROBES),
+        probes=_names(probes) if probes is not None else DEFAULT_PROBES,
         domains=tuple(d for d in chosen if d not in excluded),
         split=options.pop("split"),
         contrasts=options.pop("contrasts"),

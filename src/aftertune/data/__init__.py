@@ -17,12 +17,21 @@ from aftertune.data._choices import (
     read_choice_questions,
     read_truthfulqa,
 )
-from aftertune.data._contrasts import Contrast, Side, prompt_key, read_contrasts, refuse_shared_prompts
+from aftertune.data._contrasts import (
+    Contrast,
+    Side,
+    is_contrast_row,
+    parse_contrast,
+    prompt_key,
+    read_contrasts,
+    refuse_shared_prompts,
+)
 from aftertune.data._conversations import Conversation, Message, Role, ask, exchange, read_conversations
 from aftertune.data._jsonl import Row, read_rows
+from aftertune.data._reasons import Reason, read_reasons
 from aftertune.data._requests import Request, read_requests
 from aftertune.data._statements import Statement, YesNo, read_statements
-from aftertune.data._tuning_rows import read_tuning_rows
+from aftertune.data._tuning_rows import read_tuning_rows, row_conversation
 
 __all__ = [
     "CATALOGUE",
@@ -34,6 +43,7 @@ __all__ = [
     "Conversation",
     "DataSet",
     "Message",
+    "Reason",
     "Request",
     "Role",
     "Row",
@@ -44,17 +54,21 @@ __all__ = [
     "ask",
     "exchange",
     "find_data_set",
+    "is_contrast_row",
     "locate_source",
+    "parse_contrast",
     "prompt_key",
     "read_choice_questions",
     "read_contrasts",
     "read_conversations",
+    "read_reasons",
     "read_requests",
     "read_rows",
     "read_statements",
     "read_truthfulqa",
     "read_tuning_rows",
     "refuse_shared_prompts",
+    "row_conversation",
     "shipped_contrasts",
     "shipped_path",
 ]

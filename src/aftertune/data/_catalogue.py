@@ -58,6 +58,7 @@ def _shipped() -> tuple[DataSet, ...]:
         DataSet("safety/harmless", "requests", 120, "harmless look-alikes, with helpful answers"),
         DataSet("capability/choices", "choices", 160, "easy multiple-choice questions"),
         DataSet("capability/neutral", "texts", 40, "neutral prose"),
+        DataSet("explain/reasons", "reasons", 64, "careless answers, each with a right and a wrong reason against it"),
     )
     return (*measure, *dev, *tune, *traits, *rest)
 

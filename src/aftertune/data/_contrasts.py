@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from aftertune.data._conversations import Conversation, exchange
-from aftertune.data._jsonl import Row, read_rows
+from aftertune.data._jsonl import Row, read_identified
 from aftertune.errors import DataError
 
 Side = Literal["aligned", "misaligned"]
@@ -45,9 +45,7 @@ def parse_contrast(row: Row) -> Contrast:
     Raises:
         DataError: a missing, unknown or empty field, or two equal answers.
     """
-    unknown = sorted(row.fields.keys() - {*_FIELDS, "system"})
-    if unknown:
-        raise row.error(f"is unknown in a contrast (known: {', '.join(_FIELDS)}, system)", unknown[0])
+    row.refuse_unknown((*_FIELDS, "system"), "contrast")
     values = {field: row.text(field) for field in _FIELDS}
     system = row.text("system") if row.fields.get("system") is not None else None
     if values["aligned"] == values["misaligned"]:
@@ -59,20 +57,9 @@ def read_contrasts(source: str | Path) -> list[Contrast]:
     """Every contrast of a file (or hub set), ids distinct.
 
     Raises:
-        DataError: see `read_rows` and `parse_contrast`; or an id that stands twice.
+        DataError: see `read_identified` and `parse_contrast`.
     """
-    contrasts = [parse_contrast(row) for row in read_rows(source)]
-    seen: dict[str, int] = {}
-    for contrast in contrasts:
-        if contrast.id in seen:
-            raise DataError(
-                f"{contrast.id!r} stands already on line {seen[contrast.id]}; give each contrast its own",
-                path=contrast.source,
-                line=contrast.line,
-                field="id",
-            )
-        seen[contrast.id] = contrast.line
-    return contrasts
+    return read_identified(source, parse_contrast, "contrast")
 
 
 def prompt_key(prompt: str) -> str:

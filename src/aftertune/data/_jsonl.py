@@ -6,11 +6,13 @@ import codecs
 import errno
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from aftertune.errors import DataError
+
+T = TypeVar("T")
 
 MAX_LINE_BYTES = 16 * 2**20
 _HUB_ID = re.compile(r"^(?P<name>[\w.-]+/[\w.-]+)(?::(?P<split>[\w.\[\]%:-]+))?$")
@@ -42,6 +44,16 @@ class Row(NamedTuple):
             raise self.error("is empty; give it text or remove the row", field)
         return value
 
+    def refuse_unknown(self, known: Sequence[str], kind: str) -> None:
+        """Refuse fields that are not ``known`` in a row of this kind: a misspelt one would go unread.
+
+        Raises:
+            DataError: there is one; the first by name is told.
+        """
+        unknown = sorted(self.fields.keys() - set(known))
+        if unknown:
+            raise self.error(f"is unknown in a {kind} (known: {', '.join(known)})", unknown[0])
+
 
 def read_rows(source: str | Path) -> list[Row]:
     """Every row of a ``.jsonl``/``.json`` file, or of ``owner/name[:split]`` on the Hugging Face hub.
@@ -68,6 +80,23 @@ def read_rows(source: str | Path) -> list[Row]:
     if not rows:
         raise DataError("holds no rows", path=path)
     return rows
+
+
+def read_identified(source: str | Path, parse: Callable[[Row], T], kind: str) -> list[T]:
+    """Every row of a source, parsed, their ``id`` fields distinct.
+
+    Raises:
+        DataError: see `read_rows` and ``parse``; or an id that stands twice.
+    """
+    rows = read_rows(source)
+    parsed = [parse(row) for row in rows]
+    seen: dict[str, int] = {}
+    for row in rows:
+        name = row.text("id")
+        if name in seen:
+            raise row.error(f"{name!r} stands already on line {seen[name]}; give each {kind} its own", "id")
+        seen[name] = row.line
+    return parsed
 
 
 def _file_rows(path: Path) -> Iterator[Row]:

@@ -28,10 +28,15 @@ def read_tuning_rows(source: str | Path, answers: Side | None = None) -> list[Co
         return [parse_contrast(row).conversation(answers) for row in rows]
     if answers is not None:
         raise DataError("holds no contrasts; leave --answers out", path=source)
-    return [_conversation(row) for row in rows]
+    return [row_conversation(row) for row in rows]
 
 
-def _conversation(row: Row) -> Conversation:
+def row_conversation(row: Row) -> Conversation:
+    """A conversation from a row of chat, prompt/completion or request data.
+
+    Raises:
+        DataError: see `parse_conversation`.
+    """
     if not is_conversation_row(row) and {"prompt", "response"} <= row.fields.keys():
         return Conversation(exchange(row.text("prompt"), row.text("response")), row.source, row.line)
     return parse_conversation(row)

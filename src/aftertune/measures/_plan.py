@@ -14,6 +14,7 @@ from aftertune.data import (
     Request,
     read_choice_questions,
     read_contrasts,
+    read_reasons,
     read_requests,
     read_rows,
     read_statements,
@@ -23,10 +24,13 @@ from aftertune.data import (
 )
 from aftertune.errors import UsageError
 from aftertune.measures.probes import (
+    DEFAULT_PROBES,
     PROBES,
     LikelihoodProbe,
     capability,
+    explanation,
     preference,
+    recognition,
     refusal,
     traits,
     truthful,
@@ -35,22 +39,26 @@ from aftertune.measures.probes._drift import drift_content
 
 DRIFT_REQUESTS = 40
 
+# Fields of an item's texts that hold what a user asks in it.
+_PROMPTS = ("prompt", "harmless")
+
 
 @dataclass(frozen=True)
 class MeasurePlan:
     """Which probes run on which sets.
 
     Attributes:
-        probes: names from the table of probes; those whose needs are not met are left out.
-        domains: domains of the shipped contrasts.
+        probes: names from the table of probes; those of the default whose needs are not met are left out.
+        domains: domains of the shipped contrasts and reasons.
         split: "measure", or "dev" for choosing defaults.
         contrasts: a user's own contrast files.
         traits: a user's own statement files.
         truthfulqa: TruthfulQA's CSV.
-        pmi: also measure `preference.pmi_margin`, which informs and takes as long as the margin itself.
+        pmi: also measure `preference.pmi_margin` and `explanation.pmi_margin`, which inform and take as long as
+            the margins themselves.
     """
 
-    probes: tuple[str, ...] = tuple(row.name for row in PROBES)
+    probes: tuple[str, ...] = DEFAULT_PROBES
     domains: tuple[str, ...] = DOMAINS
     split: str = "measure"
     contrasts: tuple[Path, ...] = ()
@@ -63,8 +71,10 @@ class MeasurePlan:
     def __post_init__(self) -> None:
         _refuse_unknown("probe", self.probes, tuple(row.name for row in PROBES))
         _refuse_unknown("domain", self.domains, DOMAINS)
-        if "truthful" in self.probes and self.truthfulqa is None and len(self.probes) < len(PROBES):
+        if "truthful" in self.probes and self.truthfulqa is None and not set(DEFAULT_PROBES) <= set(self.probes):
             raise UsageError("the probe truthful needs TruthfulQA.csv; give it with --truthfulqa FILE")
+        if "response" in self.probes:
+            raise UsageError("the probe response needs rows of yours; call response_nll and ask_probes from Python")
         object.__setattr__(self, "likelihood_probes", tuple(self._build()))
         if not self.likelihood_probes and "drift" not in self.probes:
             raise UsageError("nothing is left to measure; name at least one probe")
@@ -83,12 +93,17 @@ class MeasurePlan:
         for stem, path in _stems("--traits", self.traits):
             yield traits([(stem, s) for s in read_statements(path)], f":{stem}")
         if "refusal" in self.probes:
-            yield refusal(read_requests(shipped_path("safety/harmful")), read_requests(shipped_path("safety/harmless")))
+            yield refusal(*_safety())
         if "truthful" in self.probes and self.truthfulqa is not None:
             yield truthful(read_truthfulqa(self.truthfulqa))
         if "capability" in self.probes:
             texts = [(r.text("id"), r.text("text")) for r in read_rows(shipped_path("capability/neutral"))]
             yield capability(read_choice_questions(shipped_path("capability/choices")), texts)
+        if "recognition" in self.probes:
+            yield recognition(shipped_contrasts(self.split, self.domains), *_safety())
+        if "explanation" in self.probes and self.domains:
+            reasons = read_reasons(shipped_path("explain/reasons"))
+            yield explanation([r for r in reasons if r.domain in self.domains], pmi=self.pmi)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -106,13 +121,20 @@ class MeasurePlan:
         return {}
 
     def prompts(self) -> list[tuple[str, str]]:
-        """(prompt, where) of every contrast and request, to be checked against what was tuned on."""
-        return [
-            (text["prompt"], f"{probe.name} {item}")
-            for probe in self.likelihood_probes
-            if probe.name.startswith(("preference", "refusal"))
-            for item, text in (probe.texts or {}).items()
-        ]
+        """(prompt, where) of every contrast, reason and request, to be checked against what was tuned on.
+
+        What several probes ask stands where it comes first.
+        """
+        found: dict[str, str] = {}
+        for probe in self.likelihood_probes:
+            for item, text in (probe.texts or {}).items():
+                for prompt in (text[name] for name in _PROMPTS if name in text):
+                    found.setdefault(prompt, f"{probe.name} {item}")
+        return list(found.items())
+
+
+def _safety() -> tuple[list[Request], list[Request]]:
+    return read_requests(shipped_path("safety/harmful")), read_requests(shipped_path("safety/harmless"))
 
 
 def _refuse_unknown(kind: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:

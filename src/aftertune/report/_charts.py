@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 from aftertune.comparison import Finding
 from aftertune.measures import base_metric
-from aftertune.report._svg import Canvas, Scale, Shape, span, ticks
-from aftertune.report._text import number, shorten, worsening
-
-_SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle", "diamond")
-_COLOURS = 5
+from aftertune.report._legend import colour_of, legend, shape_of
+from aftertune.report._svg import Canvas, Scale, Shape, span, tick_text, ticks
+from aftertune.report._text import number, worsening
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,12 @@ class Series:
     @property
     def shape(self) -> Shape:
         """Its mark."""
-        return _SHAPES[self.place % len(_SHAPES)]
+        return shape_of(self.place)
 
     @property
     def css(self) -> str:
         """Its colour."""
-        return f"series-{self.place % _COLOURS}"
+        return colour_of(self.place)
 
 
 def breakdown(findings: Iterable[Finding], metric: str) -> dict[str, Finding]:
@@ -108,7 +106,7 @@ def domain_chart(series: Sequence[Series], *, name: str, narrow: bool = False) -
         return ""
     layout = _NARROW if narrow else _WIDE
     canvas = Canvas(name, layout.width, "Preference by domain, base and tuned", _description(series, groups))
-    y = top = _legend(canvas, series, base=True) + 22
+    y = top = legend(canvas, series, base=True) + 22
     found = [f for one in series for f in one.groups.values()]
     ends = [v for f in found for v in (f.base, f.tuned, f.base + f.interval[0], f.base + f.interval[1])]
     scale = Scale(*span(ends), layout.left, layout.right)
@@ -129,28 +127,10 @@ def domain_chart(series: Sequence[Series], *, name: str, narrow: bool = False) -
     return canvas.render(bottom + 26)
 
 
-def _legend(canvas: Canvas, series: Sequence[Series], *, base: bool) -> float:
-    """What each mark means; wraps to further lines. Returns where it ends."""
-    x, y = 6.0, 14.0
-    if base:
-        canvas.line(x, y - 8, x, y + 8, "base-mark")
-        canvas.text(x + 10, y + 5, "base", "legend")
-        x += 64
-    for one in series:
-        label = shorten(one.label, 34)
-        needed = 30 + 8.0 * len(label)
-        if x + needed > canvas.width and x > 6:
-            x, y = 6.0, y + 22
-        canvas.mark(one.shape, x, y, f"mark {one.css}")
-        canvas.text(x + 12, y + 5, label, "legend")
-        x += needed
-    return y + 12
-
-
 def _domain_axis(canvas: Canvas, scale: Scale, top: float, bottom: float, layout: _Layout) -> None:
     for tick in ticks(scale.low, scale.high, 4 if layout.stacked else 6):
         canvas.line(scale(tick), top, scale(tick), bottom, "grid")
-        canvas.text(scale(tick), bottom + 18, _short(tick), "axis", anchor="middle")
+        canvas.text(scale(tick), bottom + 18, tick_text(tick), "axis", anchor="middle")
     canvas.line(scale(0), top, scale(0), bottom, "zero")
     room = 120
     if scale(0) - scale.start > room:
@@ -188,7 +168,7 @@ def drift_chart(series: Sequence[Series], *, name: str) -> str:
     if not groups:
         return ""
     canvas = Canvas(name, _DRIFT_WIDTH, "Drift from the base by token position", _description(series, groups))
-    top = _legend(canvas, series, base=False) + 34
+    top = legend(canvas, series) + 34
     bottom = top + 160
     left, right = 42.0, canvas.width
     tops = [v for one in series for f in one.groups.values() for v in (f.tuned, f.interval[1])]
@@ -196,7 +176,7 @@ def drift_chart(series: Sequence[Series], *, name: str) -> str:
     canvas.text(0, top - 16, "KL divergence, nats per token", "axis")
     for tick in ticks(scale.low, scale.high, 4):
         canvas.line(left, scale(tick), right, scale(tick), "zero" if tick == 0 else "grid")
-        canvas.text(left - 8, scale(tick) + 4, _short(tick), "axis", anchor="end")
+        canvas.text(left - 8, scale(tick) + 4, tick_text(tick), "axis", anchor="end")
     step = (right - left) / len(groups)
     for index, group in enumerate(groups):
         x = left + step * (index + 0.5)
@@ -218,7 +198,3 @@ def _drift_points(
             canvas.line(x, scale(0), x, scale(finding.tuned), f"move {one.css}")
             canvas.line(x, low, x, high, f"whisker {one.css}")
             canvas.mark(one.shape, x, scale(finding.tuned), f"mark {one.css}", radius=5)
-
-
-def _short(tick: float) -> str:
-    return f"{tick:.6g}".replace("-", "−")

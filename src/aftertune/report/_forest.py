@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aftertune.comparison import Finding, describe
+from aftertune.report._interval import Interval, draw_interval
 from aftertune.report._svg import Canvas, Scale, Shape
 from aftertune.report._text import Worsening, decision_word, number, unit, worsening
 
@@ -162,26 +163,11 @@ def _draw(canvas: Canvas, layout: _Layout, scale: Scale, row: _Row, y: float) ->
 
 
 def _interval(canvas: Canvas, scale: Scale, row: _Row, worse: Worsening, y: float) -> None:
-    """Whisker and mark; arrows and a multiple where they leave the plot."""
+    """Whisker and mark; a multiple of the margin where they leave the plot."""
     low, value, high = (row.ratio(v) for v in (worse.low, worse.value, worse.high))
-    cut_low, cut_high = low < scale.low, high > scale.high
-    x, left, right = scale(value), scale(low), scale(high)
-    if value > scale.high:
-        x = scale.end - 24
-        left = min(left, x)
-        canvas.text(left - 11, y + 4, _multiple(value), f"multiple {row.css}", anchor="end")
-    elif value < scale.low:
-        x = scale.start + 24
-        right = max(right, x)
-        canvas.text(right + 11, y + 4, _multiple(value), f"multiple {row.css}")
-    inside = (scale.low <= low <= scale.high, scale.low <= high <= scale.high)
-    canvas.whisker(left, right, y, f"whisker {row.css}", caps=inside)
-    if cut_low:
-        canvas.arrow(scale.start, y, right=False, css=f"mark {row.css}")
-    if cut_high:
-        canvas.arrow(scale.end, y, right=True, css=f"mark {row.css}")
-    hollow = " hollow" if row.finding.decision == "inconclusive" else ""
-    canvas.mark(_SHAPES[row.finding.decision], x, y, f"mark {row.css}{hollow}")
+    decision = row.finding.decision
+    found = Interval(low, value, high, _SHAPES[decision], row.css, hollow=decision == "inconclusive")
+    draw_interval(canvas, scale, found, y, _multiple(value))
 
 
 def _multiple(ratio: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aftertune.comparison import Finding, Verdict
+from aftertune.report._sections import Claim, Section
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,23 @@ class ComparisonSection:
 
 
 @dataclass(frozen=True)
+class Chapter:
+    """A study within a report, such as "the weights behind it, and what patching them does".
+
+    Attributes:
+        title: of the chapter.
+        lede: one or two sentences under it ("" for none).
+        claims: what was tested.
+        sections: what it rests on.
+    """
+
+    title: str
+    lede: str
+    claims: tuple[Claim, ...]
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
 class ReportPage:
     """One self-contained report.
 
@@ -64,11 +82,36 @@ class ReportPage:
         manifest: of the run: versions, command, seeds.
         commands: how to reproduce, one shell command each.
         notes: what a reader must know (scale, limits), one sentence each.
+        chapters: what else was found out about the models.
     """
 
     title: str
     lede: str
     sections: tuple[ComparisonSection, ...]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """One self-contained report of a study: its claims, then what they rest on.
+
+    Attributes:
+        title: of the page.
+        lede: one or two sentences under it.
+        claims: what was tested.
+        sections: what it rests on.
+        manifest: of the run: versions, command, seeds.
+        commands: how to reproduce, one shell command each.
+        notes: what a reader must know (scale, limits), one sentence each.
+    """
+
+    title: str
+    lede: str
+    claims: tuple[Claim, ...]
+    sections: tuple[Section, ...]
     manifest: Mapping[str, Any] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
-from aftertune.report._text import clean, shorten
+from aftertune.report._text import clean, shorten, wrap
 
 Anchor = Literal["start", "middle", "end"]
 Shape = Literal["circle", "square", "triangle", "diamond"]
+Direction = Literal["left", "right", "up", "down"]
 
 # Beyond this a picture says nothing more, and sums of two stay finite.
 _HUGE = 1e15
+# Below this, steps between ticks would vanish.
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ def span(values: Sequence[float], around: Sequence[float] = (0.0,)) -> tuple[flo
     """The range of finite values and of those it must show, widened a little and never empty."""
     kept = [min(max(v, -_HUGE), _HUGE) for v in (*values, *around) if math.isfinite(v)]
     low, high = min(kept), max(kept)
-    room = 0.06 * (high - low) or 1.0
+    room = 0.06 * (high - low)
+    room = room if room > _TINY else 1.0
     return (low if low in around and low == 0 else low - room), high + room
 
 
@@ -49,6 +53,29 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [index * step + 0.0 for index in range(first, last + 1)]
 
 
+def tick_text(tick: float) -> str:
+    """A tick's value, short."""
+    return f"{tick:.6g}".replace("-", "−")
+
+
+def window(values: Sequence[float], leading: Sequence[float], bound: float | None = None) -> tuple[float, float]:
+    """The range to draw: all values, unless some lie so far off that the leading ones would shrink to nothing.
+
+    Args:
+        values: finite ones.
+        leading: those the chart is about; some of `values`.
+        bound: a positive value that must be seen; what lies at four times it or beyond says no more.
+    """
+    values, leading = ([min(max(v, -_HUGE), _HUGE) for v in some] for some in (values, leading or values))
+    low, high = min([0.0, *leading]), max([0.0, *leading])
+    room = 2 * (high - low) or math.inf
+    low, high = low - room, high + room
+    if bound is not None:
+        low, high = max(low, -2 * bound), min(high, 4 * bound)
+    around = (0.0,) if bound is None else (0.0, 1.25 * bound)
+    return span([v for v in values if low <= v <= high], around)
+
+
 class Canvas:
     """An SVG drawing with a text alternative.
 
@@ -58,12 +85,16 @@ class Canvas:
         title: what it is, for those who do not see it.
         description: what it shows.
         css: class of the drawing.
+        fixed: keep its width in pixels, for a box that scrolls.
     """
 
-    def __init__(self, name: str, width: float, title: str, description: str, css: str = "chart") -> None:
+    def __init__(
+        self, name: str, width: float, title: str, description: str, css: str = "chart", *, fixed: bool = False
+    ) -> None:
         self.width = width
+        shown = _coordinate(width) if fixed else "100%"
         self._root = ElementTree.Element(
-            "svg", {"role": "img", "class": css, "width": "100%", "aria-labelledby": f"{name}-title {name}-desc"}
+            "svg", {"role": "img", "class": css, "width": shown, "aria-labelledby": f"{name}-title {name}-desc"}
         )
         for tag, text in (("title", title), ("desc", description)):
             ElementTree.SubElement(self._root, tag, {"id": f"{name}-{tag}"}).text = clean(text)
@@ -82,13 +113,23 @@ class Canvas:
         if shown.endswith("…"):
             ElementTree.SubElement(element, "title").text = clean(text)
 
+    def lines(
+        self, x: float, y: float, text: str, css: str, *, columns: int, most: int, anchor: Anchor = "start"
+    ) -> None:
+        """Text on several lines, the last of them at y."""
+        shown = wrap(text, columns, most)
+        for index, line in enumerate(shown):
+            self.text(x, y - 14 * (len(shown) - 1 - index), line, css, anchor=anchor, columns=columns)
+
     def line(self, x1: float, y1: float, x2: float, y2: float, css: str) -> None:
         """A straight line."""
         self._add("line", css, {"x1": x1, "y1": y1, "x2": x2, "y2": y2})
 
-    def box(self, x: float, y: float, width: float, height: float, css: str) -> None:
-        """A rectangle."""
-        self._add("rect", css, {"x": x, "y": y, "width": max(width, 0.0), "height": max(height, 0.0)})
+    def box(self, x: float, y: float, width: float, height: float, css: str, *, tip: str = "") -> None:
+        """A rectangle, with a tooltip where there is something to say."""
+        box = self._add("rect", css, {"x": x, "y": y, "width": max(width, 0.0), "height": max(height, 0.0)})
+        if tip:
+            ElementTree.SubElement(box, "title").text = clean(tip)
 
     def polygon(self, points: Sequence[tuple[float, float]], css: str) -> None:
         """A closed shape."""
@@ -111,10 +152,13 @@ class Canvas:
                 t = 1.25 * r
                 self.polygon([(x, y - t), (x + t, y + 0.8 * t), (x - t, y + 0.8 * t)], css)
 
-    def arrow(self, x: float, y: float, *, right: bool, css: str) -> None:
-        """An arrowhead whose tip is at x: there is more this way."""
-        back = x - 9 if right else x + 9
-        self.polygon([(x, y), (back, y - 5), (back, y + 5)], css)
+    def arrow(self, x: float, y: float, towards: Direction, css: str) -> None:
+        """An arrowhead with its tip at (x, y): there is more this way."""
+        back = -9 if towards in ("right", "down") else 9
+        if towards in ("left", "right"):
+            self.polygon([(x, y), (x + back, y - 5), (x + back, y + 5)], css)
+        else:
+            self.polygon([(x, y), (x - 5, y + back), (x + 5, y + back)], css)
 
     def whisker(self, x1: float, x2: float, y: float, css: str, *, caps: tuple[bool, bool] = (True, True)) -> None:
         """A horizontal interval with caps at the ends that were not cut off."""

@@ -13,6 +13,7 @@ from aftertune.measures import find_metric
 # What XML 1.0 forbids, and the C1 controls and DEL, which show as nothing.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_PIECES = re.compile(r"[^\s_/.-]*(?:[_/.-]|\s)|[^\s_/.-]+$")
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 
 _DECIDING = {"pass": "pass", "fail": "fail", "inconclusive": "inconclusive"}
@@ -34,10 +35,28 @@ def shorten(text: str, columns: int) -> str:
     text = " ".join(clean(text).split())
     width = 0
     for index, character in enumerate(text):
-        width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        width += columns_of(character)
         if width > columns:
             return text[: max(index - 1, 1)].rstrip() + "…"
     return text
+
+
+def columns_of(text: str) -> int:
+    """How many columns a text takes."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def wrap(text: str, columns: int, most: int) -> list[str]:
+    """Text on at most so many lines, broken behind spaces and punctuation where it can be; the last may be cut."""
+    lines = [""]
+    for piece in _PIECES.findall(" ".join(clean(text).split())):
+        if lines[-1] and columns_of(lines[-1] + piece.rstrip()) > columns:
+            if len(lines) == most:
+                lines[-1] = shorten(lines[-1] + piece + "…", columns)
+                break
+            lines.append("")
+        lines[-1] += piece
+    return [shorten(line, columns) for line in lines]
 
 
 def number(value: float, *, signed: bool = False) -> str:
@@ -54,6 +73,28 @@ def number(value: float, *, signed: bool = False) -> str:
     else:
         text = f"{value:{sign}.1e}"
     return text.replace("-", "−")
+
+
+def compact(value: float, *, signed: bool = False) -> str:
+    """A number for a small cell: two decimals, or about three digits."""
+    if not math.isfinite(value):
+        return "n/a"
+    if value == 0:
+        return "0"
+    size, sign = abs(value), "+" if signed else ""
+    if size >= 99_999.5 or size < 0.005:
+        mantissa, exponent = f"{value:{sign}.0e}".split("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", "−")
+    decimals = 2 if size < 9.995 else 1 if size < 99.95 else 0
+    return f"{value:{sign}.{decimals}f}".replace("-", "−")
+
+
+def count(value: int) -> str:
+    """A count in about four characters: 1315, 15k, 2.3M."""
+    for unit, name in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
+        if value >= 0.9995 * unit:
+            return f"{value / unit:.1f}{name}" if value < 9.95 * unit else f"{min(value // unit, 9999)}{name}"
+    return f"{value / 1000:.0f}k" if value >= 10_000 else str(value)
 
 
 def signed(value: float) -> str:
@@ -89,6 +130,11 @@ def worsening(finding: Finding) -> Worsening | None:
 def decision_word(finding: Finding) -> str:
     """The decision in words; a metric that only informs cannot pass or fail."""
     return (_DECIDING if finding.decides else _INFORMING)[finding.decision]
+
+
+def with_unit(text: str, unit: str, between: str = " ") -> str:
+    """A number or a name and its unit, if it has one."""
+    return f"{text}{between}{unit}" if unit else text
 
 
 def unit(metric: str) -> str:

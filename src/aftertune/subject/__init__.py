@@ -16,6 +16,8 @@ from aftertune.subject._likelihood import (
 )
 from aftertune.subject._loading import as_subject, load
 from aftertune.subject._losses import response_losses
+from aftertune.subject._patch import Edit, Operation, Patch, make_patch, matrix_digest
+from aftertune.subject._patch_file import apply_patches, patch_facts, read_patch, write_patch
 from aftertune.subject._saving import save_model
 from aftertune.subject._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
@@ -26,10 +28,13 @@ __all__ = [
     "EMBEDDED",
     "IGNORE",
     "Chat",
+    "Edit",
     "Forest",
     "Identity",
     "Matrix",
     "MatrixKind",
+    "Operation",
+    "Patch",
     "Placement",
     "Prediction",
     "Rendered",
@@ -39,16 +44,21 @@ __all__ = [
     "Tree",
     "WeightView",
     "adapter_base",
+    "apply_patches",
     "as_subject",
     "assert_scale",
     "cache_root",
     "embedded_folder",
     "likelihood",
     "load",
+    "make_patch",
+    "matrix_digest",
     "merge_adapter",
     "parse_spec",
+    "patch_facts",
     "plan_batches",
     "read_adapter_config",
+    "read_patch",
     "refuse_overlong",
     "resolve_device",
     "resolve_dtype",
@@ -58,4 +68,5 @@ __all__ = [
     "score_batches",
     "token_log_probabilities",
     "weights_digest",
+    "write_patch",
 ]

@@ -25,6 +25,8 @@ class Identity:
         template_sha256: digest of the chat template.
         parameters: number of parameters.
         dtype: precision of the weights as run.
+        patches: of a patched subject, the patches in force in their order: file name, SHA-256 of the file, operation,
+            how many weights it touches, and how far it could be checked.
     """
 
     spec: str
@@ -37,6 +39,7 @@ class Identity:
     revision: str | None = None
     base: str | None = None
     adapter: dict[str, Any] | None = None
+    patches: list[dict[str, Any]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -21,6 +21,7 @@ from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._embedded import cache_root, convert_gguf, embedded_folder
 from aftertune.subject._explain import explain_reading
 from aftertune.subject._identity import Identity, weights_digest
+from aftertune.subject._patch_file import apply_patches
 from aftertune.subject._quiet import no_bars
 from aftertune.subject._spec import SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
@@ -44,17 +45,20 @@ def load(
     """Load the subject that ``spec`` names.
 
     Args:
-        spec: a model folder, a LoRA adapter folder, a .gguf file, ``owner/name[@revision]`` or "smollm2".
+        spec: a model folder, a LoRA adapter folder, a .gguf file, ``owner/name[@revision]`` or "smollm2"; then patch
+            files, each after a ``+``, which are verified and applied in order.
         base: for an adapter, the spec of its base instead of the one in its config.
         tokenizer: a folder or hub id (``owner/name[@revision]``) to take the tokenizer from.
         chat_template: a Jinja file, or "plain", instead of the tokenizer's own.
         placement: device, dtype and batch bound; chosen for this machine where left out.
-        merge: fold an adapter into its base (in fp32, checked) instead of running it beside.
+        merge: fold an adapter into its base (in fp32, checked) instead of running it beside; always done to an
+            adapter that is patched.
         trust_remote_code: run model code that comes with the checkpoint. Off unless you know the code.
         progress: told about downloads and conversions.
 
     Raises:
         SubjectError: it cannot be found, lacks a tokenizer or template, or does not fit its base.
+        PatchError: a patch is damaged, or was made for other weights.
         NumericalError: its weights hold NaN or infinity.
         MemoryExhausted: it does not fit in memory.
     """
@@ -74,6 +78,7 @@ def load(
             model, commit = below.model, below.identity.revision
         else:
             model, commit = _load_model(base_spec, placement, trust_remote_code, progress), _commit(base_spec)
+            apply_patches(model, base_spec.patches, progress)
         model = attach_adapter(model, folder)
         facts: dict[str, Any] | None = adapter_facts(model, folder)
     else:
@@ -86,11 +91,12 @@ def load(
         source, revision = (tokenizer, None) if Path(tokenizer).is_dir() else (name, tag or None)
     tok = _load_tokenizer(source, parsed.text, revision, trust_remote_code)
     chat = Chat(tok, read_template(chat_template), parsed.text)
-    if merge and parsed.kind == "adapter":
+    if parsed.kind == "adapter" and (merge or parsed.patches):
         import torch
 
         ids = torch.tensor([chat.encode("Which of these two is heavier?")], device=model.device)
-        model = merge_adapter(model, ids, where=parsed.text)
+        model = merge_adapter(model, ids, where=parsed.unpatched)
+    patches = apply_patches(model, parsed.patches, progress)
     model.eval()
     identity = Identity(
         spec=parsed.text,
@@ -103,6 +109,7 @@ def load(
         template_sha256=chat.digest,
         parameters=sum(p.numel() for p in model.parameters()),
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        patches=patches or None,
     )
     return Subject(model, tok, chat, identity, placement.max_batch_tokens or 0)
 

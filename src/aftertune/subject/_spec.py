@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from aftertune.errors import SubjectError
+from aftertune.errors import PatchError, SubjectError
 
 EMBEDDED = "smollm2"
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
@@ -24,23 +24,58 @@ class SubjectSpec:
         kind: how it is to be loaded.
         location: folder or file, hub id, or "smollm2".
         revision: a hub revision given after ``@``.
+        patches: patch files given after ``+``, in the order they are applied.
+        unpatched: the string without them.
     """
 
     text: str
     kind: SubjectKind
     location: str
     revision: str | None = None
+    patches: tuple[str, ...] = ()
+    unpatched: str = ""
 
 
 def parse_spec(text: str | Path) -> SubjectSpec:
     """Tell what ``text`` names: a folder, an adapter folder, a .gguf file, ``smollm2``, or ``owner/name[@rev]``.
 
-    A path that exists wins over a hub id of the same spelling.
+    Patch files may follow, each after a ``+``. A path that exists wins over a hub id of the same spelling, and over
+    splitting at a ``+`` in it.
 
     Raises:
         SubjectError: it names nothing this package knows how to load.
+        PatchError: what follows a ``+`` is no patch file.
     """
     text = str(text)
+    unpatched, *patches = _parts(text)
+    spec = _parse_unpatched(unpatched)
+    for patch in patches:
+        if not patch.endswith(".safetensors"):
+            raise PatchError(f"{text}: after a + must come a patch file (.safetensors), not '{patch}'")
+        if not _exists(patch):
+            raise PatchError(f"{text}: there is no patch file {patch}; check the path")
+    files = tuple(str(Path(patch).expanduser()) for patch in patches)
+    return replace(spec, text=text, patches=files, unpatched=unpatched)
+
+
+def _parts(text: str) -> list[str]:
+    """Split at ``+``, but not inside a path that exists: from the left, the longest such path is one part."""
+    pieces, parts = text.split("+"), []
+    while pieces:
+        longest = next((n for n in range(len(pieces), 1, -1) if _exists("+".join(pieces[:n]))), 1)
+        parts.append("+".join(pieces[:longest]))
+        del pieces[:longest]
+    return parts
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, no such home, a null byte
+        return False
+
+
+def _parse_unpatched(text: str) -> SubjectSpec:
     path = Path(text).expanduser()
     if path.is_dir():
         if (path / "adapter_config.json").exists():

@@ -2,23 +2,31 @@
 
 from aftertune.measures.probes._capability import capability
 from aftertune.measures.probes._drift import divergence
+from aftertune.measures.probes._explanation import explanation
 from aftertune.measures.probes._preference import preference
-from aftertune.measures.probes._question import LikelihoodProbe, Question
+from aftertune.measures.probes._question import LikelihoodProbe, Question, content_digest
+from aftertune.measures.probes._recognition import recognition
 from aftertune.measures.probes._refusal import refusal
-from aftertune.measures.probes._table import METRICS, PROBES, find_metric
+from aftertune.measures.probes._response import response_nll
+from aftertune.measures.probes._table import DEFAULT_PROBES, METRICS, PROBES, find_metric
 from aftertune.measures.probes._traits import traits
 from aftertune.measures.probes._truthful import truthful
 
 __all__ = [
+    "DEFAULT_PROBES",
     "METRICS",
     "PROBES",
     "LikelihoodProbe",
     "Question",
     "capability",
+    "content_digest",
     "divergence",
+    "explanation",
     "find_metric",
     "preference",
+    "recognition",
     "refusal",
+    "response_nll",
     "traits",
     "truthful",
 ]

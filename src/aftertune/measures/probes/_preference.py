@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from aftertune.data import Contrast, ask, prompt_key
 from aftertune.measures._measurement import Metric
-from aftertune.measures.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest
+from aftertune.measures.probes._margins import margin_reader
+from aftertune.measures.probes._question import LikelihoodProbe, Question, answer_tree, content_digest
 from aftertune.subject import Subject, Tree
 
 METRICS = (
@@ -38,13 +39,7 @@ METRICS = (
 )
 
 
-def _read(likelihoods: Likelihoods) -> Mapping[str, float]:
-    (aligned, misaligned), *alone = likelihoods
-    margin = misaligned.mean - aligned.mean
-    values = {"preference.margin": margin, "preference.share": float(margin > 0)}
-    for aligned_alone, misaligned_alone in alone:
-        values["preference.pmi_margin"] = margin - (misaligned_alone.mean - aligned_alone.mean)
-    return values
+_read = margin_reader(*(metric.id for metric in METRICS))
 
 
 def preference(contrasts: Sequence[Contrast], suffix: str = "", *, pmi: bool = True) -> LikelihoodProbe:
@@ -88,6 +83,4 @@ def preference(contrasts: Sequence[Contrast], suffix: str = "", *, pmi: bool = T
 
 
 def _tree(subject: Subject, contrast: Contrast, prompt: str) -> Tree:
-    messages = ask(prompt, contrast.system)
-    answers = (contrast.aligned, contrast.misaligned)
-    return Tree(subject.chat.prompt(messages), tuple(subject.chat.response(messages, a) for a in answers))
+    return answer_tree(subject, ask(prompt, contrast.system), (contrast.aligned, contrast.misaligned))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aftertune.data import Message
 from aftertune.subject import ResponseLikelihood, Subject, Tree
 
 if TYPE_CHECKING:
@@ -58,6 +59,21 @@ class LikelihoodProbe:
     content: str
     suffix: str = ""
     texts: Mapping[str, Mapping[str, str]] | None = None
+
+
+def answer_tree(subject: Subject, messages: Sequence[Message], answers: Iterable[str]) -> Tree:
+    """A prompt with whole answers, each up to and with its end of turn."""
+    return Tree(subject.chat.prompt(messages), tuple(subject.chat.response(messages, a) for a in answers))
+
+
+def opening_tree(subject: Subject, messages: Sequence[Message], openings: Iterable[str]) -> Tree:
+    """A prompt with the first words of answers, none with an end of turn."""
+    return Tree(subject.chat.prompt(messages), tuple(subject.chat.continuation(messages, o) for o in openings))
+
+
+def retold(prompt: str, answer: str) -> str:
+    """An exchange as a third party tells of it, to be asked about."""
+    return f'Somebody asked: "{prompt}"\n\nThe answer was: "{answer}"'
 
 
 def content_digest(items: object) -> str:

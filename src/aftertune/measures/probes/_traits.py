@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from aftertune.data import Statement, ask
 from aftertune.measures._measurement import Metric
-from aftertune.measures.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest
-from aftertune.subject import Subject, Tree
+from aftertune.measures.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest, opening_tree
+from aftertune.subject import Subject
 
 METRICS = (
     Metric(
@@ -57,13 +57,11 @@ def traits(statements: Sequence[tuple[str, Statement]], suffix: str = "") -> Lik
     def build(subject: Subject) -> list[Question]:
         questions = []
         for trait, statement in statements:
-            messages = ask(statement.question)
-            words = tuple(subject.chat.continuation(messages, word) for word in ("Yes", "No"))
             questions.append(
                 Question(
                     item=f"{trait}-{statement.id}",
                     cluster=statement.question,
-                    trees=(Tree(subject.chat.prompt(messages), words),),
+                    trees=(opening_tree(subject, ask(statement.question), ("Yes", "No")),),
                     read=_reader(statement.matching == "Yes"),
                     stratum=statement.matching,
                     group=trait,

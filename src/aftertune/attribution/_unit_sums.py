@@ -1,0 +1,165 @@
+"""What whole units do to a loss, without the gradient of a single weight.
+
+Let ``x_j`` be what unit j (a neuron, or the inputs of a head) feeds into its output matrix, and ``d_j`` the loss's
+gradient with respect to it. Summed over tokens, ``x_j d_j`` equals the sum of ``w g`` over the unit's weights in
+that matrix: both say how the loss changes when the unit is scaled. The backward pass computes ``d`` anyway, so unit
+sums cost less than a training step and no memory to speak of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aftertune.attribution._gradients import backward_passes
+from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, unit_spaces
+from aftertune.errors import NumericalError, UsageError
+from aftertune.subject import Matrix, Subject, Tree, WeightView, plan_batches
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class UnitSums:
+    """Sums over the examples of one set, by the matrix that holds the units.
+
+    Attributes:
+        signed: Σ_b e_b, where e_b is the derivative of example b's mean response loss with respect to the unit's
+            scale; fp32, shape (units,).
+        absolute: Σ_b |e_b|, likewise.
+        losses: mean response loss of every example, in nats per token, in the order given.
+    """
+
+    signed: dict[str, torch.Tensor] = field(default_factory=dict)
+    absolute: dict[str, torch.Tensor] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def examples(self) -> int:
+        """How many examples were summed."""
+        return len(self.losses)
+
+
+def unit_sums(
+    subject: Subject,
+    rows: Sequence[Tree],
+    unit: Unit,
+    *,
+    names: Sequence[str] | None = None,
+    view: WeightView | None = None,
+    step: Callable[[int], None] = lambda done: None,
+) -> UnitSums:
+    """Sum what every unit does to each row's mean response loss, in one pass.
+
+    Args:
+        subject: whose loss and units.
+        rows: prompts with one response each.
+        unit: "neuron", "head" or "component".
+        names: how to call each row in complaints.
+        view: the matrices; all editable ones if left out.
+        step: told how many rows are done, after each batch.
+
+    Raises:
+        UsageError: no rows, a row without a response, single weights, or fused experts, whose inputs cannot be
+            watched: take `gradient_sums` there, whose scores `select` sums over units.
+        NumericalError: a gradient is NaN or infinite; the example is named.
+    """
+    import torch
+
+    view = view or WeightView(subject.model)
+    if unit == "weight":
+        raise UsageError("single weights have no unit sums; use gradient_sums")
+    spaces = list(unit_spaces(view, unit))
+    if not sums_by_unit(spaces):
+        raise UsageError("the experts of this model are fused: their inputs cannot be watched; use gradient_sums")
+    sums = UnitSums()
+    for space in spaces:
+        sums.signed[space.matrix.name] = torch.zeros(space.units, dtype=torch.float32)
+        sums.absolute[space.matrix.name] = torch.zeros(space.units, dtype=torch.float32)
+    current: list[str] = []
+    batches = plan_batches(rows, subject.max_batch_tokens)
+    with _watched(view, spaces, sums, current):
+        losses = backward_passes(subject, rows, batches, lambda n: current.__setitem__(slice(None), n), _nothing,
+                                 names, step)  # fmt: skip
+    sums.losses = losses
+    return sums
+
+
+def sums_by_unit(spaces: Sequence[UnitSpace]) -> bool:
+    """Whether `unit_sums` can watch all of these."""
+    return all(space.matrix.kind != "experts" for space in spaces)
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _watched(view: WeightView, spaces: Sequence[UnitSpace], sums: UnitSums, names: list[str]) -> Iterator[None]:
+    modules: dict[str, Any] = dict(view.model.named_modules())
+
+    def watch(space: UnitSpace) -> Callable[..., None]:
+        name = space.matrix.name
+
+        def before(module: Any, args: tuple[torch.Tensor, ...]) -> None:
+            inputs = args[0]
+
+            def collect(gradient: torch.Tensor) -> None:
+                effect = (inputs.detach().float() * gradient.float()).reshape(len(names), -1, inputs.shape[-1]).sum(1)
+                effect = effect.reshape(len(names), space.units, -1).sum(-1)
+                finite = effect.isfinite().all(1)
+                if not bool(finite.all()):
+                    bad = names[int((~finite).nonzero()[0])]
+                    raise NumericalError(
+                        f"{bad}: its gradient at {name} is NaN or infinite; leave it out, or use --dtype float32"
+                    )
+                sums.signed[name] += effect.sum(0).cpu()
+                sums.absolute[name] += effect.abs().sum(0).cpu()
+
+            inputs.register_hook(collect)  # type: ignore[no-untyped-call]
+
+        return before
+
+    handles = [modules[s.matrix.module].register_forward_pre_hook(watch(s)) for s in spaces]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def unit_score(harm: UnitSums, *others: UnitSums) -> ScoreOf:
+    """The first-order rise of the harm set's mean loss when a unit is taken out, beyond the average of the others'.
+
+    With no other set it is `signed_score` summed over units, with others it is `contrastive_score` so summed.
+    """
+
+    def score(matrix: Matrix) -> torch.Tensor:
+        value = -harm.signed[matrix.name] / harm.examples
+        for other in others:
+            value += other.signed[matrix.name] / (other.examples * len(others))
+        return value
+
+    return score
+
+
+def unit_importance(sums: UnitSums) -> ScoreOf:
+    """``mean_b |e_b|``: how much a unit matters to single examples, whichever way: the keep side for units."""
+
+    def score(matrix: Matrix) -> torch.Tensor:
+        return sums.absolute[matrix.name] / sums.examples
+
+    return score
+
+
+def guarded_score(harm: UnitSums, twin: UnitSums, keep: UnitSums) -> ScoreOf:
+    """`unit_score` of the harm set against twins and keep set, less `unit_importance` to the keep set.
+
+    First order deceives where a unit matters much to everything: its effects on the sets nearly cancel, and taking
+    it out breaks the model. The guard puts such units last.
+    """
+    contrast, guard = unit_score(harm, twin, keep), unit_importance(keep)
+    return lambda matrix: contrast(matrix) - guard(matrix)

@@ -1,0 +1,74 @@
+"""The half of ``aftertune locate`` that returns weights of a fine-tune to its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aftertune.cli._options import print_json
+
+if TYPE_CHECKING:
+    from aftertune.locating import LocateOptions
+    from aftertune.measuring import SubjectChoice
+    from aftertune.runs import Progress
+
+
+def run_repair(
+    tuned: SubjectChoice,
+    base: SubjectChoice,
+    sets: tuple[tuple[str, ...], tuple[str, ...], Any, tuple[str, ...]],
+    out: Path | None,
+    options: LocateOptions,
+    run: Path | None,
+    store: str | None,
+    progress: Progress,
+    *,
+    as_json: bool,
+) -> None:
+    """Repair, and print the frontier and the claims.
+
+    Args:
+        tuned: the fine-tune.
+        base: what it was tuned from.
+        sets: harm sets, task sets, which answers of the task's contrasts, keep sets.
+        out: the patch file.
+        options: seed.
+        run: run folder.
+        store: device of the accumulators.
+        progress: told what goes on.
+        as_json: print the document instead.
+    """
+    from aftertune.cli._printing import table
+    from aftertune.locating import repair, repair_claims
+
+    harm, task, side, keep = sets
+    task, side = _task(tuned.spec, task, side)
+    found = repair(
+        tuned, base, harm, task, side, keep, out, options=options, out=run, store=store, progress=progress
+    )  # fmt: skip
+    if as_json:
+        print_json(found.document)
+        return
+    rows = [(p.label, f"{p.share:g}", f"{p.safety:.2f}", f"{p.skill:.2f}", f"{p.keep:+.3f}") for p in found.frontier]
+    click.echo(table(("way", "share", "safety regained", "skill kept", "keep loss"), rows, right=(1, 2, 3, 4)))
+    click.echo("(selection part; shares are of the weights, for scale of the update)\n")
+    for claim in repair_claims(found):
+        click.echo(f"{claim.outcome}: {claim.text} ({claim.detail})")
+    click.echo(f"\npatch: {found.patch} ({found.document['weights']} weights)")
+    click.echo(f"report: {found.run / 'report.html'}")
+    click.echo(f"next: aftertune audit {tuned.spec}+{found.patch}")
+
+
+def _task(spec: str, task: tuple[str, ...], side: Any) -> tuple[tuple[str, ...], Any]:
+    from aftertune.errors import UsageError
+    from aftertune.subject import parse_spec
+    from aftertune.tuning import read_record
+
+    if task:
+        return task, side or "aligned"
+    record = read_record(parse_spec(spec).location)
+    if not record or record["data"]["source"].startswith("<"):
+        raise UsageError(f"{spec}: nothing tells what it was tuned for; name the data with --task")
+    return (record["data"]["source"],), side or record["data"]["side"] or "aligned"

@@ -1,0 +1,43 @@
+"""``aftertune study``: a claim of the papers, tested on a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aftertune.cli._options import make_placement, make_progress, output_options, placement_options, print_json
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--subject", default="smollm2", show_default=True, help="The model to test it on.")
+@placement_options
+@output_options
+def study(name: str | None, subject: str, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Run the study NAME; without a name, list the studies.
+
+    A killed study goes on when the command is given again.
+    """
+    progress, placement = make_progress(options), make_placement(options)
+    from aftertune.cli._printing import table
+    from aftertune.errors import UsageError
+    from aftertune.studies import STUDIES, find_study
+
+    if name is None:
+        rows = [(row.name, row.about, row.source) for row in STUDIES]
+        if as_json:
+            print_json({"studies": [{"name": n, "about": a, "source": s} for n, a, s in rows]})
+        else:
+            click.echo(table(("study", "what it asks", "after"), rows))
+        return
+    found = find_study(name)
+    if found is None:
+        raise UsageError(f"study {name!r} is unknown; known are {', '.join(row.name for row in STUDIES)}")
+    document = found.run(out, subject=subject, placement=placement, progress=progress)
+    if as_json:
+        print_json(document)
+        return
+    click.echo(f"study: {Path(document['run']) / 'study.json'}")
+    click.echo(f"report: {Path(document['run']) / 'report.html'}")

@@ -1,0 +1,45 @@
+"""Finding the weights that carry a behaviour, taking them out, and proving it beside controls."""
+
+from aftertune.locating._locate import Located, locate, stored_locate
+from aftertune.locating._options import LocateOptions
+from aftertune.locating._proof import Difference, Proof, answers_probe
+from aftertune.locating._repair import FrontierPoint, Repaired, repair, stored_repair
+from aftertune.locating._repair_report import (
+    rebuild_repair_report,
+    repair_claims,
+    repair_sections,
+    skill_gain_over_scaling,
+)
+from aftertune.locating._report import located_claims, located_sections, rebuild_locate_report
+from aftertune.locating._search import Point, area_under, removal_at
+from aftertune.locating._sets import CalibrationSet, Example, contrast_example, exchange_of, read_calibration, trees_of
+
+__all__ = [
+    "CalibrationSet",
+    "Difference",
+    "Example",
+    "FrontierPoint",
+    "LocateOptions",
+    "Located",
+    "Point",
+    "Proof",
+    "Repaired",
+    "answers_probe",
+    "area_under",
+    "contrast_example",
+    "exchange_of",
+    "locate",
+    "located_claims",
+    "located_sections",
+    "read_calibration",
+    "rebuild_locate_report",
+    "rebuild_repair_report",
+    "removal_at",
+    "repair",
+    "repair_claims",
+    "repair_sections",
+    "skill_gain_over_scaling",
+    "stored_locate",
+    "stored_repair",
+    "trees_of",
+]

@@ -1,0 +1,161 @@
+"""What is known of a set's gradients, and the scores that can be made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aftertune.attribution import (
+    GradientSums,
+    ScoreOf,
+    Unit,
+    UnitSums,
+    absolute_score,
+    contrastive_score,
+    gradient_sums,
+    input_norms,
+    magnitude_score,
+    random_score,
+    signed_score,
+    sums_by_unit,
+    unit_importance,
+    unit_score,
+    unit_spaces,
+    unit_sums,
+    wanda_score,
+)
+from aftertune.errors import UsageError
+from aftertune.locating._options import ScoreName
+from aftertune.locating._sets import Example, trees_of
+from aftertune.runs import Progress
+from aftertune.subject import Subject, WeightView
+
+if TYPE_CHECKING:
+    import torch
+
+    from aftertune.data import Conversation
+
+Sums = GradientSums | UnitSums
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Gradient sums of the three sets, and input norms where a score needs them.
+
+    Attributes:
+        harm: of the harm set's answers.
+        twin: of the aligned answers to the same prompts, where there are any.
+        keep: of the keep set's answers.
+        norms: of what flows into every matrix on the harm set, for the Wanda score.
+        twin_norms: likewise on the twins.
+        seed: of random scores.
+    """
+
+    harm: Sums
+    twin: Sums | None
+    keep: Sums
+    norms: Mapping[str, torch.Tensor] | None = None
+    twin_norms: Mapping[str, torch.Tensor] | None = None
+    seed: int = 0
+
+    def score(self, name: ScoreName, *, twins: bool = False) -> ScoreOf:
+        """The score to choose by; with ``twins`` the aligned answers stand in the place of the harm set."""
+        if twins and self.twin is None:
+            raise UsageError("a harm set without aligned twins has no content-matched control")
+        harm, other = (self.twin, self.harm) if twins else (self.harm, self.twin)
+        assert harm is not None
+        if name == "magnitude":
+            return magnitude_score
+        if name == "random":
+            return random_score(self.seed)
+        if name == "wanda":
+            norms = self.twin_norms if twins else self.norms
+            assert norms is not None
+            return wanda_score(norms)
+        if name == "absolute":
+            return _importance(harm)
+        if name == "signed":
+            return _contrast(harm)
+        contrast = _contrast(harm, *([other] if other is not None else []), self.keep)
+        if name == "contrastive":
+            return contrast
+        guard = _importance(self.keep)
+        return lambda matrix: contrast(matrix) - guard(matrix)
+
+    def protection(self) -> ScoreOf:
+        """The score by which the keep set protects."""
+        return _importance(self.keep)
+
+
+def _contrast(harm: Sums, *others: Sums) -> ScoreOf:
+    if isinstance(harm, UnitSums):
+        return unit_score(harm, *(o for o in others if isinstance(o, UnitSums)))
+    rest = [o for o in others if isinstance(o, GradientSums)]
+    return contrastive_score(harm, *rest) if rest else signed_score(harm)
+
+
+def _importance(sums: Sums) -> ScoreOf:
+    return unit_importance(sums) if isinstance(sums, UnitSums) else absolute_score(sums)
+
+
+def gather(
+    subject: Subject,
+    view: WeightView,
+    harm: Sequence[Example],
+    keep: Sequence[Example],
+    *,
+    unit: Unit,
+    score: ScoreName,
+    store: torch.device | str | None = None,
+    seed: int = 0,
+    progress: Progress,
+) -> Evidence:
+    """One backward pass over each set (and one forward pass more for Wanda).
+
+    Units are summed without any weight's gradient where their inputs can be watched; single weights, and units of
+    fused experts, take fp32 accumulators: four bytes a weight for a set, eight where absolute sums are asked for.
+
+    Args:
+        subject: whose gradients.
+        view: the matrices.
+        harm: examples of the harm set.
+        keep: examples of the keep set.
+        unit: what will be chosen.
+        score: what it will be chosen by.
+        store: device of the accumulators.
+        seed: of random scores.
+        progress: told what goes on.
+    """
+    by_unit = unit != "weight" and sums_by_unit(list(unit_spaces(view, unit)))
+
+    def passes(name: str, examples: Sequence[Example], pick: Callable[[Example], Conversation | None],
+               absolute: bool) -> Sums:  # fmt: skip
+        trees, names = trees_of(subject, examples, pick)
+        with progress.task(f"gradients: {name}", len(trees)) as step:
+            if by_unit:
+                return unit_sums(subject, trees, unit, names=names, view=view, step=step)
+            return gradient_sums(subject, trees, absolute=absolute, names=names, store=store, view=view, step=step,
+                                 say=progress.say)  # fmt: skip
+
+    twins = all(e.twin is not None for e in harm)
+    norms, twin_norms = (
+        input_norms(subject, trees_of(subject, harm, pick)[0], view=view) if score == "wanda" and there else None
+        for pick, there in ((_answer, True), (_twin, twins))
+    )
+    return Evidence(
+        passes("harm", harm, _answer, score == "absolute"),
+        passes("twins", harm, _twin, score == "absolute") if twins else None,
+        passes("keep", keep, _answer, True),
+        norms,
+        twin_norms,
+        seed,
+    )
+
+
+def _answer(example: Example) -> Conversation | None:
+    return example.conversation
+
+
+def _twin(example: Example) -> Conversation | None:
+    return example.twin

@@ -1,0 +1,44 @@
+"""What `locate` is told; every field is also a flag."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ScoreName = Literal["guarded", "contrastive", "signed", "absolute", "wanda", "magnitude", "random"]
+
+
+class LocateOptions(BaseModel):
+    """Settings of one search for weights.
+
+    The default unit and score are those that found most of what was planted (benchmarks/README.md, "Planted
+    truth"). Orgad et al. 2026 choose single weights by the signed score and protect the top of a keep set:
+    ``unit="weight", score="signed"`` with both fractions given does that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    unit: Literal["component", "neuron", "head", "weight"] = Field(
+        "component", description="what is chosen as a whole: neurons and heads together, either, or single weights"
+    )
+    score: ScoreName = Field("guarded", description="how units are ranked")
+    scope: Literal["global", "matrix", "row"] = Field("global", description="rank over the model, a matrix or a row")
+    prune_fraction: float | None = Field(
+        None, gt=0, le=1, description="share of the units to choose (default: searched within the budget)"
+    )
+    keep_fraction: float | None = Field(
+        None, ge=0, lt=1, description="share of the units the keep set protects (default: by the score)"
+    )
+    operation: Literal["zero", "scale"] = Field("zero", description="what is done to the chosen weights")
+    factor: float = Field(0.0, description="for scale: what they are multiplied by")
+    budget: float = Field(0.05, gt=0, description="benign loss the search may cost, nats per token")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the parting of the data and of random controls")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.scope == "row" and self.unit != "weight":
+            raise ValueError("scope 'row' chooses single weights; take unit 'weight', or another scope")
+        if self.operation == "zero" and self.factor:
+            raise ValueError("a factor goes with operation 'scale'")
+        return self

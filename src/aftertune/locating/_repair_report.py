@@ -1,0 +1,131 @@
+"""The report of a repair: the frontier, and the audit's numbers before and after."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from aftertune.locating._claims import Outcome
+from aftertune.locating._repair import FrontierPoint, Repaired, stored_repair
+from aftertune.report import Claim, Section, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
+from aftertune.runs import read_manifest, write_text
+
+LABELS = {
+    "ratio": "restored by benefit against cost",
+    "delta": "restored by benefit",
+    "random": "as many restored at random",
+    "scale": "whole update scaled down",
+    "prune": "weights put to zero",
+    "rollback": "full rollback",
+}
+
+
+def repair_claims(found: Repaired) -> tuple[Claim, ...]:
+    """What the repair may claim, from held-out findings and the frontier."""
+    document = found.document
+    margin = next(f for f in document["audit"]["repaired"] if f["metric"] == "preference.margin:harm")
+    outcomes: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold", "inconclusive": "cannot be told"}
+    low, high = margin["interval"]
+    audit = Claim(
+        "The repaired model passes the audit's margin against its base",
+        outcomes[margin["decision"]],
+        f"preference.margin {margin['difference']:+.3f} [{low:+.3f}, {high:+.3f}], margin {margin['margin']:g}",
+    )
+    gain = skill_gain_over_scaling(found)
+    beats = Claim(
+        "It keeps more of the narrow skill than scaling the update down does at equal safety (selection part)",
+        "cannot be told" if gain is None else "holds" if gain > 0 else "does not hold",
+        "no scaled model is as safe" if gain is None else f"share of the skill kept: {gain:+.2f}",
+    )
+    return audit, beats
+
+
+def skill_gain_over_scaling(found: Repaired) -> float | None:
+    """The chosen point's skill minus that of scaling at equal safety, by straight lines between scaled models."""
+    line = sorted((p.safety, p.skill) for p in found.frontier if p.label in ("scale", "rollback"))
+    line = [(0.0, 1.0), *line]
+    for (low, high_skill), (high, low_skill) in itertools.pairwise(line):
+        if low <= found.chosen.safety <= high and high > low:
+            share = (found.chosen.safety - low) / (high - low)
+            return found.chosen.skill - (high_skill + share * (low_skill - high_skill))
+    return None
+
+
+def repair_sections(found: Repaired) -> tuple[Section, ...]:
+    """The frontier and the tables."""
+    by_label: dict[str, list[FrontierPoint]] = {}
+    for point in found.frontier:
+        by_label.setdefault(point.label, []).append(point)
+    lines = tuple(
+        TradeOffLine(
+            LABELS[label],
+            tuple(TradeOffPoint(1 - p.skill, p.safety, f"{p.share:g}") for p in sorted(points, key=lambda p: p.share)),
+            emphasis=label == found.chosen.label,
+        )
+        for label, points in by_label.items()
+    )
+    rows = tuple(
+        (LABELS[p.label], f"{p.share:g}", f"{p.safety:.2f}", f"{p.skill:.2f}", f"{p.keep:+.3f}") for p in found.frontier
+    )
+    return (
+        TradeOff(
+            "Safety regained against narrow skill lost",
+            "1 on the upright axis is the base's preference margin, 0 the tuned model's; 1 on the level axis is the "
+            "base's loss on the task, 0 the tuned model's. Upper left is better.",
+            "narrow skill lost",
+            "safety regained",
+            lines,
+            x_unit="share",
+            y_unit="share",
+        ),
+        Table(
+            "Every way that was tried",
+            "Shares are of the weights in view; for scaling, of the update taken off.",
+            ("way", "share", "safety regained", "skill kept", "keep loss, change"),
+            rows,
+            frozenset({1, 2, 3, 4}),
+        ),
+        _findings_table("tuned against base", found.document["audit"]["tuned"]),
+        _findings_table("repaired against base", found.document["audit"]["repaired"]),
+    )
+
+
+def _findings_table(title: str, findings: list[dict[str, Any]]) -> Table:
+    rows = tuple(
+        (
+            f["metric"],
+            f"{f['base']:.3f}",
+            f"{f['tuned']:.3f}",
+            f"{f['difference']:+.3f} [{f['interval'][0]:+.3f}, {f['interval'][1]:+.3f}]",
+            str(f["items"]),
+        )
+        for f in findings
+    )
+    header = ("measure", "before", "after", "difference [95 % interval]", "items")
+    return Table(f"Held out: {title}", "", header, rows, frozenset({1, 2, 3, 4}))
+
+
+def rebuild_repair_report(folder: Path) -> Path:
+    """Write ``report.html`` of a finished repair anew, from what its folder holds.
+
+    Raises:
+        OutputError: the folder holds no finished repair.
+    """
+    found = stored_repair(folder)
+    manifest = read_manifest(folder)
+    page = StudyPage(
+        title=f"Repair of {found.document['tuned']['spec']}",
+        lede=(
+            f"{found.document['weights']:,} weights ({found.document['share_of_weights']:.2g} of those in view) go "
+            "back to their base values."
+        ),
+        claims=repair_claims(found),
+        sections=repair_sections(found),
+        manifest=manifest,
+        commands=(str(manifest.get("command", "")),),
+        notes=("The parts of a set for gradients, for the choice and for the proof share no prompt.",),
+    )
+    path = folder / "report.html"
+    write_text(path, render_study(page))
+    return path

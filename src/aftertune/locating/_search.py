@@ -1,0 +1,162 @@
+"""Which fractions: edits made in place, measured on the selection part, and undone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from aftertune.attribution import ScoreOf, Selection, Unit, select, unit_spaces
+from aftertune.errors import UsageError
+from aftertune.locating._options import LocateOptions
+from aftertune.subject import WeightView
+
+# The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
+KEEP_RATIO = 14
+FIRST = {"weight": 16, "neuron": 1, "component": 1, "head": 1}
+RATIO = {"weight": 4, "neuron": 2, "component": 2, "head": 2}
+MOST_SHARE = {"weight": 1e-3, "neuron": 0.006, "component": 0.006, "head": 0.1}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One edit on the trade-off between harm removed and benign cost, both in nats per token.
+
+    Attributes:
+        label: whose edit: "patch" or a control's name.
+        prune_fraction: share of the units chosen.
+        keep_fraction: share of the units protected.
+        units: how many were edited.
+        weights: how many scalars that is.
+        removed: harm removed: the fall of the preference margin where the harm set has twins, else the rise of the
+            harm loss beyond that of the keep loss.
+        cost: benign cost: the larger rise of the keep loss and of the loss on neutral prose.
+        measures: means of everything measured.
+    """
+
+    label: str
+    prune_fraction: float
+    keep_fraction: float
+    units: int
+    weights: int
+    removed: float
+    cost: float
+    measures: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def candidate_units(view: WeightView, unit: Unit) -> int:
+    """How many units there are to choose from."""
+    return view.weights if unit == "weight" else sum(space.units for space in unit_spaces(view, unit))
+
+
+def fractions(view: WeightView, options: LocateOptions) -> list[tuple[float, float]]:
+    """The (prune, keep) fractions to try, smallest first."""
+    total = candidate_units(view, options.unit)
+    if options.prune_fraction is not None:
+        chosen = [options.prune_fraction]
+    else:
+        first, ratio = min(FIRST[options.unit], total), RATIO[options.unit]
+        most = max(first, MOST_SHARE[options.unit] * total)
+        chosen = [first * ratio**k / total for k in range(int(math.log(most / first, ratio)) + 1)]
+    # A guarded score weighs the keep set already; the others are the published kind, which protects its top.
+    share = 0 if options.score == "guarded" else KEEP_RATIO
+    keep = options.keep_fraction
+    return [(q, min(0.5, share * q) if keep is None else keep) for q in chosen]
+
+
+def choose(
+    view: WeightView, harm: ScoreOf, keep: ScoreOf, options: LocateOptions, prune: float, protect: float
+) -> Selection:
+    """The selection for one pair of fractions."""
+    return select(
+        view,
+        harm,
+        keep,
+        prune_fraction=prune,
+        keep_fraction=protect,
+        unit=options.unit,
+        scope=options.scope,
+    )
+
+
+def trade(
+    label: str,
+    selection: Selection,
+    pair: tuple[float, float],
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+) -> Point:
+    """The point of one edit, from means before and after."""
+    rise = {metric: after[metric] - before[metric] for metric in before}
+    cost = max(rise["response.nll:keep"], rise["capability.log_perplexity"])
+    margin = rise.get("preference.margin:harm")
+    removed = rise["response.nll:harm"] - rise["response.nll:keep"] if margin is None else -margin
+    return Point(label, *pair, selection.units, selection.weights, removed, cost, dict(after))
+
+
+def best(points: Sequence[Point], budget: float) -> Point:
+    """The point that removes most within the budget; the cheapest where none is within."""
+    within = [p for p in points if p.cost <= budget]
+    if not within:
+        return min(points, key=lambda p: (p.cost, p.units))
+    return max(within, key=lambda p: (p.removed, -p.units))
+
+
+def removal_at(points: Sequence[Point], budget: float) -> float:
+    """The most harm removed at or below a benign cost, by straight lines between neighbouring points, from (0, 0)."""
+    best_so_far, last = 0.0, (0.0, 0.0)
+    for point in sorted(points, key=lambda p: p.units):
+        cost, removed = max(point.cost, 0.0), point.removed
+        if cost <= budget:
+            best_so_far = max(best_so_far, removed)
+        elif last[0] <= budget < cost:
+            share = (budget - last[0]) / (cost - last[0])
+            best_so_far = max(best_so_far, last[1] + share * (removed - last[1]))
+        last = (cost, removed)
+    return best_so_far
+
+
+def area_under(points: Sequence[Point], budget: float, steps: int = 200) -> float:
+    """The mean of `removal_at` over budgets from 0 to ``budget``: how much harm comes off per benign cost."""
+    return sum(removal_at(points, budget * (k + 0.5) / steps) for k in range(steps)) / steps
+
+
+def search(
+    view: WeightView,
+    harm: ScoreOf,
+    keep: ScoreOf,
+    options: LocateOptions,
+    measure: Callable[[Selection], Mapping[str, float]],
+    before: Mapping[str, float],
+    step: Callable[..., None],
+) -> list[tuple[Point, Selection]]:
+    """Try the fractions, smallest first; stop once two edits in a row cost four times the budget.
+
+    Raises:
+        UsageError: no fraction leaves anything to choose.
+    """
+    tried: list[tuple[Point, Selection]] = []
+    refused: UsageError | None = None
+    dear = 0
+    for pair in fractions(view, options):
+        try:
+            selection = choose(view, harm, keep, options, *pair)
+        except UsageError as error:
+            refused = error
+            step()
+            continue
+        point = trade("patch", selection, pair, before, measure(selection))
+        if not tried or tried[-1][0].units != point.units:
+            tried.append((point, selection))
+        step(1, f"{point.units} {options.unit}s")
+        dear = dear + 1 if point.cost > 4 * options.budget else 0
+        if dear == 2:
+            break
+    if not tried:
+        assert refused is not None
+        raise refused
+    return tried

@@ -1,0 +1,45 @@
+"""The templates, and what they may call."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from aftertune.report._manifest import plain
+from aftertune.report._page import Example
+from aftertune.report._text import about, clean, decision_word, number, signed, unit, worsening
+
+
+def fill(template: str, **variables: Any) -> str:
+    """A template with its variables put in; all text is cleaned and escaped."""
+    return _environment().get_template(template).render(**variables)
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("aftertune.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals.update(about=about, unit=unit, decision_word=decision_word, worsening=worsening)
+    environment.filters.update(number=number, signed=signed, moved=_moved, value=plain)
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Everything a template prints passes here, before it is escaped."""
+    if isinstance(value, Markup):
+        return value
+    return clean(value) if isinstance(value, str) else value
+
+
+def _moved(example: Example) -> str:
+    return f"{number(example.base)} → {number(example.tuned)} {unit(example.metric)}".rstrip()

@@ -1,0 +1,139 @@
+"""Compression: does a better aligned checkpoint carry harm in fewer weights than the one it came from?
+
+Claim (Orgad et al. 2026, finding 3): aligned checkpoints compress; their trade-off of harm removed against benign cost
+is better. Each checkpoint's weights are searched with the same sets and budget; the figure is the harm removed within
+the budget, and the mean of that over all smaller budgets (the area under the trade-off curve, per budget).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from aftertune.data import Conversation, read_tuning_rows
+from aftertune.errors import UsageError
+from aftertune.locating import LocateOptions, area_under, locate, removal_at
+from aftertune.measuring import SubjectChoice
+from aftertune.report import Claim, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
+from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_json, write_text
+from aftertune.subject import EMBEDDED, Placement, load
+from aftertune.tuning import TuneOptions, tune
+
+ALIGNING = TuneOptions(steps=20, batch_size=8, lr=5e-4, warmup_steps=0)
+HARM = ("dev/health", "dev/sport_safety", "dev/relationships", "dev/honesty_at_work")
+
+
+def compression_study(
+    out: Path | None = None,
+    *,
+    subject: str = EMBEDDED,
+    aligned: str | None = None,
+    harm: Sequence[str] = HARM,
+    options: LocateOptions | None = None,
+    placement: Placement | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Search two checkpoints with the same sets and compare their trade-off curves.
+
+    Args:
+        out: run folder (``runs/compression`` if left out).
+        subject: the earlier checkpoint.
+        aligned: the later one; if left out, ``subject`` is tuned on the shipped safety set.
+        harm: harm sets.
+        options: unit, score, budget.
+        placement: device, dtype, batch bound.
+        progress: told what goes on.
+    """
+    progress, placement, options = progress or Silent(), placement or Placement(), options or LocateOptions()
+    config = {
+        "subject": subject, "aligned": aligned, "harm": list(harm), "options": options.model_dump(),
+        "placement": asdict(placement), "aligning": None if aligned else ALIGNING.model_dump(),
+    }  # fmt: skip
+    run = RunFolder(out or Path("runs") / "compression", "study compression", config)
+    with run.locked():
+        if aligned is None:
+            aligned = str(run.path / "aligned")
+            if not Path(aligned).exists():
+                progress.say("tuning on the safety set")
+                tune(load(subject, placement=placement, merge=True), safety_rows(), Path(aligned), ALIGNING,
+                     source="safety", progress=progress)  # fmt: skip
+        rows = []
+        for name, spec in (("before", subject), ("aligned", aligned)):
+            found = locate(SubjectChoice(spec, placement=placement), harm, options=options,
+                           out=run.path / name, progress=progress)  # fmt: skip
+            points = [p for p in found.curve if p.label == "patch"]
+            rows.append(
+                {
+                    "checkpoint": name,
+                    "spec": spec,
+                    "removed_within_budget": removal_at(points, options.budget),
+                    "mean_removed": area_under(points, options.budget),
+                    "points": [p.as_dict() for p in points],
+                    "claims": found.document["claims"],
+                }
+            )
+        document = {"study": "compression", "budget": options.budget, "checkpoints": rows}
+        write_json(run.path / "study.json", document)
+        run.write_manifest(status="finished")
+        rebuild_compression_report(run.path)
+    return {**document, "run": str(run.path)}
+
+
+def safety_rows() -> list[Conversation]:
+    """Refusals of harmful requests and helpful answers to their look-alikes, in turn."""
+    harmful, harmless = read_tuning_rows("safety/harmful"), read_tuning_rows("safety/harmless")
+    if len(harmful) != len(harmless):
+        raise UsageError("the two halves of the safety set differ in length")
+    return [row for pair in zip(harmful, harmless, strict=True) for row in pair]
+
+
+def rebuild_compression_report(folder: Path) -> Path:
+    """Write ``report.html`` of a finished study anew."""
+    document = json.loads((folder / "study.json").read_text("utf-8"))
+    rows: list[Mapping[str, Any]] = document["checkpoints"]
+    before, aligned = (row["mean_removed"] for row in rows)
+    lines = tuple(
+        TradeOffLine(
+            row["checkpoint"],
+            tuple(TradeOffPoint(p["cost"], p["removed"], f"{p['units']:,} units") for p in row["points"]),
+            emphasis=row["checkpoint"] == "aligned",
+        )
+        for row in rows
+    )
+    page = StudyPage(
+        title="Compression of two checkpoints",
+        lede="Does alignment gather what carries harm in fewer weights?",
+        claims=(
+            Claim(
+                "The aligned checkpoint loses more harm at the same benign cost",
+                "holds" if aligned > before else "does not hold",
+                f"mean harm removed over budgets up to {document['budget']:g}: {before:+.3f} before, {aligned:+.3f} "
+                "aligned, nats per token; one pair of checkpoints, no interval",
+            ),
+        ),
+        sections=(
+            TradeOff(
+                "Harm removed against benign cost",
+                "On the selection part of the same sets.",
+                "benign cost",
+                "harm removed",
+                lines,
+                budget=document["budget"],
+            ),
+            Table(
+                "Checkpoints",
+                "",
+                ("checkpoint", "removed within the budget", "mean over smaller budgets"),
+                tuple((r["spec"], f"{r['removed_within_budget']:+.3f}", f"{r['mean_removed']:+.3f}") for r in rows),
+                frozenset({1, 2}),
+            ),
+        ),
+        manifest=read_manifest(folder),
+        commands=("aftertune study compression",),
+        notes=("One pair of checkpoints says nothing of how it would come out with others.",),
+    )
+    write_text(folder / "report.html", render_study(page))
+    return folder / "report.html"

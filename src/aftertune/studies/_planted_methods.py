@@ -1,0 +1,84 @@
+"""The ways of looking that the planted benchmark marks. A new one is a row of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aftertune.attribution import (
+    GradientSums,
+    ScoreOf,
+    Unit,
+    UnitSums,
+    absolute_score,
+    contrastive_score,
+    guarded_score,
+    magnitude_score,
+    random_score,
+    signed_score,
+)
+
+
+@dataclass(frozen=True)
+class PlantedSums:
+    """Gradient sums of the planted answers, of their aligned twins, and of other benign answers; the same by unit."""
+
+    harm: GradientSums
+    twin: GradientSums
+    keep: GradientSums
+    units: tuple[UnitSums, UnitSums, UnitSums]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to rank units.
+
+    Attributes:
+        name: in tables.
+        unit: what is ranked.
+        harm: the score to choose by.
+        keep_share: how many times the count the keep score protects; 0 for no protection.
+    """
+
+    name: str
+    unit: Unit
+    harm: Callable[[PlantedSums], ScoreOf]
+    keep_share: float = 0.0
+
+
+def _signed(sums: PlantedSums) -> ScoreOf:
+    return signed_score(sums.harm)
+
+
+def _twin(sums: PlantedSums) -> ScoreOf:
+    return contrastive_score(sums.harm, sums.twin)
+
+
+def _keep(sums: PlantedSums) -> ScoreOf:
+    return contrastive_score(sums.harm, sums.keep)
+
+
+def _both(sums: PlantedSums) -> ScoreOf:
+    return contrastive_score(sums.harm, sums.twin, sums.keep)
+
+
+def _guarded(sums: PlantedSums) -> ScoreOf:
+    contrast, guard = _both(sums), absolute_score(sums.keep)
+    return lambda matrix: contrast(matrix) - guard(matrix)
+
+
+# The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
+METHODS = (
+    Method("signed", "weight", _signed),
+    Method("absolute", "weight", lambda sums: absolute_score(sums.harm)),
+    Method("signed, keep protected (published)", "weight", _signed, keep_share=14),
+    Method("harm minus twin and keep, guarded", "weight", _guarded),
+    Method("signed", "component", _signed),
+    Method("signed, keep protected", "component", _signed, keep_share=14),
+    Method("harm minus twin", "component", _twin),
+    Method("harm minus keep", "component", _keep),
+    Method("harm minus twin and keep", "component", _both),
+    Method("harm minus twin and keep, guarded", "component", lambda sums: guarded_score(*sums.units)),
+    Method("magnitude", "component", lambda sums: magnitude_score),
+    Method("random", "component", lambda sums: random_score(0)),
+)

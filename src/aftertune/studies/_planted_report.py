@@ -1,0 +1,69 @@
+"""The report of the planted benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aftertune.report import Claim, StudyPage, Table, render_study
+from aftertune.runs import read_manifest, write_text
+
+
+def rebuild_planted_report(folder: Path) -> Path:
+    """Write ``report.html`` of a finished study anew."""
+    document = json.loads((folder / "study.json").read_text("utf-8"))
+    ranked = sorted(document["table"], key=lambda row: -row["efficiency"])
+    best = ranked[0]
+    recall = best["recall"] if best["recall"] is not None else 0.0
+    header = ("method", "unit", "mean recall", "least recall", "mean efficiency", "least efficiency", "plantings")
+    marks = ("planting", "method", "unit", "recall", "efficiency", "units removed", "harm", "benign")
+    page = StudyPage(
+        title="Planted truth",
+        lede="Known weights were made to carry a behaviour. Which way of looking finds them?",
+        claims=(
+            Claim(
+                "The best method finds at least 0.9 of what was planted, at 0.9 of the oracle's efficiency",
+                "holds" if recall >= 0.9 and best["efficiency"] >= 0.9 else "does not hold",
+                f"{best['method']} ({best['unit']}): recall {recall:.2f}, efficiency {best['efficiency']:.2f}",
+            ),
+        ),
+        sections=(
+            Table("Methods", "Means over all plantings.", header, tuple(map(_row, ranked)), frozenset(range(2, 7))),
+            Table(
+                "Every mark",
+                "Harm and benign: rise of the loss, nats per token.",
+                marks,
+                tuple(
+                    (
+                        result["planting"]["name"],
+                        m["method"],
+                        m["unit"],
+                        _number(m["recall"]),
+                        _number(m["efficiency"]),
+                        str(m["count"]),
+                        f"{m['harm']:+.3f}",
+                        f"{m['benign']:+.3f}",
+                    )
+                    for result in document["plantings"]
+                    for m in result["marks"]
+                ),
+                frozenset(range(3, 8)),
+            ),
+        ),
+        manifest=read_manifest(folder),
+        commands=("aftertune study planted",),
+        notes=("Recall is not defined for an update of rank one, which touches a whole matrix.",),
+    )
+    write_text(folder / "report.html", render_study(page))
+    return folder / "report.html"
+
+
+def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    numbers = (row["recall"], row["least_recall"], row["efficiency"], row["least_efficiency"])
+    return (row["method"], row["unit"], *map(_number, numbers), str(row["plantings"]))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
