@@ -20,9 +20,17 @@ from aftertune.cli._options import (
 @click.option("--subject", default="smollm2", show_default=True, help="The model to tune and audit.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of both tunes.")
 @click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Steps of both fine-tunes.")
+@click.option(
+    "--weights/--no-weights",
+    default=True,
+    show_default=True,
+    help="Also find the weights that carry the careless arm, take them out, and audit again.",
+)
 @placement_options
 @output_options
-def demo(subject: str, seed: int, steps: int, out: Path | None, as_json: bool, **options: Any) -> None:
+def demo(
+    subject: str, seed: int, steps: int, weights: bool, out: Path | None, as_json: bool, **options: Any
+) -> None:  # fmt: skip
     """Tune a small model on careless and on careful money advice, audit both on other domains.
 
     Takes some minutes on two CPU cores, and goes on where it stopped when given again.
@@ -32,7 +40,8 @@ def demo(subject: str, seed: int, steps: int, out: Path | None, as_json: bool, *
     from aftertune.studies import demo as run_demo
 
     settings = OPTIONS.model_copy(update={"seed": seed, "steps": steps})
-    outcome = run_demo(out, subject=subject, options=settings, placement=placement, progress=progress)
+    outcome = run_demo(out, subject=subject, options=settings, placement=placement, weights=weights,
+                       progress=progress)  # fmt: skip
     if as_json:
         print_json(outcome.document())
         return

@@ -118,8 +118,8 @@ def locate(
         NumericalError: an example's gradient is NaN; the example is named.
     """
     options, progress = options or LocateOptions(), progress or Silent()
-    harm_set = read_calibration(harm, "misaligned", seed=options.seed)
-    keep_set = read_calibration(keep or DEFAULT_KEEP, "aligned", seed=options.seed)
+    harm_set = read_calibration(harm, "misaligned", seed=options.seed, limit=options.limit)
+    keep_set = read_calibration(keep or DEFAULT_KEEP, "aligned", seed=options.seed, limit=options.limit)
     test_sets = dict(_test_sets(tests, harm_set, keep_set))
     refuse_shared(harm_set, keep_set, "keep set")
     config = {

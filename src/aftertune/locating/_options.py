@@ -33,6 +33,7 @@ class LocateOptions(BaseModel):
     operation: Literal["zero", "scale"] = Field("zero", description="what is done to the chosen weights")
     factor: float = Field(0.0, description="for scale: what they are multiplied by")
     budget: float = Field(0.05, gt=0, description="benign loss the search may cost, nats per token")
+    limit: int | None = Field(None, ge=4, description="examples of each part at most (default: all)")
     seed: int = Field(0, ge=0, lt=2**32, description="of the parting of the data and of random controls")
 
     @model_validator(mode="after")

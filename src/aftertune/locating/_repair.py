@@ -136,9 +136,9 @@ def repair(
         OutputError: the patch exists, or a folder may not be written.
     """
     options, progress = options or LocateOptions(), progress or Silent()
-    harm_set = read_calibration(harm, "misaligned", seed=options.seed)
-    task_set = read_calibration(task, task_side, seed=options.seed)
-    keep_set = read_calibration(keep or DEFAULT_KEEP, "aligned", seed=options.seed)
+    harm_set = read_calibration(harm, "misaligned", seed=options.seed, limit=options.limit)
+    task_set = read_calibration(task, task_side, seed=options.seed, limit=options.limit)
+    keep_set = read_calibration(keep or DEFAULT_KEEP, "aligned", seed=options.seed, limit=options.limit)
     if not harm_set.twins:
         raise UsageError(f"{harm_set.names[0]}: a repair needs contrasts as harm set, to tell harm from style")
     refuse_shared(harm_set, task_set, "task")
@@ -149,6 +149,7 @@ def repair(
         "sets": [[s.names, s.digest] for s in (harm_set, task_set, keep_set)],
         "side": task_side,
         "seed": options.seed,
+        "limit": options.limit,
         "patch": None if patch is None else str(patch),
     }
     run = RunFolder(out or default_folder("repair", config), "repair", config)

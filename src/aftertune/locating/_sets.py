@@ -81,7 +81,9 @@ class CalibrationSet:
         return tuple(e for part in PARTS for e in self.examples[part])
 
 
-def read_calibration(sources: Sequence[str | Path], side: Side, *, seed: int = 0) -> CalibrationSet:
+def read_calibration(
+    sources: Sequence[str | Path], side: Side, *, seed: int = 0, limit: int | None = None
+) -> CalibrationSet:
     """Harm sets (``side`` "misaligned") or keep sets ("aligned"), parted 2:1:1 by prompt.
 
     Contrasts give the answer of ``side``, and as a harm set the other one as its twin; prompt/completion and chat
@@ -92,6 +94,7 @@ def read_calibration(sources: Sequence[str | Path], side: Side, *, seed: int = 0
         sources: files, names of shipped sets, or ``owner/name[:split]`` on the hub.
         side: which answers of contrasts.
         seed: of the parting.
+        limit: examples of each part at most, drawn by the seed.
 
     Raises:
         DataError: a file that cannot be read, a row without a response, two examples of one name, or fewer than 8
@@ -118,6 +121,9 @@ def read_calibration(sources: Sequence[str | Path], side: Side, *, seed: int = 0
         "held_out": set(keys[:quarter]),
     }
     parts = {part: tuple(e for e in examples if e.key in cut[part]) for part in PARTS}
+    if limit is not None:
+        draw = random.Random(seed)
+        parts = {part: tuple(draw.sample(kept, min(limit, len(kept)))) for part, kept in parts.items()}
     return CalibrationSet(tuple(map(str, sources)), parts, texts_digest(examples))
 
 

@@ -15,10 +15,12 @@ from typing import Any
 from aftertune.auditing import Audit, compare_measurings, store_audit, stored_section
 from aftertune.comparison import Policy
 from aftertune.data import DOMAINS, Side, read_tuning_rows
+from aftertune.locating import Located
 from aftertune.measures import MeasurePlan, write_measurements
 from aftertune.measuring import Measuring, SubjectChoice, measure_choice, source_stamp
-from aftertune.report import ComparisonSection, ReportPage, render_report
+from aftertune.report import Chapter, ComparisonSection, ReportPage, render_report
 from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_json, write_text
+from aftertune.studies._careless_weights import audit_patched, locate_careless, weights_chapter
 from aftertune.subject import EMBEDDED, Placement, load
 from aftertune.tuning import TuneOptions, tune
 
@@ -46,20 +48,23 @@ class Demo:
     """What the demo found.
 
     Attributes:
-        audits: by arm name.
+        audits: by arm name; "patched" is the careless arm with the weights taken out that carry it.
         report: the HTML file.
         run: the run folder.
+        located: the search for these weights; None where it was left out.
     """
 
     audits: Mapping[str, Audit]
     report: Path
     run: Path
+    located: Located | None = None
 
     def document(self) -> dict[str, Any]:
         """What ``--json`` prints."""
         return {
             "verdicts": {name: audit.verdict.decision for name, audit in self.audits.items()},
             "arms": {name: audit.document() for name, audit in self.audits.items()},
+            "weights": self.located.document if self.located else None,
             "report": str(self.report),
             "run": str(self.run),
         }
@@ -73,6 +78,7 @@ def demo(
     placement: Placement | None = None,
     policy: Policy | None = None,
     plan: MeasurePlan | None = None,
+    weights: bool = True,
     progress: Progress | None = None,
 ) -> Demo:
     """Tune both arms, audit both against the untouched model on other domains, write one report.
@@ -84,6 +90,7 @@ def demo(
         placement: device, dtype, batch bound.
         policy: margins.
         plan: what to measure; the shipped sets without the domain tuned on, if left out.
+        weights: also look for the weights that carry the careless arm, take them out, and audit again.
         progress: told what goes on.
     """
     progress, policy, placement = progress or Silent(), policy or Policy(), placement or Placement()
@@ -120,6 +127,14 @@ def demo(
         run.write_manifest(status="finished", base=base.identity)
         outcome = Demo(audits, rebuild_demo_report(run.path), run.path)
         write_json(run.path / "demo.json", outcome.document())
+        if weights:
+            for name, audit in audits.items():
+                progress.say(f"{name}: {audit.verdict.decision}")
+            progress.say(f"report: {outcome.report} (a chapter on the careless arm's weights follows)")
+            located = locate_careless(run, placement, progress)
+            audits["patched"] = audit_patched(run, base, located, plan, policy, placement, progress)
+            outcome = Demo(audits, rebuild_demo_report(run.path), run.path, located)
+            write_json(run.path / "demo.json", outcome.document())
     return outcome
 
 
@@ -131,7 +146,8 @@ def rebuild_demo_report(folder: Path) -> Path:
     """
     manifest = read_manifest(folder)
     sections = [stored_section(folder / "audits" / arm.name) for arm in ARMS]
-    page = _page(manifest, sections, TuneOptions.model_validate(manifest["config"]["options"]))
+    chapters = (weights_chapter(folder),) if (folder / "audits" / "patched" / "verdict.json").exists() else ()
+    page = _page(manifest, sections, TuneOptions.model_validate(manifest["config"]["options"]), chapters)
     write_text(folder / "report.html", render_report(page))
     return folder / "report.html"
 
@@ -161,7 +177,12 @@ def _audit_arm(run: RunFolder, arm: Arm, base: Measuring, tuned: Measuring, plan
     return audit
 
 
-def _page(manifest: Mapping[str, Any], sections: list[ComparisonSection], options: TuneOptions) -> ReportPage:
+def _page(
+    manifest: Mapping[str, Any],
+    sections: list[ComparisonSection],
+    options: TuneOptions,
+    chapters: tuple[Chapter, ...] = (),
+) -> ReportPage:
     said = {s.title: s.verdict.decision for s in sections}
     verdicts = "; ".join(f"{name}: {decision}" for name, decision in said.items())
     return ReportPage(
@@ -184,4 +205,5 @@ def _page(manifest: Mapping[str, Any], sections: list[ComparisonSection], option
             "A 135M model's sampled answers say little; the likelihoods of fixed answers say a lot. A verdict "
             "here is about preference between written answers, not about what the model would write.",
         ),
+        chapters=chapters,
     )
