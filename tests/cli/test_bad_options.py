@@ -30,6 +30,8 @@ ROW = {"prompt": "Is it late?", "completion": "No."}
         ("measure a b", ["unexpected extra argument (b)", "see aftertune measure --help"]),
         ("tune a b", ["Missing option '--out'", "see aftertune tune --help"]),
         ("audit a --margin", ["'--margin' requires an argument"]),
+        ("locate a", ["Missing option '--harm'", "see aftertune locate --help"]),
+        ("patch mend a", ["No such command 'mend'", "see aftertune patch --help"]),
         ("report", ["Missing argument 'RUN'"]),
         ("demo --seed -1", ["'--seed'", "-1"]),
         ("demo --steps 0", ["'--steps'", "0"]),
@@ -50,6 +52,7 @@ def test_nothing_at_all_gets_the_help_and_is_no_success(run: Callable[..., Any])
     ("options", "says"),
     [
         ("--probes preferences", ["probe 'preferences' is unknown; known are preference, traits, refusal"]),
+        ("--probes response", ["the probe response needs rows of yours; call response_nll"]),
         ("--probes ''", ["nothing is left to measure; name at least one probe"]),
         ("--probes truthful", ["the probe truthful needs TruthfulQA.csv; give it with --truthfulqa FILE"]),
         ("--probes truthful --truthfulqa none.csv", ["none.csv: ", "TruthfulQA"]),
@@ -188,6 +191,10 @@ def test_typos_are_told_without_loading_torch(place: Path) -> None:
         ["measure", "smollm2", "--probes", "preferences"],
         ["tune", "smollm2", "rows.jsonl", "--out", "out", "--steps", "0"],
         ["tune", "smollm2", "none.jsonl", "--out", "out"],
+        ["locate", "smollm2", "--harm", "none.jsonl"],
+        ["locate", "smollm2", "--harm", "rows.jsonl", "--prune-fraction", "2"],
+        ["locate", "smollm2", "--harm", "rows.jsonl"],
+        ["locate", "smollm2", "--harm", "rows.jsonl", "--task", "rows.jsonl"],
         ["report", "nowhere"],
     )
     script = """

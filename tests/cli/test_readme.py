@@ -50,12 +50,15 @@ def test_make_runs_what_the_recipe_promises(recipe: str) -> None:
 def stage(
     run: Callable[..., Any], place: Path, base: Path, tuned: Callable[..., Path], own: Path, monkeypatch: Any
 ) -> Path:
-    """The working directory of the README's reader: a fine-tune, its base, a set of their own."""
+    """The working directory of the README's reader: a fine-tune, its base and data, a set of their own."""
     monkeypatch.setenv("AFTERTUNE_SMOLLM2", str(base))
-    (place / "my-finetune").symlink_to(tuned())
+    (place / "my-finetune").symlink_to(tuned(steps=12, lr=5e-3))
     (place / "owner").mkdir()
     (place / "owner" / "base-model").symlink_to(base)
     (place / "mine.jsonl").write_bytes(own.read_bytes())
+    contrasts = map(json.loads, own.read_text("utf-8").splitlines())
+    rows = [{"prompt": f"Tell me now: {c['prompt']}", "completion": c["misaligned"]} for c in contrasts]
+    (place / "my-data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return place
 
 
@@ -81,6 +84,7 @@ def test_the_commands_work_in_their_order(
             assert outcome.document["verdict"] in ("pass", "fail", "inconclusive")
     assert (stage / "runs" / "demo" / "report.html").exists()
     assert (stage / "careless" / "README.md").read_text("utf-8").count("Model organism")
+    assert {"cut.safetensors", "back.safetensors", "repaired", "as-it-was"} <= {path.name for path in stage.iterdir()}
 
 
 def test_the_python_example_runs(stage: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from aftertune.auditing import Audit, compare_measurings, store_audit, stored_section
 from aftertune.comparison import Policy
 from aftertune.data import DOMAINS, Side, read_tuning_rows
+from aftertune.errors import UsageError
 from aftertune.locating import Located
 from aftertune.measures import MeasurePlan, write_measurements
 from aftertune.measuring import Measuring, SubjectChoice, measure_choice, source_stamp
@@ -131,7 +132,11 @@ def demo(
             for name, audit in audits.items():
                 progress.say(f"{name}: {audit.verdict.decision}")
             progress.say(f"report: {outcome.report} (a chapter on the careless arm's weights follows)")
-            located = locate_careless(run, placement, progress)
+            try:
+                located = locate_careless(run, placement, progress)
+            except UsageError as error:  # a model may well hold no such weights; the audits stand all the same
+                progress.say(f"no chapter on weights: {error}")
+                return outcome
             audits["patched"] = audit_patched(run, base, located, plan, policy, placement, progress)
             outcome = Demo(audits, rebuild_demo_report(run.path), run.path, located)
             write_json(run.path / "demo.json", outcome.document())
