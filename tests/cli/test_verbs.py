@@ -30,7 +30,8 @@ def test_help_lists_every_verb_and_the_exit_codes(run: Run) -> None:
     for flag in ("--help", "-h"):
         outcome = run(flag)
         assert (outcome.code, outcome.err) == (0, "")
-        assert [line.split()[0] for line in outcome.out.partition("Commands:\n")[2].splitlines()] == list(VERBS)
+        # What a verb is for may take a second line, which is indented.
+        assert re.findall(r"^  (\S+)", outcome.out.partition("Commands:\n")[2], re.MULTILINE) == list(VERBS)
         assert "Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 broken run." in outcome.out
 
 
@@ -198,6 +199,7 @@ def test_the_demo_tunes_and_audits_both_arms_with_every_shipped_probe(run: Run, 
     assert outcome.code == 0, outcome
     document = outcome.document
     asked = {m.id for row in PROBES if row.default and row.name != "truthful" for m in row.metrics}
+    asked -= {"preference.pmi_margin"}  # informs only, and would take minutes
     assert document["verdicts"].keys() == document["arms"].keys() == {"careless", "careful"}
     for arm in document["arms"].values():
         assert {f["metric"] for f in arm["findings"]} == asked

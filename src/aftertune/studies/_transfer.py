@@ -23,6 +23,7 @@ from aftertune.attribution import (
     overlap,
     random_control,
     select_count,
+    unit_score,
     unit_spaces,
     unit_sums,
 )
@@ -63,6 +64,7 @@ def transfer_study(
     subject: str = EMBEDDED,
     domains: Sequence[str] = DOMAINS,
     count: int = COUNT,
+    guard: bool = True,
     placement: Placement | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -73,16 +75,23 @@ def transfer_study(
         subject: the model.
         domains: shipped domains.
         count: how many neurons and heads each domain may choose.
+        guard: choose by the guarded score; else by the contrastive one alone.
         placement: device, dtype, batch bound.
         progress: told what goes on.
     """
     progress, placement = progress or Silent(), placement or Placement()
-    config = {"subject": subject, "domains": list(domains), "count": count, "placement": asdict(placement)}
+    config = {
+        "subject": subject,
+        "domains": list(domains),
+        "count": count,
+        "guard": guard,
+        "placement": asdict(placement),
+    }
     run = RunFolder(out or Path("runs") / "transfer", "study transfer", config)
     with run.locked():
         if not run.finished:
             loaded = load(subject, placement=placement, merge=True, progress=progress)
-            document = _measure(loaded, run, domains, count, progress)
+            document = _measure(loaded, run, domains, count, guard, progress)
             write_json(run.path / "study.json", {**document, "subject": loaded.identity.as_dict()})
             run.write_manifest(status="finished")
         rebuild_transfer_report(run.path)
@@ -91,11 +100,11 @@ def transfer_study(
 
 
 def _measure(
-    subject: Subject, run: RunFolder, domains: Sequence[str], count: int, progress: Progress
+    subject: Subject, run: RunFolder, domains: Sequence[str], count: int, guard: bool, progress: Progress
 ) -> dict[str, Any]:
     view = WeightView(subject.model)
     examples = {domain: domain_examples(domain) for domain in domains}
-    selections = _selections(subject, view, examples, count, progress)
+    selections = _selections(subject, view, examples, count, guard, progress)
     probes = [answers_probe(domain, held) for domain, (_, held) in examples.items()]
     journal = Journal(run.path / "evaluations.jsonl")
 
@@ -145,9 +154,11 @@ def _selections(
     view: WeightView,
     examples: Mapping[str, tuple[Sequence[Example], Sequence[Example]]],
     count: int,
+    guard: bool,
     progress: Progress,
 ) -> dict[str, dict[str, Selection]]:
     """Every set once: harm and twins of each domain, and the keep set they share."""
+    score_of = guarded_score if guard else unit_score
     with progress.task("gradients", 2 * len(examples) + 1) as step:
         keep = unit_sums(subject, trees_of(subject, keep_examples(), lambda e: e.conversation)[0], "component",
                          view=view)  # fmt: skip
@@ -161,8 +172,8 @@ def _selections(
                 step(1, domain)
             harm, twin = sums
             for edit, score in (
-                ("patch", guarded_score(harm, twin, keep)),
-                ("content_matched", guarded_score(twin, harm, keep)),
+                ("patch", score_of(harm, twin, keep)),
+                ("content_matched", score_of(twin, harm, keep)),
             ):
                 found[edit][domain] = select_count(view, score, count=count, unit="component")
             found["random"][domain] = random_control(view, found["patch"][domain])

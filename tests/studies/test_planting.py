@@ -1,0 +1,95 @@
+"""What is planted carries what was trained, comes out without a trace, and marks are what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from aftertune.attribution import make_patch, select_units
+from aftertune.errors import UsageError
+from aftertune.studies import METHODS, Planting, planted, planted_study
+from aftertune.subject import Subject, Tree, WeightView, as_subject, response_losses, weights_digest
+
+
+@pytest.fixture
+def subject(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> Subject:
+    return as_subject(tiny_model("llama"), tiny_tokenizer, "llama")
+
+
+def rows() -> list[Tree]:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 300, (16, 14), generator=generator).tolist()
+    return [Tree(tuple(row[:8]), (tuple(row[8:]),)) for row in ids]
+
+
+def loss(subject: Subject) -> float:
+    with torch.no_grad():
+        return float(response_losses(subject, rows()).mean())
+
+
+@pytest.mark.parametrize("kind", ["neurons", "head", "rank_one"])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_plant_carries_what_was_trained_and_comes_out_without_a_trace(
+    subject: Subject, kind: Any, layer: int
+) -> None:
+    digest, before = weights_digest(subject.model), loss(subject)
+    names = [name for name, _ in subject.model.named_parameters()]
+    with planted(subject, Planting(kind, layer, "x", 0), rows(), 30) as plant:
+        assert loss(subject) < before - 0.2
+        view = WeightView(subject.model)
+        if plant.units:
+            units = select_units(view, {plant.matrix: torch.tensor(plant.units)}, plant.unit)  # type: ignore[arg-type]
+            with make_patch(view, units.chosen, "zero", {}).applied(view):
+                assert loss(subject) == pytest.approx(before, abs=1e-5)
+        parameter = view[plant.matrix].parameter
+        with torch.no_grad():
+            parameter.copy_(plant.original)
+        assert loss(subject) == pytest.approx(before, abs=1e-5)
+    assert weights_digest(subject.model) == digest
+    assert [name for name, _ in subject.model.named_parameters()] == names
+    assert loss(subject) == before
+
+
+def test_an_exception_inside_leaves_the_model_as_it_was(subject: Subject) -> None:
+    digest = weights_digest(subject.model)
+
+    def interrupted() -> None:
+        with planted(subject, Planting("neurons", 1, "x", 0), rows(), 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert weights_digest(subject.model) == digest
+
+
+def test_other_architectures_are_told(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    gpt2 = as_subject(tiny_model("gpt2"), tiny_tokenizer, "gpt2")
+    with pytest.raises(UsageError, match="Llama-like"), planted(gpt2, Planting("neurons", 0, "x", 0), rows(), 1):
+        pass
+
+
+@pytest.mark.slow
+def test_the_study_marks_every_method_and_goes_on(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    plantings = (Planting("neurons", 1, "money", 0),)
+    methods = tuple(m for m in METHODS if m.name in ("random", "harm minus twin and keep, guarded", "magnitude"))
+    arguments: Any = {"subject": str(tiny_folder("llama")), "plantings": plantings, "methods": methods}
+    document = planted_study(tmp_path / "run", **arguments)
+    [result] = document["plantings"]
+    assert result["losses"]["planted"]["harm"] < result["losses"]["untouched"]["harm"]
+    assert result["oracle"]["harm"] == pytest.approx(
+        result["losses"]["untouched"]["harm"] - result["losses"]["planted"]["harm"], abs=1e-4
+    )
+    for mark in result["marks"]:
+        assert mark["recall"] is None or 0 <= mark["recall"] <= 1
+        assert mark["count"] >= 1
+    assert {row["method"] for row in document["table"]} == {m.name for m in methods}
+    stamp = (tmp_path / "run" / "plantings" / f"{plantings[0].name}.json").stat().st_mtime_ns
+    assert planted_study(tmp_path / "run", **arguments) == document
+    assert (tmp_path / "run" / "plantings" / f"{plantings[0].name}.json").stat().st_mtime_ns == stamp
+    assert "Planted truth" in (tmp_path / "run" / "report.html").read_text()
+    assert replace(plantings[0], seed=1).name != plantings[0].name

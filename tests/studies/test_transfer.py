@@ -1,0 +1,50 @@
+"""The transfer study on a tiny model: its matrix is what editing by hand gives."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aftertune.locating import answers_probe
+from aftertune.measures import ask_probes
+from aftertune.studies import find_study
+from aftertune.studies._transfer import domain_examples, transfer_claims, transfer_study
+from aftertune.subject import load
+
+DOMAINS = ("money", "health")
+
+
+@pytest.mark.slow
+def test_falls_are_differences_of_margins_and_claims_follow(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    document = transfer_study(out, subject=str(tiny_folder("llama")), domains=DOMAINS, count=3, guard=False)
+    journal = dict(json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines())
+    for edit, falls in document["falls"].items():
+        for row, source in zip(falls, DOMAINS, strict=True):
+            for value, target in zip(row, DOMAINS, strict=True):
+                ids = [e.id for e in domain_examples(target)[1]]
+                by_hand = statistics.fmean(journal["before"][i] - journal[f"{edit} {source}"][i] for i in ids)
+                assert value == pytest.approx(by_hand)
+    plain = ask_probes(load(tiny_folder("llama")), [answers_probe("money", domain_examples("money")[1])])
+    margins = {m.item: m.value for m in plain if m.metric == "preference.margin:money"}
+    assert margins == pytest.approx({item: journal["before"][item] for item in margins}, abs=1e-5)
+    assert document["overlap"][0][0]["jaccard"] == 1.0
+    for claim in transfer_claims(document):
+        assert claim.outcome in ("holds", "does not hold", "cannot be told")
+    report = (out / "report.html").read_text()
+    assert "Transfer between kinds of harm" in report
+    again = transfer_study(out, subject=str(tiny_folder("llama")), domains=DOMAINS, count=3, guard=False)
+    assert again == document
+    assert len((out / "evaluations.jsonl").read_text().splitlines()) == len(journal)
+
+
+def test_attributed_and_held_out_prompts_are_distinct() -> None:
+    for domain in DOMAINS:
+        attributed, held = domain_examples(domain)
+        assert not {e.key for e in attributed} & {e.key for e in held}
+    assert find_study("transfer") is not None
+    assert find_study("no such") is None
