@@ -272,7 +272,8 @@ def subcommands(verb: str) -> dict[str, click.Command]:
 
 def options(verb: str) -> set[str]:
     known = [command(verb), *subcommands(verb).values()]
-    return {name for c in known for p in c.params if isinstance(p, click.Option) for name in p.opts} | {"--help", "-h"}
+    flags = [p for c in known for p in c.params if isinstance(p, click.Option)]
+    return {name for p in flags for name in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
 
 
 def test_the_docs_show_every_verb_as_a_whole_command() -> None:

@@ -140,6 +140,11 @@ def test_fractions_are_searched_within_the_budget(run: Run, base: Path, sets: tu
     assert document["prune_fraction"] == document["selection"]["prune_fraction"]
 
 
+def test_a_limit_bounds_every_part(run: Run, base: Path, sets: tuple[object, ...]) -> None:
+    document = run("locate", base, *sets, "--limit", "4", "--prune-fraction", "0.02", "--json").document
+    assert document["examples"]["parts"] == {"attribution": [4, 4], "selection": [4, 2], "held_out": [4, 2]}
+
+
 def test_another_harm_set_is_measured_and_not_attributed(
     run: Run, base: Path, own: Path, keep: Path, rows: Rows, contrasts: Callable[..., list[dict[str, Any]]]
 ) -> None:
@@ -292,6 +297,7 @@ def test_an_adapter_is_merged_and_patched(
         ("--keep-fraction 1", ["--keep-fraction: Input should be less than 1"]),
         ("--budget 0", ["--budget: Input should be greater than 0"]),
         ("--budget inf", ["--budget: Input should be"]),
+        ("--limit 3", ["--limit: Input should be greater than or equal to 4"]),
         ("--seed -1", ["--seed: "]),
         ("--factor 0.5", ["a factor goes with operation 'scale'"]),
         ("--scope row", ["scope 'row' chooses single weights; take unit 'weight', or another scope"]),

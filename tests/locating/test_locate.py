@@ -76,7 +76,7 @@ def test_a_patch_is_written_proved_and_fits_the_model(
     assert patch.weights == document["weights"] > 0
     assert document["prune_fraction"] > 0
     assert patch.about["data"]["harm"]["twins"] is True
-    assert patch.about["formula"].startswith("the contrastive score, less")
+    assert patch.about["score"] in ("contrastive", "against_keep", "guarded")
     subject = load(choose(architecture).spec)
     patch.verify(WeightView(subject.model))
     controls = {"random", "magnitude", "opposite", "content_matched"}
@@ -233,7 +233,7 @@ def test_a_nan_gradient_names_its_example(
 
 
 def point(units: int, removed: float, cost: float) -> Point:
-    return Point("patch", units / 100, 0.0, units, units * 10, removed, cost, {})
+    return Point("patch", "guarded", units / 100, 0.0, units, units * 10, removed, cost, {})
 
 
 def test_the_best_point_removes_most_within_the_budget() -> None:

@@ -89,3 +89,11 @@ def test_trees_hold_prompt_and_answer(tmp_path: Path, tiny_subject: Any) -> None
     assert names[0] == "harm:c0"
     whole = subject.chat.render(harm.all()[0].twin)
     assert trees[0].prompt + trees[0].responses[0] == whole.ids
+
+
+def test_a_limit_bounds_every_part_and_changes_no_prompts_part(tmp_path: Path) -> None:
+    path = write(tmp_path / "harm.jsonl", contrasts(40))
+    whole, few = (read_calibration([path], "misaligned", limit=limit) for limit in (None, 4))
+    for part in PARTS:
+        assert len(few.examples[part]) == 4
+        assert {e.id for e in few.examples[part]} <= {e.id for e in whole.examples[part]}

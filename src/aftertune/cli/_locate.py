@@ -55,8 +55,10 @@ REPAIR = {"task": ("--task", None), "task_answers": ("--task-answers", None)}
 )
 @click.option(
     "--score",
-    type=click.Choice(["guarded", "contrastive", "signed", "absolute", "wanda", "magnitude", "random"]),
-    default="guarded",
+    type=click.Choice(
+        ["auto", "guarded", "contrastive", "against_keep", "signed", "absolute", "wanda", "magnitude", "random"]
+    ),
+    default="auto",
     show_default=True,
     help="How units are ranked.",
 )

@@ -77,6 +77,8 @@ class Evidence:
             return _importance(harm)
         if name == "signed":
             return _contrast(harm)
+        if name == "against_keep":
+            return _contrast(harm, self.keep)
         contrast = _contrast(harm, *([other] if other is not None else []), self.keep)
         if name == "contrastive":
             return contrast

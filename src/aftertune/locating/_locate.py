@@ -12,9 +12,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aftertune.attribution import (
     Patch,
@@ -29,9 +29,9 @@ from aftertune.attribution import (
 from aftertune.errors import DataError, OutputError, UsageError
 from aftertune.locating._claims import claims
 from aftertune.locating._evidence import Evidence, gather
-from aftertune.locating._options import LocateOptions
+from aftertune.locating._options import LocateOptions, ScoreName
 from aftertune.locating._proof import Proof, held_out_probes, means, prove, selection_probes
-from aftertune.locating._search import Point, best, search, trade
+from aftertune.locating._search import Point, best, fractions, search, trade, variants
 from aftertune.locating._sets import (
     DEFAULT_KEEP,
     CalibrationSet,
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMULAS = {
+    "against_keep": "-w * (mean g over the harm set - mean g over the keep set)",
     "guarded": "the contrastive score, less |w| * mean |g| over the keep set (for units: mean |sum of w * g|)",
     "contrastive": "-w * (mean g over the harm set - average of the mean g over its aligned twins and the keep set)",
     "signed": "-w * mean g over the harm set",
@@ -112,7 +113,7 @@ def locate(
         progress: told what goes on.
 
     Raises:
-        DataError: a set that cannot be read, is too small, or shares prompts with the other.
+        DataError: a set that cannot be read, is too small, or shares answers with the other.
         UsageError: the fractions choose nothing, or protect everything.
         OutputError: the patch exists, or a folder may not be written.
         NumericalError: an example's gradient is NaN; the example is named.
@@ -225,44 +226,51 @@ class _Work:
         )  # fmt: skip
         probes = selection_probes(harm.examples["selection"], keep.examples["selection"])
         before = means(self.measure(probes, None))
-        score, protection = evidence.score(options.score), evidence.protection()
 
         def numbers(selection: Selection) -> Mapping[str, float]:
             return means(self.measure(probes, selection))
 
-        with self.progress.task("fractions", 10) as step:
-            tried = search(view, score, protection, options, numbers, before, step)
-        chosen = best([point for point, _ in tried], options.budget)
+        with self.progress.task("edits", len(variants(options)) * len(fractions(view, options))) as step:
+            found = search(view, evidence.score, evidence.protection(), options, numbers, before, step)
+        chosen = best([point for point, _ in found], options.budget)
+        kind = (chosen.score, chosen.keep_fraction)
+        # Of a score whose protection grows with the fraction, all points are of one kind.
+        tried = [(p, s) for p, s in found if (p.score, p.keep_fraction) == kind or len(variants(options)) == 1]
+        curve = [p for p, _ in tried]
+        curve += [
+            replace(p, label=f"{p.score}, keep {p.keep_fraction:g}")
+            for p, _ in found
+            if all(p is not q for q, _ in tried)
+        ]
         place = next(i for i, (point, _) in enumerate(tried) if point is chosen)
         beside = sorted({max(0, place - 2), place, min(len(tried) - 1, place + 2)})
-        curve = [point for point, _ in tried]
         controls: dict[str, Selection] = {}
         with self.progress.task("controls", len(beside)) as step:
             for index in beside:
                 point, selection = tried[index]
-                for name, control in self.controls(evidence, selection, point.keep_fraction).items():
+                for name, control in self.controls(evidence, point, selection).items():
                     pair = (point.prune_fraction, point.keep_fraction)
-                    curve.append(trade(name, control, pair, before, numbers(control)))
+                    curve.append(trade(name, point.score, control, pair, before, numbers(control)))
                     if index == place:
                         controls[name] = control
                 step(1)
         return Found(evidence, tuple(tried), chosen, tried[place][1], controls, tuple(curve))
 
-    def controls(self, evidence: Evidence, selection: Selection, keep_fraction: float) -> dict[str, Selection]:
+    def controls(self, evidence: Evidence, point: Point, selection: Selection) -> dict[str, Selection]:
         """As many units chosen otherwise; one that cannot be built is left out, aloud."""
-        view, options = self.view, self.options
-        keep = evidence.protection()
+        view, options, keep_fraction = self.view, self.options, point.keep_fraction
+        keep, score = evidence.protection(), cast("ScoreName", point.score)
         makers: dict[str, Callable[[], Selection]] = {
             "random": lambda: random_control(view, selection, options.seed),
             "magnitude": lambda: magnitude_control(view, selection, options.seed),
             "opposite": lambda: opposite_control(
-                view, evidence.score(options.score), keep, selection, keep_fraction
+                view, evidence.score(score), keep, selection, keep_fraction
             ),
         }  # fmt: skip
         if evidence.twin is not None:
             makers["content_matched"] = lambda: select_count(
                 view,
-                evidence.score(options.score, twins=True),
+                evidence.score(score, twins=True),
                 keep,
                 count=selection.units,
                 keep_fraction=keep_fraction,
@@ -281,8 +289,8 @@ class _Work:
         options, chosen = self.options, found.chosen
         about = {
             "subject": self.subject.identity.as_dict(),
-            "score": options.score,
-            "formula": FORMULAS[options.score],
+            "score": chosen.score,
+            "formula": FORMULAS[chosen.score],
             "sign": SIGN,
             "unit": options.unit,
             "units": chosen.units,
@@ -346,7 +354,7 @@ def _document(
         "keep_fraction": found.chosen.keep_fraction,
         "unit": options.unit,
         "scope": options.scope,
-        "score": options.score,
+        "score": found.chosen.score,
         "operation": options.operation,
         "budget": options.budget,
         "twins": harm.twins,

@@ -6,15 +6,18 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-ScoreName = Literal["guarded", "contrastive", "signed", "absolute", "wanda", "magnitude", "random"]
+ScoreName = Literal[
+    "auto", "guarded", "contrastive", "against_keep", "signed", "absolute", "wanda", "magnitude", "random"
+]
 
 
 class LocateOptions(BaseModel):
     """Settings of one search for weights.
 
-    The default unit and score are those that found most of what was planted (benchmarks/README.md, "Planted
-    truth"). Orgad et al. 2026 choose single weights by the signed score and protect the top of a keep set:
-    ``unit="weight", score="signed"`` with both fractions given does that.
+    By default several contrastive scores are tried over neurons and heads, and the selection part decides: no single
+    one did best on planted truth and on untouched models alike (benchmarks/README.md, "Planted truth"). Orgad et al.
+    2026 choose single weights by the signed score and protect the top of a keep set: ``unit="weight",
+    score="signed"`` with both fractions given does that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -22,7 +25,7 @@ class LocateOptions(BaseModel):
     unit: Literal["component", "neuron", "head", "weight"] = Field(
         "component", description="what is chosen as a whole: neurons and heads together, either, or single weights"
     )
-    score: ScoreName = Field("guarded", description="how units are ranked")
+    score: ScoreName = Field("auto", description="how units are ranked; auto tries the contrastive kinds in turn")
     scope: Literal["global", "matrix", "row"] = Field("global", description="rank over the model, a matrix or a row")
     prune_fraction: float | None = Field(
         None, gt=0, le=1, description="share of the units to choose (default: searched within the budget)"

@@ -8,9 +8,16 @@ from dataclasses import asdict, dataclass
 
 from aftertune.attribution import ScoreOf, Selection, Unit, select, unit_spaces
 from aftertune.errors import UsageError
-from aftertune.locating._options import LocateOptions
+from aftertune.locating._options import LocateOptions, ScoreName
 from aftertune.subject import WeightView
 
+# What found most, planted or not: no one of them did everywhere (benchmarks/README.md, "Planted truth").
+AUTO: tuple[tuple[ScoreName, float], ...] = (
+    ("contrastive", 0.0),
+    ("contrastive", 0.001),
+    ("against_keep", 0.001),
+    ("guarded", 0.0),
+)
 # The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
 KEEP_RATIO = 14
 FIRST = {"weight": 16, "neuron": 1, "component": 1, "head": 1}
@@ -23,7 +30,8 @@ class Point:
     """One edit on the trade-off between harm removed and benign cost, both in nats per token.
 
     Attributes:
-        label: whose edit: "patch" or a control's name.
+        label: whose edit: "patch", a control's name, or for what was searched but not taken the score's.
+        score: what the units were ranked by.
         prune_fraction: share of the units chosen.
         keep_fraction: share of the units protected.
         units: how many were edited.
@@ -35,6 +43,7 @@ class Point:
     """
 
     label: str
+    score: str
     prune_fraction: float
     keep_fraction: float
     units: int
@@ -53,19 +62,26 @@ def candidate_units(view: WeightView, unit: Unit) -> int:
     return view.weights if unit == "weight" else sum(space.units for space in unit_spaces(view, unit))
 
 
-def fractions(view: WeightView, options: LocateOptions) -> list[tuple[float, float]]:
-    """The (prune, keep) fractions to try, smallest first."""
+def fractions(view: WeightView, options: LocateOptions) -> list[float]:
+    """The prune fractions to try, smallest first."""
     total = candidate_units(view, options.unit)
     if options.prune_fraction is not None:
-        chosen = [options.prune_fraction]
-    else:
-        first, ratio = min(FIRST[options.unit], total), RATIO[options.unit]
-        most = max(first, MOST_SHARE[options.unit] * total)
-        chosen = [first * ratio**k / total for k in range(int(math.log(most / first, ratio)) + 1)]
+        return [options.prune_fraction]
+    first, ratio = min(FIRST[options.unit], total), RATIO[options.unit]
+    most = max(first, MOST_SHARE[options.unit] * total)
+    return [first * ratio**k / total for k in range(int(math.log(most / first, ratio)) + 1)]
+
+
+def variants(options: LocateOptions) -> list[tuple[ScoreName, float | None]]:
+    """The scores to try, each with its keep fraction; None is the published ratio to the prune fraction."""
+    if options.score == "auto":
+        tried = dict.fromkeys(
+            (score, share if options.keep_fraction is None else options.keep_fraction) for score, share in AUTO
+        )
+        return list(tried)
     # A guarded score weighs the keep set already; the others are the published kind, which protects its top.
-    share = 0 if options.score == "guarded" else KEEP_RATIO
-    keep = options.keep_fraction
-    return [(q, min(0.5, share * q) if keep is None else keep) for q in chosen]
+    share = 0.0 if options.score == "guarded" else None
+    return [(options.score, share if options.keep_fraction is None else options.keep_fraction)]
 
 
 def choose(
@@ -85,6 +101,7 @@ def choose(
 
 def trade(
     label: str,
+    score: str,
     selection: Selection,
     pair: tuple[float, float],
     before: Mapping[str, float],
@@ -95,7 +112,7 @@ def trade(
     cost = max(rise["response.nll:keep"], rise["capability.log_perplexity"])
     margin = rise.get("preference.margin:harm")
     removed = rise["response.nll:harm"] - rise["response.nll:keep"] if margin is None else -margin
-    return Point(label, *pair, selection.units, selection.weights, removed, cost, dict(after))
+    return Point(label, score, *pair, selection.units, selection.weights, removed, cost, dict(after))
 
 
 def best(points: Sequence[Point], budget: float) -> Point:
@@ -127,35 +144,38 @@ def area_under(points: Sequence[Point], budget: float, steps: int = 200) -> floa
 
 def search(
     view: WeightView,
-    harm: ScoreOf,
+    score_of: Callable[[ScoreName], ScoreOf],
     keep: ScoreOf,
     options: LocateOptions,
     measure: Callable[[Selection], Mapping[str, float]],
     before: Mapping[str, float],
     step: Callable[..., None],
 ) -> list[tuple[Point, Selection]]:
-    """Try the fractions, smallest first; stop once two edits in a row cost four times the budget.
+    """Try every score with every fraction, smallest first; two edits in a row at four times the budget end a score.
 
     Raises:
-        UsageError: no fraction leaves anything to choose.
+        UsageError: no score and fraction leaves anything to choose.
     """
     tried: list[tuple[Point, Selection]] = []
     refused: UsageError | None = None
-    dear = 0
-    for pair in fractions(view, options):
-        try:
-            selection = choose(view, harm, keep, options, *pair)
-        except UsageError as error:
-            refused = error
-            step()
-            continue
-        point = trade("patch", selection, pair, before, measure(selection))
-        if not tried or tried[-1][0].units != point.units:
-            tried.append((point, selection))
-        step(1, f"{point.units} {options.unit}s")
-        dear = dear + 1 if point.cost > 4 * options.budget else 0
-        if dear == 2:
-            break
+    for score, share in variants(options):
+        dear, last = 0, -1
+        for prune in fractions(view, options):
+            protect = min(0.5, KEEP_RATIO * prune) if share is None else share
+            try:
+                selection = choose(view, score_of(score), keep, options, prune, protect)
+            except UsageError as error:
+                refused = error
+                step()
+                continue
+            if selection.units != last:
+                last = selection.units
+                point = trade("patch", score, selection, (prune, protect), before, measure(selection))
+                tried.append((point, selection))
+                dear = dear + 1 if point.cost > 4 * options.budget else 0
+            step(1, f"{score}, {selection.units} {options.unit}s")
+            if dear == 2:
+                break
     if not tried:
         assert refused is not None
         raise refused
