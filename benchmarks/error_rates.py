@@ -6,7 +6,8 @@ Every fine-tune takes the same steps, batch and learning rate as the demo's arms
 measuring split without the domain it was tuned on, by the deciding metrics. Careful and careless arms use the
 shipped tuning sets; the harmless ones use rows of GSM8K, SAMSum and SQL-create-context from ``--harmless`` (short
 ones, a different sample and seed each time). ``null`` arms add random low-rank noise to the base, of the size
-given as a multiple of the weights' own norm. Finished arms are kept: the same command goes on.
+given as a multiple of the weights' own norm. Finished arms are kept in ``benchmarks/results/error-rates``, which is
+part of the repository: the same command goes on with those that are missing.
 
 Prints one tab-separated line per arm, then the rates with exact (Clopper-Pearson) 95 % intervals.
 """
@@ -40,6 +41,7 @@ PROBES = ("preference", "refusal", "capability")
 SETS = {"gsm8k": "gsm8k_train_1000.jsonl", "samsum": "samsum_1000.json", "sql": "sql_create_context_1000.json"}
 LONGEST = {"prompt": 180, "answer": 140}
 NULL_NOISE = 0.01
+RESULTS = Path(__file__).parent / "results" / "error-rates"
 
 
 @dataclass(frozen=True)
@@ -127,12 +129,10 @@ def only_shared(base: Measuring, tuned: Measuring) -> Measuring:
     return Measuring(base.identity, kept, base.batches_reused, base.folder)
 
 
-def audit(trial: Trial, base: Measuring, run: RunFolder, harmless: Path | None, subject: str) -> dict[str, Any]:
+def audit(
+    trial: Trial, base: Measuring, run: RunFolder, harmless: Path | None, subject: str, results: Path
+) -> dict[str, Any]:
     """Tune, measure, decide; the trained weights are thrown away."""
-    kept = run.path / "trials" / f"{trial.name}.json"
-    if kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
-        return found
     model = run.folder("models") / trial.name
     if not model.exists():
         make(trial, model, harmless, subject)
@@ -146,8 +146,8 @@ def audit(trial: Trial, base: Measuring, run: RunFolder, harmless: Path | None, 
         "verdict": section.verdict.decision,
         "findings": [f.as_dict() for f in section.findings if "/" not in f.metric],
     }
-    run.folder("trials")
-    write_json(kept, outcome)
+    results.mkdir(parents=True, exist_ok=True)
+    write_json(results / f"{trial.name}.json", outcome)
     shutil.rmtree(model)
     return outcome
 
@@ -200,16 +200,19 @@ def main() -> None:
     plan = MeasurePlan(probes=PROBES, pmi=False)
     config = {"subject": arguments.subject, "options": OPTIONS.model_dump(), "plan": plan.config}
     run = RunFolder(arguments.out, "error-rates", config)
-    outcomes = []
-    if arguments.report_only:
-        paths = [arguments.out / "trials" / f"{trial.name}.json" for trial in todo]
-        report([json.loads(path.read_text("utf-8")) for path in paths if path.exists()])
+    # What is kept in the repository is of the embedded subject.
+    results = RESULTS if arguments.subject == "smollm2" else arguments.out / "trials"
+    finished = {trial.name: results / f"{trial.name}.json" for trial in todo}
+    outcomes = [json.loads(path.read_text("utf-8")) for path in finished.values() if path.exists()]
+    todo = [trial for trial in todo if not finished[trial.name].exists()]
+    if arguments.report_only or not todo:
+        report(outcomes)
         return
     with run.locked():
         base = measure_choice(SubjectChoice(arguments.subject), plan, run, role="base", progress=Plain())
         for number, trial in enumerate(todo, 1):
             print(f"== {number} of {len(todo)}: {trial.name}", file=sys.stderr, flush=True)
-            outcomes.append(audit(trial, base, run, arguments.harmless, arguments.subject))
+            outcomes.append(audit(trial, base, run, arguments.harmless, arguments.subject, results))
             print(f"== {trial.name}: {outcomes[-1]['verdict']}", file=sys.stderr, flush=True)
         run.write_manifest(status="finished")
     report(outcomes)

@@ -39,7 +39,7 @@ from aftertune.errors import ExitCode
 from aftertune.locating import LocateOptions
 from aftertune.locating._locate import FORMULAS
 from aftertune.locating._options import ScoreName
-from aftertune.locating._search import FIRST, KEEP_RATIO, MOST_SHARE, RATIO
+from aftertune.locating._search import AUTO, FIRST, KEEP_RATIO, MOST_SHARE, RATIO
 from aftertune.measures import METRICS, MeasurePlan
 from aftertune.measures.probes._refusal import OPENINGS
 from aftertune.report import ComparisonSection
@@ -195,8 +195,9 @@ def test_the_defaults_of_tuning_are_those_in_code() -> None:
 
 def test_the_scores_are_those_in_code() -> None:
     block = next(b for b in split_page(DOCS / "locating.md")[0] if "contrastive = " in b.text)
-    assert set(re.findall(r"(\w+) +=", block.text)) == set(get_args(ScoreName)) == set(FORMULAS)
-    assert re.findall(r"^(\w+) .*  the default$", block.text, flags=re.MULTILINE) == [LocateOptions().score]
+    assert set(re.findall(r"(\w+) +=", block.text)) == set(FORMULAS) == set(get_args(ScoreName)) - {"auto"}
+    assert f"The default, `{LocateOptions().score}`" in read("locating.md")
+    assert {score for score, _ in AUTO} == set(re.findall(r"^(\w+)", block.text, flags=re.MULTILINE)[:3])
 
 
 def test_the_units_and_what_is_searched_are_those_in_code() -> None:

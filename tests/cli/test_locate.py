@@ -180,6 +180,7 @@ def test_rows_without_twins_say_what_they_lack(run: Run, base: Path, keep: Path,
         "--score magnitude --prune-fraction 0.02 --keep-fraction 0 --operation scale --factor 0.5",
         "--score random --prune-fraction 0.02 --keep-fraction 0 --seed 3",
         "--score contrastive --prune-fraction 0.02",
+        "--score against_keep --prune-fraction 0.02",
         "--operation scale --factor -1 --prune-fraction 0.02",
     ],
 )
@@ -193,13 +194,14 @@ def test_every_score_scope_and_operation_works(
     patch = read_patch(place / "cut.safetensors")
     told = dict(zip(*[iter(shlex.split(options))] * 2, strict=True))
     assert patch.operation == told.get("--operation", "zero")
-    assert (patch.about["score"], patch.about["scope"]) == (
-        told.get("--score", "guarded"),
-        told.get("--scope", "global"),
-    )
+    score, kept = patch.about["score"], patch.about["keep_fraction"]
+    assert patch.about["scope"] == told.get("--scope", "global")
+    if "--score" not in told:  # the selection part decided
+        assert (score, kept) in (("contrastive", 0), ("contrastive", 0.001), ("against_keep", 0.001), ("guarded", 0))
+        return
+    assert score == told["--score"]
     if "--keep-fraction" not in told:
-        q = float(told["--prune-fraction"])
-        assert patch.about["keep_fraction"] == (0 if patch.about["score"] == "guarded" else min(0.5, 14 * q))
+        assert kept == (0 if score == "guarded" else min(0.5, 14 * float(told["--prune-fraction"])))
 
 
 # --- what comes after -----------------------------------------------------------------------------------
@@ -211,7 +213,7 @@ def test_the_patch_is_shown_verified_applied_and_audited(
     found = run("locate", base, *sets, "--prune-fraction", "0.02", "--out", "cut.safetensors", "--json").document
     shown = run("patch", "show", "cut.safetensors", "--json").document
     assert shown["patch"]["weights"] == found["weights"] == sum(row["weights"] for row in shown["layers"])
-    assert (shown["about"]["unit"], shown["about"]["score"]) == ("component", "guarded")
+    assert (shown["about"]["unit"], shown["about"]["score"]) == ("component", found["score"])
     assert "the highest scores are chosen" in shown["about"]["sign"]
     assert shown["about"]["data"]["harm"]["names"] == [sets[1] if isinstance(sets[1], str) else str(sets[1])]
     assert run("patch", "show", "cut.safetensors").out.splitlines()[0].startswith("file")
@@ -304,7 +306,7 @@ def test_an_adapter_is_merged_and_patched(
         ("--scope row --unit neuron", ["scope 'row' chooses single weights"]),
         ("--scope layer", ["Invalid value for '--scope': 'layer' is not one of 'global', 'matrix', 'row'"]),
         ("--unit layer", ["Invalid value for '--unit': 'layer' is not one of 'component', 'neuron'"]),
-        ("--score snip", ["Invalid value for '--score': 'snip' is not one of 'guarded', 'contrastive', 'signed'"]),
+        ("--score snip", ["Invalid value for '--score': 'snip' is not one of 'auto', 'guarded', 'contrastive'"]),
         ("--operation prune", ["Invalid value for '--operation': 'prune' is not one of"]),
         ("--accumulate-on gpu9", ["--accumulate-on gpu9: cannot be used here; try --accumulate-on cpu"]),
         ("--accumulate-on auto", ["--accumulate-on auto: cannot be used here"]),
