@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aftertune.attribution._gradients import backward_passes
+from aftertune.attribution._gradients import GradientSums, backward_passes
 from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, unit_spaces
 from aftertune.errors import NumericalError, UsageError
 from aftertune.subject import Matrix, Subject, Tree, WeightView, plan_batches
@@ -22,25 +21,12 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass
-class UnitSums:
+class UnitSums(GradientSums):
     """Sums over the examples of one set, by the matrix that holds the units.
 
-    Attributes:
-        signed: Σ_b e_b, where e_b is the derivative of example b's mean response loss with respect to the unit's
-            scale; fp32, shape (units,).
-        absolute: Σ_b |e_b|, likewise.
-        losses: mean response loss of every example, in nats per token, in the order given.
+    ``signed`` is Σ_b e_b, where e_b is the derivative of example b's mean response loss with respect to the unit's
+    scale, ``absolute`` is Σ_b |e_b|; fp32, shape (units,).
     """
-
-    signed: dict[str, torch.Tensor] = field(default_factory=dict)
-    absolute: dict[str, torch.Tensor] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
-
-    @property
-    def examples(self) -> int:
-        """How many examples were summed."""
-        return len(self.losses)
 
 
 def unit_sums(

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from aftertune.data import Conversation
 
-Sums = GradientSums | UnitSums
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -52,9 +50,9 @@ class Evidence:
         seed: of random scores.
     """
 
-    harm: Sums
-    twin: Sums | None
-    keep: Sums
+    harm: GradientSums
+    twin: GradientSums | None
+    keep: GradientSums
     norms: Mapping[str, torch.Tensor] | None = None
     twin_norms: Mapping[str, torch.Tensor] | None = None
     seed: int = 0
@@ -90,14 +88,13 @@ class Evidence:
         return _importance(self.keep)
 
 
-def _contrast(harm: Sums, *others: Sums) -> ScoreOf:
+def _contrast(harm: GradientSums, *others: GradientSums) -> ScoreOf:
     if isinstance(harm, UnitSums):
         return unit_score(harm, *(o for o in others if isinstance(o, UnitSums)))
-    rest = [o for o in others if isinstance(o, GradientSums)]
-    return contrastive_score(harm, *rest) if rest else signed_score(harm)
+    return contrastive_score(harm, *others) if others else signed_score(harm)
 
 
-def _importance(sums: Sums) -> ScoreOf:
+def _importance(sums: GradientSums) -> ScoreOf:
     return unit_importance(sums) if isinstance(sums, UnitSums) else absolute_score(sums)
 
 
@@ -132,7 +129,7 @@ def gather(
     by_unit = unit != "weight" and sums_by_unit(list(unit_spaces(view, unit)))
 
     def passes(name: str, examples: Sequence[Example], pick: Callable[[Example], Conversation | None],
-               absolute: bool) -> Sums:  # fmt: skip
+               absolute: bool) -> GradientSums:  # fmt: skip
         trees, names = trees_of(subject, examples, pick)
         with progress.task(f"gradients: {name}", len(trees)) as step:
             if by_unit:
