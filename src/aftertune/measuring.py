@@ -148,7 +148,7 @@ def entered(run: RunFolder) -> Iterator[None]:
         except AftertuneError:
             # Under the lock, so that no other process's run is taken for a refused one.
             with contextlib.suppress(OSError):
-                if new and not any(run.path.glob("measurements/*/*")):
+                if new and not any(run.path.glob("measurements/*/*")) and not any(run.path.glob("*.jsonl")):
                     _clear(run.path, absent)
             raise
 

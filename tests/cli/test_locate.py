@@ -76,7 +76,8 @@ def test_the_document_holds_what_it_promises(
     unit: str, run: Run, base: Path, sets: tuple[object, ...], place: Path
 ) -> None:
     share = "0.3" if unit == "head" else "0.02"
-    command = ("locate", base, *sets, "--unit", unit, "--prune-fraction", share, "--out", "cut.safetensors", "--json")
+    fractions = ("--prune-fraction", share, "--keep-fraction", "0")
+    command = ("locate", base, *sets, "--unit", unit, *fractions, "--out", "cut.safetensors", "--json")
     outcome = run(*command, "--run", "where")
     assert outcome.code == 0, outcome
     document = outcome.document

@@ -20,7 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "audit": ("_audit", "Compare a fine-tuned model to its base: pass, fail or inconclusive."),
     "measure": ("_measure", "Measure one model alone."),
     "tune": ("_tune", "Fine-tune a model, loss on responses only."),
-    "locate": ("_locate", "Find the weights that carry a behaviour; write a patch that takes them out."),
+    "locate": ("_locate", "Find the weights that carry a behaviour, or repair a fine-tune."),
     "patch": ("_patch", "Apply, undo, verify or show a patch."),
     "study": ("_study", "Test a claim of the papers on a model."),
     "report": ("_report", "Rebuild the report of a finished run."),
