@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.comparison import Summary, summarise
-from aftertune.errors import AftertuneError, UsageError
+from aftertune.errors import AftertuneError, RunError, UsageError
 from aftertune.measures import (
     REFERENCE,
     Measured,
@@ -145,10 +145,13 @@ def entered(run: RunFolder) -> Iterator[None]:
     with run.locked():
         try:
             yield
-        except AftertuneError:
+        except AftertuneError as error:
             # Under the lock, so that no other process's run is taken for a refused one.
             with contextlib.suppress(OSError):
-                if new and not any(run.path.glob("measurements/*/*")) and not any(run.path.glob("*.jsonl")):
+                measured = any(run.path.glob("measurements/*/*")) or (
+                    isinstance(error, RunError) and any(run.path.glob("*.jsonl"))
+                )
+                if new and not measured:
                     _clear(run.path, absent)
             raise
 
