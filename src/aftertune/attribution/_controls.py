@@ -8,11 +8,10 @@ selection with the aligned answers to the same prompts in the place of the harm 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from aftertune.attribution._scores import ScoreOf, UnitSpace, unit_spaces
+from aftertune.attribution._scores import ScoreOf, UnitSpace, seeded_by_name, unit_spaces
 from aftertune.attribution._selection import Selection, select_count, select_units
 from aftertune.errors import UsageError
 from aftertune.subject import Matrix, WeightView
@@ -86,15 +85,10 @@ def _matched(
     draw: Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor],
     seed: int,
 ) -> Selection:
-    import torch
-
     spaces = {s.matrix.name: s for s in unit_spaces(view, selection.unit)} if selection.unit != "weight" else {}
     picked: dict[str, torch.Tensor] = {}
     for name, chosen in selection.members.items():
-        digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        units = draw(_sizes(view[name], spaces.get(name)), chosen, generator).sort().values
-        picked[name] = units
+        picked[name] = draw(_sizes(view[name], spaces.get(name)), chosen, seeded_by_name(seed, name))
     return select_units(view, picked, selection.unit)
 
 

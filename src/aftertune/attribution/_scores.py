@@ -83,11 +83,18 @@ def random_score(seed: int) -> ScoreOf:
     import torch
 
     def score(matrix: Matrix) -> torch.Tensor:
-        digest = hashlib.sha256(f"{seed}:{matrix.name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        generator = seeded_by_name(seed, matrix.name)
         return torch.rand(matrix.parameter.shape, generator=generator) + torch.finfo(torch.float32).tiny
 
     return score
+
+
+def seeded_by_name(seed: int, name: str) -> torch.Generator:
+    """A generator of its own for every matrix, the same whichever others there are."""
+    import torch
+
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def wanda_score(norms: Mapping[str, torch.Tensor]) -> ScoreOf:
