@@ -73,6 +73,11 @@ def delta_score(sums: GradientSums, base: Mapping[str, torch.Tensor]) -> ScoreOf
     return score
 
 
+def guarded(score: ScoreOf, importance: ScoreOf) -> ScoreOf:
+    """A score less an importance to what must stay: what everything rests on comes last, whatever its score."""
+    return lambda matrix: score(matrix) - importance(matrix)
+
+
 def magnitude_score(matrix: Matrix) -> torch.Tensor:
     """``|w|``: the simplest rival."""
     return matrix.parameter.detach().float().abs()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aftertune.attribution._gradients import GradientSums, backward_passes
-from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, unit_spaces
+from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, guarded, unit_spaces
 from aftertune.errors import NumericalError, UsageError
 from aftertune.subject import Matrix, Subject, Tree, WeightView, plan_batches
 
@@ -147,5 +147,4 @@ def guarded_score(harm: UnitSums, twin: UnitSums, keep: UnitSums) -> ScoreOf:
     First order deceives where a unit matters much to everything: its effects on the sets nearly cancel, and taking
     it out breaks the model. The guard puts such units last.
     """
-    contrast, guard = unit_score(harm, twin, keep), unit_importance(keep)
-    return lambda matrix: contrast(matrix) - guard(matrix)
+    return guarded(unit_score(harm, twin, keep), unit_importance(keep))

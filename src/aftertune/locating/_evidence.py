@@ -14,6 +14,7 @@ from aftertune.attribution import (
     absolute_score,
     contrastive_score,
     gradient_sums,
+    guarded,
     input_norms,
     magnitude_score,
     random_score,
@@ -80,8 +81,7 @@ class Evidence:
         contrast = _contrast(harm, *([other] if other is not None else []), self.keep)
         if name == "contrastive":
             return contrast
-        guard = _importance(self.keep)
-        return lambda matrix: contrast(matrix) - guard(matrix)
+        return guarded(contrast, _importance(self.keep))
 
     def protection(self) -> ScoreOf:
         """The score by which the keep set protects."""

@@ -12,6 +12,7 @@ from aftertune.attribution import (
     UnitSums,
     absolute_score,
     contrastive_score,
+    guarded,
     guarded_score,
     magnitude_score,
     random_score,
@@ -63,8 +64,7 @@ def _both(sums: PlantedSums) -> ScoreOf:
 
 
 def _guarded(sums: PlantedSums) -> ScoreOf:
-    contrast, guard = _both(sums), absolute_score(sums.keep)
-    return lambda matrix: contrast(matrix) - guard(matrix)
+    return guarded(_both(sums), absolute_score(sums.keep))
 
 
 # The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
