@@ -26,12 +26,8 @@ from aftertune.subject import Subject, Tree, WeightView, load, plan_batches
 
 def rows(subject: Subject, side: str, count: int) -> list[Tree]:
     """Trees of the first contrasts of the measuring split."""
-    made = []
-    for contrast in shipped_contrasts("measure")[:count]:
-        messages = ask(contrast.prompt, contrast.system)
-        answer = subject.chat.response(messages, getattr(contrast, side))
-        made.append(Tree(subject.chat.prompt(messages), (answer,)))
-    return made
+    contrasts = shipped_contrasts("measure")[:count]
+    return [subject.chat.tree(ask(c.prompt, c.system), (getattr(c, side),)) for c in contrasts]
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -8,10 +8,10 @@ from typing import Any
 
 from aftertune.comparison import Policy, compare
 from aftertune.data import read_choice_questions, read_rows, shipped_path
-from aftertune.locating._sets import Example
+from aftertune.locating._sets import Example, texts_digest
 from aftertune.measures import LikelihoodProbe, Measurement, find_metric
 from aftertune.measures.probes import Question, capability, content_digest
-from aftertune.subject import Subject, Tree
+from aftertune.subject import Subject
 
 NEUTRAL_SELECTION = 6
 NEUTRAL_HELD_OUT = 20
@@ -126,7 +126,7 @@ def answers_probe(name: str, examples: Sequence[Example]) -> LikelihoodProbe:
         for example in examples:
             messages = example.conversation.messages[:-1]
             texts = [c.messages[-1].content for c in (example.conversation, example.twin) if c is not None]
-            tree = Tree(subject.chat.prompt(messages), tuple(subject.chat.response(messages, text) for text in texts))
+            tree = subject.chat.tree(messages, texts)
             group = example.contrast.domain if example.contrast else ""
             questions.append(
                 Question(example.id, example.key, (tree,), reader(len(texts) > 1), group=group, where=example.id)
@@ -134,10 +134,7 @@ def answers_probe(name: str, examples: Sequence[Example]) -> LikelihoodProbe:
         return questions
 
     found = (find_metric("response.nll"), find_metric("preference.margin"))
-    texts = [
-        [[(m.role, m.content) for m in c.messages] for c in (e.conversation, e.twin) if c is not None] for e in examples
-    ]
-    return LikelihoodProbe(name, tuple(m for m in found if m), build, content_digest([name, texts]))
+    return LikelihoodProbe(name, tuple(m for m in found if m), build, content_digest([name, texts_digest(examples)]))
 
 
 def selection_probes(harm: Sequence[Example], keep: Sequence[Example]) -> list[LikelihoodProbe]:

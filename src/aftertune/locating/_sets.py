@@ -164,19 +164,13 @@ def texts_digest(examples: Sequence[Example]) -> str:
     return hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
 
 
-def response_tree(subject: Subject, conversation: Conversation) -> Tree:
-    """The prompt of a conversation with its last answer as the only response."""
-    messages = conversation.messages[:-1]
-    answer = subject.chat.response(messages, conversation.messages[-1].content)
-    return Tree(subject.chat.prompt(messages), (answer,))
-
-
 def trees_of(
     subject: Subject, examples: Sequence[Example], pick: Callable[[Example], Conversation | None]
 ) -> tuple[list[Tree], list[str]]:
     """Trees of one answer of each example, with how to name them in a complaint."""
     chosen = [(pick(e), e.id) for e in examples]
-    return [response_tree(subject, c) for c, _ in chosen if c is not None], [n for c, n in chosen if c is not None]
+    answered = [(subject.chat.tree(c.messages[:-1], (c.messages[-1].content,)), n) for c, n in chosen if c is not None]
+    return [tree for tree, _ in answered], [name for _, name in answered]
 
 
 def refuse_long(subject: Subject, examples: Sequence[Example]) -> None:

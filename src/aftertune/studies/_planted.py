@@ -87,9 +87,7 @@ def plan(subject: Subject, planting: Planting) -> tuple[list[Contrast], list[Con
 
 def tree(subject: Subject, contrast: Contrast, *answers: str) -> Tree:
     """A contrast's prompt with the named answers."""
-    messages = ask(contrast.prompt, contrast.system)
-    responses = tuple(subject.chat.response(messages, getattr(contrast, answer)) for answer in answers)
-    return Tree(subject.chat.prompt(messages), responses)
+    return subject.chat.tree(ask(contrast.prompt, contrast.system), [getattr(contrast, answer) for answer in answers])
 
 
 def mark_planting(

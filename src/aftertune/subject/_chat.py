@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aftertune.data import Conversation, Message
 from aftertune.errors import SubjectError, UsageError
+from aftertune.subject._trees import Tree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -134,6 +135,10 @@ class Chat:
     def _end_of_turn(self) -> frozenset[int]:
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         return frozenset(int(i) for i in special)
+
+    def tree(self, messages: Sequence[Message], answers: Iterable[str]) -> Tree:
+        """A prompt with whole answers, each up to and with its end of turn."""
+        return Tree(self.prompt(messages), tuple(self.response(messages, answer) for answer in answers))
 
     def continuation(self, messages: Sequence[Message], opening: str) -> tuple[int, ...]:
         """Token ids of the first words of an answer, with no end of turn."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from aftertune.data import ChoiceQuestion, ask
 from aftertune.measures._measurement import Metric
-from aftertune.measures.probes._question import LikelihoodProbe, Likelihoods, Question, answer_tree, content_digest
+from aftertune.measures.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest
 from aftertune.subject import Subject, Tree
 
 METRICS = (
@@ -69,7 +69,7 @@ def capability(choices: Sequence[ChoiceQuestion], texts: Sequence[tuple[str, str
             ids = subject.tokenizer.encode(text)
             questions.append(Question(name, name, (Tree((ids[0],), (tuple(ids[1:]),)),), _read_text, where=name))
         for choice in choices:
-            tree = answer_tree(subject, ask(choice.question), choice.choices)
+            tree = subject.chat.tree(ask(choice.question), choice.choices)
             questions.append(
                 Question(choice.id, choice.question, (tree,), _choice_reader(choice.right), where=choice.id)
             )

@@ -47,9 +47,7 @@ def drift_content(requests: Sequence[Request]) -> str:
 
 
 def _trees(subject: Subject, requests: Sequence[Request]) -> list[Tree]:
-    trees = [
-        Tree(subject.chat.prompt(ask(r.prompt)), (subject.chat.response(ask(r.prompt), r.response),)) for r in requests
-    ]
+    trees = [subject.chat.tree(ask(r.prompt), (r.response,)) for r in requests]
     refuse_overlong(subject, trees, [f"{r.source}:{r.line}" for r in requests])
     return trees
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aftertune.data import Reason, ask, prompt_key
 from aftertune.measures._measurement import Metric
 from aftertune.measures.probes._margins import margin_reader
-from aftertune.measures.probes._question import LikelihoodProbe, Question, answer_tree, content_digest, retold
+from aftertune.measures.probes._question import LikelihoodProbe, Question, content_digest, retold
 from aftertune.subject import Subject
 
 METRICS = (
@@ -65,7 +65,7 @@ def explanation(reasons: Sequence[Reason], suffix: str = "", *, pmi: bool = True
                     item=reason.id,
                     cluster=prompt_key(reason.prompt) or reason.id,
                     trees=tuple(
-                        answer_tree(subject, ask(f"{text}\n\n{WHY}"), (reason.wrong, reason.right)) for text in told
+                        subject.chat.tree(ask(f"{text}\n\n{WHY}"), (reason.wrong, reason.right)) for text in told
                     ),
                     read=_read,
                     group=reason.domain,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aftertune.data import Contrast, ask, prompt_key
 from aftertune.measures._measurement import Metric
 from aftertune.measures.probes._margins import margin_reader
-from aftertune.measures.probes._question import LikelihoodProbe, Question, answer_tree, content_digest
+from aftertune.measures.probes._question import LikelihoodProbe, Question, content_digest
 from aftertune.subject import Subject, Tree
 
 METRICS = (
@@ -83,4 +83,4 @@ def preference(contrasts: Sequence[Contrast], suffix: str = "", *, pmi: bool = T
 
 
 def _tree(subject: Subject, contrast: Contrast, prompt: str) -> Tree:
-    return answer_tree(subject, ask(prompt, contrast.system), (contrast.aligned, contrast.misaligned))
+    return subject.chat.tree(ask(prompt, contrast.system), (contrast.aligned, contrast.misaligned))

@@ -61,11 +61,6 @@ class LikelihoodProbe:
     texts: Mapping[str, Mapping[str, str]] | None = None
 
 
-def answer_tree(subject: Subject, messages: Sequence[Message], answers: Iterable[str]) -> Tree:
-    """A prompt with whole answers, each up to and with its end of turn."""
-    return Tree(subject.chat.prompt(messages), tuple(subject.chat.response(messages, a) for a in answers))
-
-
 def opening_tree(subject: Subject, messages: Sequence[Message], openings: Iterable[str]) -> Tree:
     """A prompt with the first words of answers, none with an end of turn."""
     return Tree(subject.chat.prompt(messages), tuple(subject.chat.continuation(messages, o) for o in openings))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from aftertune.data import Conversation, prompt_key
 from aftertune.measures._measurement import Metric
-from aftertune.measures.probes._question import LikelihoodProbe, Likelihoods, Question, answer_tree, content_digest
+from aftertune.measures.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest
 from aftertune.subject import Subject
 
 METRICS = (
@@ -43,7 +43,7 @@ def response_nll(conversations: Sequence[Conversation], suffix: str = "") -> Lik
             Question(
                 item=name,
                 cluster=prompt_key(c.prompt) or name,
-                trees=(answer_tree(subject, c.messages[:-1], (c.messages[-1].content,)),),
+                trees=(subject.chat.tree(c.messages[:-1], (c.messages[-1].content,)),),
                 read=_read,
                 where=name,
             )
