@@ -12,6 +12,7 @@ from aftertune.cli._options import (
     loading_options,
     make_placement,
     make_progress,
+    make_settings,
     placement_options,
     print_json,
 )
@@ -123,9 +124,6 @@ def locate(
     equal count. With --base, the patch returns weights of a fine-tune to its base instead, and the frontier of
     safety against the narrow skill is drawn. A killed run goes on when the command is given again.
     """
-    from pydantic import ValidationError
-
-    from aftertune.errors import UsageError
     from aftertune.locating import LocateOptions
 
     progress, placement = make_progress(options), make_placement(options)
@@ -133,12 +131,8 @@ def locate(
     restoring = operation == "restore" or (operation is None and base is not None)
     _refuse_idle(restoring)
     _refuse_device(accumulate_on)
-    try:
-        settings = LocateOptions(**options, operation="zero" if restoring or operation is None else operation)
-    except ValidationError as error:
-        first = error.errors()[0]
-        flag = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
-        raise UsageError(f"{flag}{first['msg'].removeprefix('Value error, ')}") from None
+    options["operation"] = "zero" if restoring or operation is None else operation
+    settings = make_settings(LocateOptions, options)
     from aftertune.locating import locate as run_locate
     from aftertune.measuring import SubjectChoice
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aftertune.subject import Placement
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S")
 
 
 def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -92,6 +93,20 @@ def make_plan(options: dict[str, Any]) -> MeasurePlan:
         truthfulqa=options.pop("truthfulqa"),
         pmi=options.pop("pmi"),
     )
+
+
+def make_settings(kind: type[S], options: dict[str, Any]) -> S:
+    """Settings from options of the same names; what does not fit is told by its flag."""
+    from pydantic import ValidationError
+
+    from aftertune.errors import UsageError
+
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
+        raise UsageError(f"{flag}{first['msg'].removeprefix('Value error, ')}") from None
 
 
 def make_progress(options: dict[str, Any]) -> Progress:

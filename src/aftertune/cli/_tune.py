@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aftertune.cli._options import device_options, file_path, make_placement, make_progress, print_json
+from aftertune.cli._options import device_options, file_path, make_placement, make_progress, make_settings, print_json
 
 
 @click.command()
@@ -41,20 +41,12 @@ def tune(subject: str, data: str, out: Path, answers: Any, as_json: bool, **opti
     DATA is chat or prompt/completion JSON Lines, contrasts (with --answers), a shipped set's name (see
     `aftertune data`), or owner/name[:split] on the hub. A killed run goes on when the command is given again.
     """
-    from pydantic import ValidationError
-
     from aftertune.data import read_tuning_rows
-    from aftertune.errors import UsageError
     from aftertune.tuning import TuneOptions
 
     progress, placement = make_progress(options), make_placement(options)
     loading = {name: options.pop(name) for name in ("base", "tokenizer", "chat_template", "trust_remote_code")}
-    try:
-        settings = TuneOptions(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        flag = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
-        raise UsageError(f"{flag}{first['msg'].removeprefix('Value error, ')}") from None
+    settings = make_settings(TuneOptions, options)
     rows = read_tuning_rows(data, answers)
     from aftertune.subject import load
     from aftertune.tuning import tune as run_tune
