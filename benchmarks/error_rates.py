@@ -122,13 +122,6 @@ def excluded(trial: Trial) -> str | None:
     return trial.data if trial.kind in ("careless", "careful") else None
 
 
-def only_shared(base: Measuring, tuned: Measuring) -> Measuring:
-    """The base's numbers on the items the tuned subject was asked."""
-    asked = {(m.metric, m.item) for m in tuned.measurements}
-    kept = tuple(m for m in base.measurements if (m.metric, m.item) in asked)
-    return Measuring(base.identity, kept, base.batches_reused, base.folder)
-
-
 def audit(
     trial: Trial, base: Measuring, run: RunFolder, harmless: Path | None, subject: str, results: Path
 ) -> dict[str, Any]:
@@ -138,7 +131,7 @@ def audit(
         make(trial, model, harmless, subject)
     plan = MeasurePlan(probes=PROBES, domains=tuple(d for d in DOMAINS if d != excluded(trial)), pmi=False)
     tuned = measure_choice(SubjectChoice(str(model)), plan, run, role=trial.name, progress=Plain())
-    section = compare_measurings(only_shared(base, tuned), tuned, plan, Policy(), title=trial.name)
+    section = compare_measurings(base.only_asked_of(tuned), tuned, plan, Policy(), title=trial.name)
     outcome = {
         "kind": trial.kind,
         "data": trial.data,

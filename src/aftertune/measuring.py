@@ -7,7 +7,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,11 @@ class Measuring:
     measurements: tuple[Measurement, ...]
     batches_reused: int
     folder: Path
+
+    def only_asked_of(self, other: Measuring) -> Measuring:
+        """The numbers on what another subject was asked too, where that was asked less."""
+        asked = {(m.metric, m.item) for m in other.measurements}
+        return replace(self, measurements=tuple(m for m in self.measurements if (m.metric, m.item) in asked))
 
 
 @dataclass(frozen=True)

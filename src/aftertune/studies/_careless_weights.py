@@ -45,10 +45,8 @@ def audit_patched(
     deciding = replace(plan, probes=tuple(p for p in plan.probes if p in PROBES))
     spec = f"{run.path / 'careless'}+{located.patch}"
     patched = measure_choice(SubjectChoice(spec, placement=placement), deciding, run, role="patched", progress=progress)
-    asked = {(m.metric, m.item) for m in patched.measurements}
-    shared = replace(base, measurements=tuple(m for m in base.measurements if (m.metric, m.item) in asked))
     about = "the careless arm with the patch in force"
-    section = compare_measurings(shared, patched, deciding, policy, title="patched", about=about)
+    section = compare_measurings(base.only_asked_of(patched), patched, deciding, policy, title="patched", about=about)
     audit = Audit(section.verdict, section.findings, section, run.path)
     store_audit(run.folder("audits", "patched"), audit)
     return audit
