@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from aftertune.errors import SubjectError
@@ -48,24 +49,18 @@ def refuse_unharmed(base: Mapping[str, float], tuned: Mapping[str, float], spec:
         )
 
 
-class scaled:
-    """The update scaled down by a share, for a block; the tuned weights return bit for bit."""
+@contextlib.contextmanager
+def scaled(view: WeightView, values: Mapping[str, torch.Tensor], share: float) -> Iterator[None]:
+    """The update scaled down by a share, for a block; the tuned weights return bit for bit, whatever happens."""
+    import torch
 
-    def __init__(self, view: WeightView, values: Mapping[str, torch.Tensor], share: float) -> None:
-        self._view, self._values, self._share = view, values, share
-        self._kept: dict[str, torch.Tensor] = {}
-
-    def __enter__(self) -> None:
-        import torch
-
-        with torch.no_grad():
-            for name, matrix in self._view.items():
-                self._kept[name] = matrix.parameter.detach().to("cpu", copy=True)
-                matrix.parameter.lerp_(self._values[name].to(matrix.parameter), self._share)
-
-    def __exit__(self, *error: object) -> None:
-        import torch
-
-        with torch.no_grad():
-            for name, kept in self._kept.items():
-                self._view[name].parameter.copy_(kept)
+    kept: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        try:
+            for name, matrix in view.items():
+                kept[name] = matrix.parameter.detach().to("cpu", copy=True)
+                matrix.parameter.lerp_(values[name].to(matrix.parameter), share)
+            yield
+        finally:
+            for name, before in kept.items():
+                view[name].parameter.copy_(before)
