@@ -8,6 +8,7 @@
     │   ├── SubjectError               2   a model that cannot be found or used
     │   ├── PatchError                 2   a patch that is damaged, or made for other weights
     │   ├── PolicyError                2   a policy file or a margin
+    │   ├── SelectionError             2   scores and fractions that leave nothing to choose
     │   └── OutputError                2   an output folder that is taken or cannot be written
     └── RunError                       4   the run broke
         ├── NumericalError             4   NaN or infinite weights, losses, likelihoods
@@ -34,6 +35,7 @@ __all__ = [
     "PatchError",
     "PolicyError",
     "RunError",
+    "SelectionError",
     "StorageError",
     "SubjectError",
     "UsageError",
@@ -91,6 +93,10 @@ class PatchError(UsageError):
 
 class PolicyError(UsageError):
     """A policy file or a margin that makes no sense."""
+
+
+class SelectionError(UsageError):
+    """Scores, fractions and sets that leave nothing to choose, or not enough for a control."""
 
 
 class OutputError(UsageError):

@@ -18,7 +18,7 @@ from aftertune.attribution._scores import (
     unit_spaces,
     wanda_score,
 )
-from aftertune.attribution._selection import Scope, Selection, select, select_count, select_units
+from aftertune.attribution._selection import Scope, Selection, candidate_units, select, select_count, select_units
 from aftertune.attribution._stored import read_sums, write_sums
 from aftertune.attribution._unit_sums import (
     UnitSums,
@@ -43,6 +43,7 @@ __all__ = [
     "UnitSpace",
     "UnitSums",
     "absolute_score",
+    "candidate_units",
     "contrastive_score",
     "delta_score",
     "gradient_sums",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aftertune.attribution._scores import ScoreOf, UnitSpace, seeded_by_name, unit_spaces
 from aftertune.attribution._selection import Selection, select_count, select_units
-from aftertune.errors import UsageError
+from aftertune.errors import SelectionError
 from aftertune.subject import Matrix, WeightView
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def opposite_control(
     """As many units of the model as were chosen, best by the harm score with its sign turned.
 
     Raises:
-        UsageError: no score is negative, or the keep set protects them all.
+        SelectionError: no score is negative, or the keep set protects them all.
     """
     return select_count(
         view,
@@ -70,7 +70,7 @@ def _others(units: int, chosen: torch.Tensor, count: int, generator: torch.Gener
     import torch
 
     if units - len(chosen) < len(chosen):
-        raise UsageError("a control would need more units than a matrix has; lower the prune fraction")
+        raise SelectionError("a control would need more units than a matrix has; lower the prune fraction")
     if units <= 4 * (count + len(chosen)):
         order = torch.randperm(units, generator=generator)
     else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from aftertune.attribution._gradients import GradientSums
 from aftertune.errors import UsageError
-from aftertune.subject import Matrix, WeightView
+from aftertune.subject import Matrix, WeightView, head_size
 
 if TYPE_CHECKING:
     import torch
@@ -164,7 +164,6 @@ def unit_spaces(view: WeightView, unit: Unit) -> Iterator[UnitSpace]:
     Raises:
         UsageError: the unit is "weight", which needs no space, or the model names its parts in an unknown way.
     """
-    config = view.model.config.get_text_config()  # type: ignore[union-attr,operator]
     found = False
     for matrix in view.values():
         attention = "attn" in matrix.role or "attention" in matrix.role
@@ -175,8 +174,7 @@ def unit_spaces(view: WeightView, unit: Unit) -> Iterator[UnitSpace]:
         elif unit in ("head", "component") and attention and last in _OUT:
             found = True
             inputs = matrix.parameter.shape[0 if matrix.kind == "conv1d" else -1]
-            size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-            yield _columns(matrix, inputs // int(size))
+            yield _columns(matrix, inputs // head_size(view.model))
     if not found:
         raise UsageError(f"unit '{unit}': no matrix of this model is known to hold such units; use --unit weight")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, unit_spaces
-from aftertune.errors import NumericalError, UsageError
+from aftertune.errors import NumericalError, SelectionError, UsageError
 from aftertune.subject import Matrix, WeightView
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ def _spaces(view: WeightView, unit: Unit) -> dict[str, UnitSpace] | None:
     return None if unit == "weight" else {space.matrix.name: space for space in unit_spaces(view, unit)}
 
 
+def candidate_units(view: WeightView, unit: Unit) -> int:
+    """How many units there are to choose from."""
+    return _candidates(view, _spaces(view, unit))
+
+
 def _candidates(view: WeightView, spaces: Mapping[str, UnitSpace] | None) -> int:
     return sum(space.units for space in spaces.values()) if spaces else view.weights
 
@@ -87,7 +92,8 @@ def select(
         scope: rank over the model, within each matrix, or within each output row (weights only).
 
     Raises:
-        UsageError: a fraction out of range, a row scope with units, or nothing is left.
+        UsageError: a fraction out of range, or a row scope with units.
+        SelectionError: nothing is left.
     """
     if not 0 < prune_fraction <= 1:
         raise UsageError(f"prune fraction {prune_fraction:g}: must be above 0 and at most 1")
@@ -103,7 +109,7 @@ def select(
     units = sum(index.numel() for index in picked.values())
     if not units:
         reason = "the keep set protects them all" if wanted else "no score is positive"
-        raise UsageError(f"no {unit} is chosen: {reason}; change the fractions or the sets")
+        raise SelectionError(f"no {unit} is chosen: {reason}; change the fractions or the sets")
     return select_units(view, picked, unit, protected=wanted - units)
 
 
@@ -129,7 +135,8 @@ def select_count(
         unit: choose single weights, MLP neurons or attention heads.
 
     Raises:
-        UsageError: a count or fraction out of range, or no unit has a positive score and is free.
+        UsageError: a count or fraction out of range.
+        SelectionError: no unit has a positive score and is free.
     """
     spaces = _spaces(view, unit)
     if not 0 < count <= _candidates(view, spaces):
@@ -145,7 +152,9 @@ def select_count(
 
     picked = _top_of_all(free(), count, positive=True)
     if not sum(index.numel() for index in picked.values()):
-        raise UsageError(f"no {unit} is chosen: none has a positive score and is free; change the fractions or sets")
+        raise SelectionError(
+            f"no {unit} is chosen: none has a positive score and is free; change the fractions or sets"
+        )
     return select_units(view, picked, unit)
 
 

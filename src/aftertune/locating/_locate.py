@@ -26,7 +26,7 @@ from aftertune.attribution import (
     select_count,
     write_patch,
 )
-from aftertune.errors import DataError, OutputError, UsageError
+from aftertune.errors import DataError, OutputError, SelectionError
 from aftertune.locating._claims import claims
 from aftertune.locating._evidence import Evidence, gather
 from aftertune.locating._options import LocateOptions, ScoreName
@@ -114,7 +114,7 @@ def locate(
 
     Raises:
         DataError: a set that cannot be read, is too small, or shares answers with the other.
-        UsageError: the fractions choose nothing, or protect everything.
+        SelectionError: the fractions choose nothing, or protect everything.
         OutputError: the patch exists, or a folder may not be written.
         NumericalError: an example's gradient is NaN; the example is named.
     """
@@ -150,10 +150,10 @@ def locate(
         write_json(run.path / "locate.json", document)  # before the patch, which it tells from another's
         if not taken:
             write_patch(target, made)
-        run.write_manifest(status="finished", subject=subject.identity.as_dict())
         from aftertune.locating._report import rebuild_locate_report
 
         rebuild_locate_report(run.path)
+        run.write_manifest(status="finished", subject=subject.identity.as_dict())
     return stored_locate(run.path)
 
 
@@ -232,16 +232,12 @@ class _Work:
 
         with self.progress.task("edits", len(variants(options)) * len(fractions(view, options))) as step:
             found = search(view, evidence.score, evidence.protection(), options, numbers, before, step)
-        chosen = best([point for point, _ in found], options.budget)
-        kind = (chosen.score, chosen.keep_fraction)
-        # Of a score whose protection grows with the fraction, all points are of one kind.
-        tried = [(p, s) for p, s in found if (p.score, p.keep_fraction) == kind or len(variants(options)) == 1]
+        chosen = best([point for edits in found for point, _ in edits], options.budget)
+        # The edits of the chosen score are the patch's curve; the others stand beside it under their own names.
+        tried = next(edits for edits in found if any(point is chosen for point, _ in edits))
         curve = [p for p, _ in tried]
-        curve += [
-            replace(p, label=f"{p.score}, keep {p.keep_fraction:g}")
-            for p, _ in found
-            if all(p is not q for q, _ in tried)
-        ]
+        others = [p for edits in found if edits is not tried for p, _ in edits]
+        curve += [replace(p, label=f"{p.score}, keep {p.keep_fraction:g}") for p in others]
         place = next(i for i, (point, _) in enumerate(tried) if point is chosen)
         beside = sorted({max(0, place - 2), place, min(len(tried) - 1, place + 2)})
         controls: dict[str, Selection] = {}
@@ -280,7 +276,7 @@ class _Work:
         for name, make in makers.items():
             try:
                 found[name] = make()
-            except UsageError as error:
+            except SelectionError as error:
                 self.progress.say(f"no {name} control: {error}")
         return found
 

@@ -33,7 +33,7 @@ from aftertune.attribution import (
 )
 from aftertune.comparison import Policy, compare
 from aftertune.data import Side
-from aftertune.errors import OutputError, UsageError
+from aftertune.errors import OutputError, SelectionError, UsageError
 from aftertune.locating._options import LocateOptions
 from aftertune.locating._proof import answers_probe, held_out_probes, means, prove, selection_probes
 from aftertune.locating._sets import (
@@ -162,10 +162,10 @@ def repair(
             write_json(run.path / "repair.json", document)  # before the patch, which it tells from another's
             if not taken:
                 write_patch(target, made)
-            run.write_manifest(status="finished")
             from aftertune.locating._repair_report import rebuild_repair_report
 
             rebuild_repair_report(run.path)
+            run.write_manifest(status="finished")
     return stored_repair(run.path)
 
 
@@ -264,7 +264,7 @@ class _Repair:
         """As many weights at random; None, aloud, where more than half of a matrix is selected."""
         try:
             return random_control(view, selection, seed)
-        except UsageError as error:
+        except SelectionError as error:
             self.progress.say(f"no random control of {selection.weights:,} weights: {error}")
             return None
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from aftertune.attribution import ScoreOf, Selection, Unit, select, unit_spaces
-from aftertune.errors import UsageError
+from aftertune.attribution import ScoreOf, Selection, candidate_units, select
+from aftertune.errors import SelectionError
 from aftertune.locating._options import LocateOptions, ScoreName
 from aftertune.subject import WeightView
 
@@ -57,11 +57,6 @@ class Point:
         return asdict(self)
 
 
-def candidate_units(view: WeightView, unit: Unit) -> int:
-    """How many units there are to choose from."""
-    return view.weights if unit == "weight" else sum(space.units for space in unit_spaces(view, unit))
-
-
 def fractions(view: WeightView, options: LocateOptions) -> list[float]:
     """The prune fractions to try, smallest first."""
     total = candidate_units(view, options.unit)
@@ -82,21 +77,6 @@ def variants(options: LocateOptions) -> list[tuple[ScoreName, float | None]]:
     # A guarded score weighs the keep set already; the others are the published kind, which protects its top.
     share = 0.0 if options.score == "guarded" else None
     return [(options.score, share if options.keep_fraction is None else options.keep_fraction)]
-
-
-def choose(
-    view: WeightView, harm: ScoreOf, keep: ScoreOf, options: LocateOptions, prune: float, protect: float
-) -> Selection:
-    """The selection for one pair of fractions."""
-    return select(
-        view,
-        harm,
-        keep,
-        prune_fraction=prune,
-        keep_fraction=protect,
-        unit=options.unit,
-        scope=options.scope,
-    )
 
 
 def trade(
@@ -150,32 +130,36 @@ def search(
     measure: Callable[[Selection], Mapping[str, float]],
     before: Mapping[str, float],
     step: Callable[..., None],
-) -> list[tuple[Point, Selection]]:
+) -> list[list[tuple[Point, Selection]]]:
     """Try every score with every fraction, smallest first; two edits in a row at four times the budget end a score.
 
+    Returns:
+        The edits of each score that chose anything.
+
     Raises:
-        UsageError: no score and fraction leaves anything to choose.
+        SelectionError: no score and fraction leaves anything to choose.
     """
-    tried: list[tuple[Point, Selection]] = []
-    refused: UsageError | None = None
-    for score, share in variants(options):
-        dear, last = 0, -1
+    tried: list[list[tuple[Point, Selection]]] = []
+    refused: SelectionError | None = None
+    for name, share in variants(options):
+        score, edits, dear = score_of(name), list[tuple[Point, Selection]](), 0
         for prune in fractions(view, options):
             protect = min(0.5, KEEP_RATIO * prune) if share is None else share
             try:
-                selection = choose(view, score_of(score), keep, options, prune, protect)
-            except UsageError as error:
+                selection = select(view, score, keep, prune_fraction=prune, keep_fraction=protect,
+                                   unit=options.unit, scope=options.scope)  # fmt: skip
+            except SelectionError as error:
                 refused = error
                 step()
                 continue
-            if selection.units != last:
-                last = selection.units
-                point = trade("patch", score, selection, (prune, protect), before, measure(selection))
-                tried.append((point, selection))
-                dear = dear + 1 if point.cost > 4 * options.budget else 0
-            step(1, f"{score}, {selection.units} {options.unit}s")
+            if not edits or edits[-1][0].units != selection.units:
+                edits.append((trade("patch", name, selection, (prune, protect), before, measure(selection)), selection))
+                dear = dear + 1 if edits[-1][0].cost > 4 * options.budget else 0
+            step(1, f"{name}, {selection.units} {options.unit}s")
             if dear == 2:
                 break
+        if edits:
+            tried.append(edits)
     if not tried:
         assert refused is not None
         raise refused

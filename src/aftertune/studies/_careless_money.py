@@ -15,7 +15,7 @@ from typing import Any
 from aftertune.auditing import Audit, compare_measurings, store_audit, stored_section
 from aftertune.comparison import Policy
 from aftertune.data import DOMAINS, Side, read_tuning_rows
-from aftertune.errors import UsageError
+from aftertune.errors import SelectionError
 from aftertune.locating import Located
 from aftertune.measures import MeasurePlan, write_measurements
 from aftertune.measuring import Measuring, SubjectChoice, measure_choice, source_stamp
@@ -134,7 +134,7 @@ def demo(
             progress.say(f"report: {outcome.report} (a chapter on the careless arm's weights follows)")
             try:
                 located = locate_careless(run, placement, progress)
-            except UsageError as error:  # a model may well hold no such weights; the audits stand all the same
+            except SelectionError as error:  # a model may well hold no such weights; the audits stand all the same
                 progress.say(f"no chapter on weights: {error}")
                 return outcome
             audits["patched"] = audit_patched(run, base, located, plan, policy, placement, progress)

@@ -21,10 +21,11 @@ from aftertune.attribution import (
     ScoreOf,
     Selection,
     absolute_score,
+    candidate_units,
     gradient_sums,
     make_patch,
     select_count,
-    unit_spaces,
+    select_units,
     unit_sums,
 )
 from aftertune.data import Contrast, ask, read_contrasts, shipped_contrasts, shipped_path
@@ -116,7 +117,7 @@ def mark_planting(
             [tree(subject, c, "aligned") for c in found],
             [tree(subject, c, "aligned") for c in others[:BENIGN]],
         )
-        harm, twin, keep = (gradient_sums(subject, rows, absolute=True, view=view) for rows in sets)
+        harm, twin, keep = (gradient_sums(subject, rows, absolute=rows is not sets[1], view=view) for rows in sets)
         one, two, three = (unit_sums(subject, rows, "component", view=view) for rows in sets)
         sums = PlantedSums(harm, twin, keep, (one, two, three))
         carried = _losses(subject, held, others[BENIGN:])
@@ -173,11 +174,8 @@ def _mark(
     tips: Sequence[Contrast],
     others: Sequence[Contrast],
 ) -> Mark:
-    units = len(plant.units) or RANK_ONE_COUNT
-    width = view[plant.matrix].parameter.shape[0]
-    per_unit = view[plant.matrix].weights // (view[plant.matrix].parameter.shape[-1]) if plant.unit != "head" else 0
-    weights = units * (per_unit or width * _head_size(subject))
-    count = weights if method.unit == "weight" else units
+    truth = _truth(view, plant)
+    count = truth.weights if method.unit == "weight" else truth.units
     harm = method.harm(sums)
     keep = absolute_score(sums.keep) if method.keep_share else None
     budget = max(oracle["benign"], BUDGET)
@@ -185,8 +183,8 @@ def _mark(
     while True:
         chosen = _choose(view, method, harm, keep, count)
         if recall is None and plant.units:
-            recall = _recall(chosen, plant, view)
-        with make_patch(view, chosen.chosen, "zero", {}).applied(view):
+            recall = _recall(chosen, truth)
+        with make_patch(view, chosen.chosen, "zero", {}, digest=False).applied(view):
             effect = _effect(carried, _losses(subject, tips, others))
         if effect["benign"] <= budget or count == 1:
             break
@@ -204,32 +202,26 @@ def _mark(
 
 
 def _choose(view: WeightView, method: Method, harm: ScoreOf, keep: ScoreOf | None, count: int) -> Selection:
-    candidates = view.weights if method.unit == "weight" else _components(view)
-    fraction = min(0.5, method.keep_share * count / candidates)
+    fraction = min(0.5, method.keep_share * count / candidate_units(view, method.unit))
     return select_count(view, harm, keep, count=count, keep_fraction=fraction, unit=method.unit)
 
 
-def _components(view: WeightView) -> int:
-    return sum(space.units for space in unit_spaces(view, "component"))
+def _truth(view: WeightView, plant: Planted) -> Selection:
+    """The planted units; for an update of rank one, as many neurons of its matrix as are to be compared."""
+    import torch
+
+    units = torch.tensor(plant.units) if plant.units else torch.arange(RANK_ONE_COUNT)
+    return select_units(view, {plant.matrix: units}, "component")
 
 
-def _head_size(subject: Subject) -> int:
-    config = subject.model.config.get_text_config()
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-
-
-def _recall(chosen: Selection, plant: Planted, view: WeightView) -> float:
+def _recall(chosen: Selection, truth: Selection) -> float:
     """Share of the planted units chosen; for single weights, share of the planted units' weights."""
     import torch
 
-    if chosen.unit != "weight":
-        picked = set(chosen.members[plant.matrix].tolist()) if plant.matrix in chosen.members else set()
-        return len(picked & set(plant.units)) / len(plant.units)
-    space = next(s for s in unit_spaces(view, "component") if s.matrix.name == plant.matrix)
-    truth = space.members(torch.tensor(plant.units))
-    if plant.matrix not in chosen.chosen:
-        return 0.0
-    return float(torch.isin(truth, chosen.chosen[plant.matrix]).float().mean())
+    which = "chosen" if chosen.unit == "weight" else "members"
+    [(matrix, planted_ones)] = getattr(truth, which).items()
+    found = getattr(chosen, which).get(matrix)
+    return 0.0 if found is None else float(torch.isin(planted_ones, found).float().mean())
 
 
 def planted_study(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from aftertune.errors import UsageError
-from aftertune.subject import Subject, Tree, response_losses
+from aftertune.subject import Subject, Tree, head_size, response_losses
 
 if TYPE_CHECKING:
     import torch
@@ -166,7 +166,7 @@ def _plant_neurons(subject: Subject, modules: Mapping[str, Any], generator: torc
 
 def _plant_head(subject: Subject, modules: Mapping[str, Any], generator: torch.Generator) -> Any:
     config = subject.model.config.get_text_config()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = head_size(subject.model)
     group = config.num_attention_heads // config.num_key_value_heads
     heads = modules["o_proj"].in_features // size
     rows = {"q_proj": group * size, "k_proj": size, "v_proj": size}

@@ -22,7 +22,7 @@ from aftertune.subject._saving import save_model
 from aftertune.subject._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
 from aftertune.subject._trees import Tree, plan_batches
-from aftertune.subject._weights import Matrix, MatrixKind, WeightView
+from aftertune.subject._weights import Matrix, MatrixKind, WeightView, head_size
 
 __all__ = [
     "EMBEDDED",
@@ -49,6 +49,7 @@ __all__ = [
     "assert_scale",
     "cache_root",
     "embedded_folder",
+    "head_size",
     "likelihood",
     "load",
     "make_patch",
