@@ -39,7 +39,13 @@ __all__ = [
     "StorageError",
     "SubjectError",
     "UsageError",
+    "spelled_out",
 ]
+
+
+def spelled_out(text: str) -> str:
+    """Text with all that a terminal would obey (escape sequences from data or file names) spelled out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ExitCode(IntEnum):
@@ -79,7 +85,7 @@ class DataError(UsageError):
     ) -> None:
         where = str(path) if line is None else f"{path}:{line}"
         what = problem if field is None else f"field '{field}' {problem}"
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{where}: {what}"))
+        super().__init__(spelled_out(f"{where}: {what}"))
         self.path, self.line, self.field = str(path), line, field
 
 

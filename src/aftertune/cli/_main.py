@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from aftertune.errors import AftertuneError, ExitCode
+from aftertune.errors import AftertuneError, ExitCode, spelled_out
 
 # Verb → (module, one line for --help). Modules are imported only when their verb is called.
 VERBS: dict[str, tuple[str, str]] = {
@@ -111,8 +111,6 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    """One line; what a terminal would obey (escape sequences from data or file names) is spelled out."""
-    line = " ".join(message.splitlines())
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    print(f"error: {shown}", file=sys.stderr)
+    """One line, spelled out."""
+    print(f"error: {spelled_out(' '.join(message.splitlines()))}", file=sys.stderr)
     sys.exit(code)

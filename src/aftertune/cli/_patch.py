@@ -19,6 +19,7 @@ from aftertune.cli._options import (
     print_json,
 )
 from aftertune.cli._printing import table
+from aftertune.errors import spelled_out
 
 if TYPE_CHECKING:
     from aftertune.runs import Progress
@@ -191,8 +192,8 @@ def _about_lines(about: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _shown(text: object) -> str:
-    """Text from a file or its name, with all that a terminal would obey spelled out."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+    """Text from a file or its name."""
+    return spelled_out(str(text))
 
 
 def _cut(text: object, width: int = _WIDEST) -> str:
