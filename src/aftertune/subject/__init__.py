@@ -5,6 +5,13 @@ from aftertune.subject._chat import IGNORE, Chat, Rendered
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._embedded import cache_root, embedded_folder
 from aftertune.subject._forest import Forest, Prediction
+from aftertune.subject._generation import (
+    Generation,
+    GenerationRequest,
+    SampledToken,
+    generate,
+    plan_generation,
+)
 from aftertune.subject._identity import Identity, weights_digest
 from aftertune.subject._likelihood import (
     ResponseLikelihood,
@@ -18,6 +25,7 @@ from aftertune.subject._loading import as_subject, load
 from aftertune.subject._losses import response_losses
 from aftertune.subject._patch import Edit, Operation, Patch, make_patch, matrix_digest
 from aftertune.subject._patch_file import apply_patches, patch_facts, read_patch, write_patch
+from aftertune.subject._sampling import Sampling
 from aftertune.subject._saving import save_model
 from aftertune.subject._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
@@ -30,6 +38,8 @@ __all__ = [
     "Chat",
     "Edit",
     "Forest",
+    "Generation",
+    "GenerationRequest",
     "Identity",
     "Matrix",
     "MatrixKind",
@@ -39,6 +49,8 @@ __all__ = [
     "Prediction",
     "Rendered",
     "ResponseLikelihood",
+    "SampledToken",
+    "Sampling",
     "Subject",
     "SubjectSpec",
     "Tree",
@@ -49,6 +61,7 @@ __all__ = [
     "assert_scale",
     "cache_root",
     "embedded_folder",
+    "generate",
     "head_size",
     "likelihood",
     "load",
@@ -58,6 +71,7 @@ __all__ = [
     "parse_spec",
     "patch_facts",
     "plan_batches",
+    "plan_generation",
     "read_adapter_config",
     "read_patch",
     "refuse_overlong",
