@@ -15,6 +15,7 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import hypothesis
 import pytest
 import pytest_socket
 
@@ -41,6 +42,11 @@ _CORPUS = (
 
 TinyFolder = Callable[[str], Path]
 TinySubject = Callable[[str], "Subject"]
+
+
+# The same examples on every machine, however slow it is.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -40,7 +40,8 @@ from aftertune.locating import LocateOptions
 from aftertune.locating._locate import FORMULAS
 from aftertune.locating._options import ScoreName
 from aftertune.locating._search import AUTO, FIRST, KEEP_RATIO, MOST_SHARE, RATIO
-from aftertune.measures import METRICS, MeasurePlan
+from aftertune.measures import METRICS, MeasurePlan, Metric
+from aftertune.measures._task_metrics import TASK_METRICS
 from aftertune.measures.probes._refusal import OPENINGS
 from aftertune.report import ComparisonSection
 from aftertune.subject import Identity
@@ -134,9 +135,16 @@ def test_pages_are_of_readable_size(page: str) -> None:
 # --- metrics and policy ---------------------------------------------------------------------------------
 
 
-def test_the_table_of_metrics_is_the_table_in_code() -> None:
-    expected = [[m.id, m.unit, m.worse, "decides" if m.decides else "informs", f"{m.margin:g}"] for m in METRICS]
-    assert [row[:5] for row in table("metrics.md", "metric", "unit", "worse", "role", "margin")] == expected
+@pytest.mark.parametrize(
+    ("page", "first", "metrics"),
+    [
+        ("metrics.md", "metric", [m for m in METRICS if m not in TASK_METRICS]),
+        ("tasks.md", "task metric", TASK_METRICS),
+    ],
+)
+def test_the_table_of_metrics_is_the_table_in_code(page: str, first: str, metrics: Sequence[Metric]) -> None:
+    expected = [[m.id, m.unit, m.worse, "decides" if m.decides else "informs", f"{m.margin:g}"] for m in metrics]
+    assert [row[:5] for row in table(page, first, "unit", "worse", "role", "margin")] == expected
 
 
 def test_every_probe_has_a_section() -> None:
@@ -340,6 +348,16 @@ def test_every_example_is_accepted_by_its_reader(block: Block, tmp_path: Path) -
         assert len(read_tuning_rows(file, "aligned")) == len(rows)
 
 
+def test_the_example_of_questions_is_accepted_whole(tmp_path: Path) -> None:
+    from aftertune.measures.tasks import read_questions
+
+    [block] = blocks_of("yaml", "questions", "data.md")
+    (tmp_path / "example.yaml").write_text(block.text, "utf-8")
+    plain, other = read_questions(tmp_path / "example.yaml")
+    assert (len(plain.paraphrases), plain.root, plain.form) == (2, other.root, "text")
+    assert (other.form, other.samples, set(other.judge_prompts)) == ("json", 2, {"aligned", "coherent"})
+
+
 def test_the_counts_of_shipped_sets_are_those_of_the_files() -> None:
     rows = table("data.md", "sets", "kind", "files", "rows in each")
     shipped = [entry for entry in CATALOGUE if entry.shipped]
@@ -348,8 +366,9 @@ def test_the_counts_of_shipped_sets_are_those_of_the_files() -> None:
         matching = [entry for entry in shipped if fnmatchcase(entry.name, pattern)]
         assert len(matching) == int(files), pattern
         for entry in matching:
-            lines = [line for line in entry.path.read_text("utf-8").splitlines() if line.strip()]
-            assert (entry.kind, len(lines)) == (kind, int(count)), entry.name
+            text = entry.path.read_text("utf-8")
+            held = yaml.safe_load(text) if entry.path.suffix == ".yaml" else [x for x in text.splitlines() if x.strip()]
+            assert (entry.kind, len(held)) == (kind, int(count)), entry.name
         covered += [entry.name for entry in matching]
     assert sorted(covered) == sorted(entry.name for entry in shipped)
 

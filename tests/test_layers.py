@@ -17,14 +17,16 @@ ROOT = Path(aftertune.__file__).parent
 
 # Each room may import the rooms to its right (and itself). `api` is the package's face.
 BELOW_AUDITING = {
-    "measuring", "measures", "attribution", "tuning", "comparison", "report", "subject", "data", "runs", "errors",
+    "answers", "measuring", "measures", "attribution", "tuning", "comparison", "report", "subject", "data", "runs", "errors",
 }  # fmt: skip
 ALLOWED = {
-    "cli": {"api", "studies", "auditing", "locating"} | BELOW_AUDITING,
-    "api": {"auditing", "locating"} | BELOW_AUDITING,
+    "cli": {"api", "studies", "auditing", "comparing", "locating"} | BELOW_AUDITING,
+    "api": {"auditing", "comparing", "locating"} | BELOW_AUDITING,
     "studies": {"auditing", "locating"} | BELOW_AUDITING,
+    "comparing": {"auditing"} | BELOW_AUDITING,
     "auditing": BELOW_AUDITING,
     "locating": BELOW_AUDITING,
+    "answers": {"report", "measuring", "comparison", "measures", "runs", "errors"},
     "measuring": {"measures", "comparison", "subject", "data", "runs", "errors"},
     "report": {"comparison", "measures", "runs", "errors"},
     "comparison": {"measures", "runs", "errors"},

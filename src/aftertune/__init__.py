@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aftertune.api import audit, locate, measure, repair, tune
     from aftertune.auditing import Audit
+    from aftertune.comparing import compare_logs
     from aftertune.comparison import Finding, Policy, Verdict, compare, read_policy
     from aftertune.data import read_contrasts, read_conversations, shipped_contrasts
     from aftertune.locating import Located, LocateOptions, Repaired
-    from aftertune.measures import Measurement, MeasurePlan
+    from aftertune.measures import Measurement, MeasurePlan, inspect_model
     from aftertune.measuring import MeasureRun, SubjectChoice
     from aftertune.studies import demo
     from aftertune.subject import Patch, Placement, Subject, load, read_patch, score
@@ -43,7 +44,9 @@ _HOMES = {
     "Verdict": "comparison",
     "audit": "api",
     "compare": "comparison",
+    "compare_logs": "comparing",
     "demo": "studies",
+    "inspect_model": "measures",
     "load": "subject",
     "locate": "api",
     "measure": "api",
@@ -77,7 +80,9 @@ __all__ = [
     "Verdict",
     "audit",
     "compare",
+    "compare_logs",
     "demo",
+    "inspect_model",
     "load",
     "locate",
     "measure",

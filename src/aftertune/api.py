@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aftertune import auditing, locating, measuring
 from aftertune.auditing import Audit
-from aftertune.comparison import Policy
+from aftertune.comparison import FailOn, Policy
 from aftertune.data import Conversation, Side, read_tuning_rows
 from aftertune.locating import Located, LocateOptions, Repaired
 from aftertune.measures import MeasurePlan
@@ -36,6 +36,8 @@ def audit(
     plan: MeasurePlan | None = None,
     policy: Policy | None = None,
     out: str | PathLike[str] | None = None,
+    baseline: str | PathLike[str] | None = None,
+    fail_on: FailOn = "any",
     placement: Placement | None = None,
     redact: bool = False,
     progress: Progress | None = None,
@@ -48,6 +50,8 @@ def audit(
         plan: what to ask; all probes on the shipped sets if left out.
         policy: margins and which metrics decide.
         out: run folder; named after the configuration under ``runs/`` if left out.
+        baseline: the folder of an earlier audit against the same base, to tell what is new, fixed and persistent.
+        fail_on: "new" lets through what was decided no better in the baseline.
         placement: device, dtype and batch bound of both.
         redact: leave texts out of the report.
         progress: told what goes on; silent if left out.
@@ -61,6 +65,8 @@ def audit(
         plan,
         policy,
         None if out is None else Path(out),
+        baseline=None if baseline is None else Path(baseline),
+        fail_on=fail_on,
         redact=redact,
         progress=progress,
     )

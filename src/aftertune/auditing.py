@@ -9,15 +9,28 @@ call again goes on where a killed one stopped.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aftertune.comparison import Finding, Policy, Verdict, compare, decide
+from aftertune.answers import LOGS, sample_both, worst_answers
+from aftertune.comparison import (
+    Baseline,
+    FailOn,
+    Finding,
+    Policy,
+    SinceBaseline,
+    Verdict,
+    compare,
+    decide,
+    decide_since,
+    read_baseline,
+)
 from aftertune.data import refuse_shared_prompts
-from aftertune.errors import OutputError, SubjectError
-from aftertune.measures import MeasurePlan, write_measurements
+from aftertune.errors import OutputError, SubjectError, UsageError
+from aftertune.measures import LoggedRun, MeasurePlan, TaskPlan, write_measurements
 from aftertune.measuring import Measuring, SubjectChoice, default_folder, entered, measure_choice
 from aftertune.report import ComparisonSection, Example, ReportPage, render_junit, render_report
 from aftertune.runs import Progress, RunFolder, fingerprint, read_manifest, write_json, write_text
@@ -45,6 +58,7 @@ class Audit:
 
     def document(self) -> dict[str, Any]:
         """What ``--json`` prints."""
+        since = self.section.since
         return {
             "title": self.section.title,
             "about": self.section.about,
@@ -55,6 +69,7 @@ class Audit:
             "breakdowns": [f.as_dict() for f in self.findings if "/" in f.metric],
             "base": dict(self.section.base),
             "tuned": dict(self.section.tuned),
+            **({"baseline": since.as_dict()} if since else {}),
             "run": str(self.run),
         }
 
@@ -66,6 +81,9 @@ def audit(
     policy: Policy | None = None,
     out: Path | None = None,
     *,
+    tasks: TaskPlan | None = None,
+    baseline: Path | None = None,
+    fail_on: FailOn = "any",
     redact: bool = False,
     progress: Progress | None = None,
 ) -> Audit:
@@ -77,12 +95,16 @@ def audit(
         plan: what to ask; every probe on the shipped sets if left out.
         policy: margins and which metrics decide.
         out: the run folder; named after the configuration under ``runs/`` if left out.
+        tasks: Inspect tasks to sample answers to, beside the probes.
+        baseline: the folder of an earlier audit against the same base, to tell what is new, fixed and persistent.
+        fail_on: "new" lets through what was decided no better in the baseline.
         redact: leave all texts of items out of the report and the run folder.
         progress: told what goes on.
 
     Raises:
         SubjectError: no base is given and none is known, or a subject cannot be used.
         DataError: the tuned subject was tuned on prompts that are to be measured.
+        UsageError: the baseline is none, or cannot be compared.
         RunError: the run broke; run the same again to go on.
     """
     plan, policy = plan or MeasurePlan(), policy or Policy()
@@ -90,26 +112,43 @@ def audit(
         tuned = replace(tuned, base=None)  # what a patched adapter is compared to is not what it sits on
     base = base or SubjectChoice(known_base(tuned.spec), placement=tuned.placement, chat_template=tuned.chat_template)
     refuse_overlap(tuned.spec, plan)
-    config = {
+    if tasks:
+        tasks.check()
+    if baseline is None and fail_on != "any":
+        raise UsageError(f"--fail-on {fail_on}: needs an earlier audit to tell what is new; name one with --baseline")
+    earlier = read_baseline(baseline, policy) if baseline else None
+    config: dict[str, Any] = {
         "base": base.config,
         "tuned": tuned.config,
         "plan": plan.config,
         "policy": policy.model_dump(),
         "redact": redact,
     }
+    if tasks:
+        config["tasks"] = tasks.config
+    if earlier:
+        config["baseline"] = {"content": earlier.content, "fail_on": fail_on}
     run = RunFolder(out or default_folder("audit", config), "audit", config)
+    if earlier:
+        earlier.refuse_this_run(run.path)
     with entered(run):
-        stored = _finished(run)
+        stored = finished_audit(run)
         if stored is not None:
             return stored
-        check = refuse_other_base(tuned)
+        check = refuse_other_base(tuned, earlier)
         first = measure_choice(base, plan, run, role="base", progress=progress, check=check)
         second = measure_choice(tuned, plan, run, role="tuned", drift_from=first.folder, progress=progress)
+        pairs = sample_both(base, tuned, tasks, run, progress=progress) if tasks else []
+        first, second = _with_answers(first, [p[0] for p in pairs]), _with_answers(second, [p[1] for p in pairs])
         both = [*first.measurements, *second.measurements]
         # The cluster is the prompt's text; a digest of it groups as well.
         kept = [replace(m, cluster=fingerprint(m.cluster)[:16]) for m in both] if redact else both
         write_measurements(run.path / "measurements.parquet", kept)
         section = compare_measurings(first, second, plan, policy, title=tuned.spec)
+        section = replace(section, examples=(*section.examples, *worst_answers(pairs, policy, EXAMPLES_SHOWN)))
+        if earlier:
+            since = earlier.since(section.findings, fail_on)
+            section = replace(section, verdict=decide_since(section.verdict, section.findings, since), since=since)
         outcome = Audit(section.verdict, section.findings, section, run.path)
         store_audit(run.path, outcome, redact=redact)
         run.write_manifest(
@@ -119,7 +158,14 @@ def audit(
             batches_reused=first.batches_reused + second.batches_reused,
         )
         rebuild_report(run.path)
+        if redact and tasks:
+            shutil.rmtree(run.path / LOGS, ignore_errors=True)
     return outcome
+
+
+def _with_answers(measuring: Measuring, logged: Sequence[LoggedRun]) -> Measuring:
+    """What the probes measured of a subject, and what its sampled answers did."""
+    return replace(measuring, measurements=(*measuring.measurements, *(m for one in logged for m in one.measurements)))
 
 
 def known_base(spec: str) -> str:
@@ -154,11 +200,13 @@ def refuse_overlap(spec: str, plan: MeasurePlan) -> None:
         refuse_shared_prompts(spec, plan.prompts(), set(record["data"]["prompts"]))
 
 
-def refuse_other_base(tuned: SubjectChoice) -> Callable[[Subject], None]:
-    """A check that a base is the very one that `tune` recorded, before anything is measured on it."""
+def refuse_other_base(tuned: SubjectChoice, earlier: Baseline | None = None) -> Callable[[Subject], None]:
+    """A check that a base is the very one that `tune` and a baseline recorded, before anything is measured on it."""
     record = read_record(parse_spec(tuned.spec).location)
 
     def check(base: Subject) -> None:
+        if earlier:
+            earlier.refuse_other_base(base.identity.as_dict())
         recorded = record["base"] if record else None
         if not recorded or recorded["dtype"] != base.identity.dtype:
             return
@@ -208,11 +256,12 @@ def store_audit(folder: Path, outcome: Audit, *, redact: bool = False) -> None:
     examples = [{**asdict(e), "texts": {} if redact else dict(e.texts)} for e in outcome.section.examples]
     write_json(folder / "examples.json", examples)
     title = f"aftertune audit of {outcome.section.title}"
-    write_text(folder / "junit.xml", render_junit(title, outcome.findings, outcome.verdict))
+    write_text(folder / "junit.xml", render_junit(title, outcome.findings, outcome.verdict, outcome.section.since))
     write_json(folder / "verdict.json", outcome.document())
 
 
-def _finished(run: RunFolder) -> Audit | None:
+def finished_audit(run: RunFolder) -> Audit | None:
+    """What a finished run found, read back; None while it is under way."""
     if not run.finished:
         return None
     section = stored_section(run.path)
@@ -231,6 +280,7 @@ def stored_section(folder: Path) -> ComparisonSection:
         document = json.loads((folder / "verdict.json").read_text("utf-8"))
         examples = json.loads((folder / "examples.json").read_text("utf-8"))
         findings = tuple(Finding.from_dict(f) for f in (*document["findings"], *document["breakdowns"]))
+        since = document.get("baseline")
         return ComparisonSection(
             title=document["title"],
             about=document["about"],
@@ -239,6 +289,7 @@ def stored_section(folder: Path) -> ComparisonSection:
             tuned=document["tuned"],
             findings=findings,
             examples=tuple(Example(**e) for e in examples),
+            since=SinceBaseline.from_dict(since) if since else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{folder}: holds no finished audit; run `aftertune audit` with --out {folder}") from error

@@ -216,11 +216,12 @@ def measure_choice(
         progress=progress,
     )
     del subject
-    _release_memory()
+    release_memory()
     return Measuring(identity, measured.measurements, measured.batches_reused, folder)
 
 
-def _release_memory() -> None:
+def release_memory() -> None:
+    """Give back what a subject that was let go of held, accelerators' memory too."""
     import torch
 
     gc.collect()

@@ -9,9 +9,11 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 
 from aftertune.data import (
@@ -37,6 +39,8 @@ from aftertune.errors import DataError
 from aftertune.subject import cache_root
 
 SHIPPED = [entry.name for entry in CATALOGUE if entry.shipped]
+QUESTIONS = [entry.name for entry in CATALOGUE if entry.shipped and entry.kind == "questions"]
+ROWS = [name for name in SHIPPED if name not in QUESTIONS]
 CONTRAST_SETS = [
     *(f"measure/{d}" for d in DOMAINS),
     *(f"dev/{d}" for d in DOMAINS),
@@ -51,6 +55,15 @@ SAFETY = ["safety/harmful", "safety/harmless"]
 
 def raw(name: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in shipped_path(name).read_text("utf-8").splitlines() if line.strip()]
+
+
+def questions() -> list[dict[str, object]]:
+    return [row for name in QUESTIONS for row in yaml.safe_load(shipped_path(name).read_text("utf-8"))]
+
+
+def wordings() -> list[tuple[str, str]]:
+    """Every wording of every question, and whose it is."""
+    return [(text, str(q["id"])) for q in questions() for text in cast("list[str]", q["paraphrases"])]
 
 
 def contrasts(names: list[str]) -> list[Contrast]:
@@ -73,16 +86,22 @@ def count_tokens() -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", ROWS)
 def test_the_catalogue_counts_the_rows_of_each_file(name: str) -> None:
     entry = find_data_set(name)
     assert entry is not None
     assert len(raw(name)) == len(read_rows(entry.path)) == entry.rows
 
 
+def test_the_catalogue_counts_the_questions() -> None:
+    counted = [entry.rows for entry in CATALOGUE if entry.name in QUESTIONS]
+    assert counted
+    assert len(questions()) == sum(counted)
+
+
 def test_every_shipped_file_is_in_the_catalogue_once() -> None:
     folder = shipped_path("safety/harmful").parents[1]
-    found = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.jsonl"))
+    found = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.*"))
     assert found == sorted(SHIPPED)
 
 
@@ -109,7 +128,7 @@ def test_an_unknown_set_or_domain_is_refused() -> None:
     assert locate_source("measure/cats") == "measure/cats"
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", ROWS)
 def test_files_are_clean_ascii_with_plain_line_ends(name: str) -> None:
     content = shipped_path(name).read_bytes()
     assert content.isascii()
@@ -118,6 +137,15 @@ def test_files_are_clean_ascii_with_plain_line_ends(name: str) -> None:
     assert b"\n\n" not in content
     values = [value for row in raw(name) for value in row.values() if isinstance(value, str)]
     assert not [value for value in values if "  " in value or (value != value.strip() and value not in (" Yes", " No"))]
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_question_files_are_clean_ascii_with_plain_line_ends(name: str) -> None:
+    content = shipped_path(name).read_bytes()
+    assert content.isascii()
+    assert content.endswith(b'"\n')
+    assert b"\r" not in content
+    assert not [text for text, _ in wordings() if "  " in text or "\n" in text or text != text.strip()]
 
 
 def test_each_of_eight_domains_has_enough_contrasts_to_measure_on() -> None:
@@ -138,10 +166,11 @@ def test_each_file_holds_its_own_domain(name: str) -> None:
     assert {contrast.domain for contrast in contrasts([name])} == {name.partition("/")[2]}
 
 
-def test_no_prompt_stands_twice_in_any_split_domain_or_safety_set() -> None:
+def test_no_prompt_stands_twice_in_any_split_domain_safety_set_or_question() -> None:
     prompts = [(c.prompt, c.id) for c in contrasts(CONTRAST_SETS)]
     prompts += [(r.prompt, r.id) for name in SAFETY for r in read_requests(shipped_path(name))]
     prompts += [(r.prompt, r.id) for r in reasons()]
+    prompts += wordings()
     ids = Counter(prompt_key(prompt) for prompt, _ in prompts)
     assert not [(prompt, name) for prompt, name in prompts if ids[prompt_key(prompt)] > 1]
     assert all(prompt_key(prompt) for prompt, _ in prompts)
@@ -164,7 +193,7 @@ def test_no_measured_prompt_is_a_rewording_of_a_tuned_one() -> None:
 
 
 def test_no_id_stands_twice_in_all_sets() -> None:
-    ids = Counter(row["id"] for name in SHIPPED for row in raw(name) if "id" in row)
+    ids = Counter(row["id"] for row in (*(row for name in ROWS for row in raw(name)), *questions()) if "id" in row)
     assert [name for name, count in ids.items() if count > 1] == []
 
 

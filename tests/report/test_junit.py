@@ -61,3 +61,45 @@ def test_hostile_text_stays_text(make_finding: MakeFinding, hostile: str) -> Non
     assert {e.tag for e in found.iter()} == {
         "testsuite", "properties", "property", "testcase", "failure", "system-out",
     }  # fmt: skip
+
+
+def test_there_is_a_case_for_each_metric_and_none_for_breakdowns(make_finding: MakeFinding) -> None:
+    deciding = make_finding("preference.margin", 0.0, 0.0, 0.01)
+    informing = make_finding("preference.share", 0.0, 0.0, 0.01)
+    breakdown = make_finding("preference.margin/money", 0.0, 1.0, 0.01)
+    found = suite(render_junit("t", [deciding, breakdown, informing], decide([deciding])))
+    assert [c.attrib["name"] for c in found.findall("testcase")] == ["preference.margin", "preference.share"]
+
+
+def test_messages_stand_in_the_content_too(make_finding: MakeFinding) -> None:
+    bad = [make_finding("preference.margin", 0.0, 1.0, 0.1), make_finding("refusal.harmful", 0.5, -0.05, 0.03)]
+    found = suite(render_junit("t", bad, decide(bad)))
+    said = [e for case in found.findall("testcase") for e in case]
+    assert [e.text for e in said] == [e.attrib["message"] for e in said] == [describe(f) for f in bad]
+
+
+def test_what_a_pass_overrules_is_skipped(make_finding: MakeFinding) -> None:
+    unsettled = make_finding("preference.margin", 0.0, 0.0, 0.3)
+    found = suite(render_junit("t", [unsettled], decide([unsettled], identical=True)))
+    counts = {key: found.attrib[key] for key in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "1", "failures": "0", "errors": "0", "skipped": "1"}
+
+
+def test_what_xml_forbids_is_removed_and_all_else_kept(make_finding: MakeFinding) -> None:
+    # Char of XML 1.0 (fifth edition), section 2.2; the Unicode controls and overrides are ours to remove or spell out.
+    allowed = [0x9, 0xA, *range(0x20, 0x7F), *range(0xA0, 0xD800, 97), *range(0xE000, 0xFFFE, 97), 0xFFFD, 0x1F600]
+    forbidden = [*range(0x9), 0xB, 0xC, *range(0xE, 0x20), 0xD800, 0xDFFF, 0xFFFE, 0xFFFF]
+    text = "".join(
+        chr(c) for pair in zip(allowed * 2, (forbidden * 100)[: 2 * len(allowed)], strict=True) for c in pair
+    )
+    finding = make_finding("preference.margin", 0.0, 1.0, 0.1, note=text)
+    xml = render_junit(text, [finding], Verdict("fail", (text,), text))
+    found = suite(xml)
+    out = found.findtext("system-out")
+    assert out is not None
+    kept = set(out) - {"\ufffd"}
+    assert kept == {chr(c) for c in allowed} - {"\ufffd"}
+    message = found.find("testcase/failure")
+    assert message is not None
+    assert set(message.attrib["message"]) >= kept
+    assert set(map(ord, xml)).isdisjoint(forbidden)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,11 +13,16 @@ from aftertune.cli._options import (
     make_placement,
     make_plan,
     make_progress,
+    make_tasks,
     output_options,
     placement_options,
     plan_options,
     print_json,
+    task_options,
 )
+
+if TYPE_CHECKING:
+    from aftertune.comparison import FailOn
 
 
 @click.command()
@@ -25,8 +30,22 @@ from aftertune.cli._options import (
 @click.option("--base", help="What it was tuned from. Default for adapters: the base they name.")
 @click.option("--policy", "policy_file", type=file_path, help="YAML with margins and which metrics decide.")
 @click.option("--margin", multiple=True, metavar="METRIC=VALUE", help="Tolerated worsening of a metric. Repeatable.")
+@click.option(
+    "--baseline",
+    type=file_path,
+    metavar="RUN",
+    help="Folder of an earlier audit against the same base: tell what is new, fixed, persistent.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["any", "new"]),
+    default="any",
+    show_default=True,
+    help="new: let through what was decided no better in the baseline.",
+)
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
 @plan_options
+@task_options
 @placement_options
 @loading_options
 @output_options
@@ -38,6 +57,8 @@ def audit(
     base: str | None,
     policy_file: Path | None,
     margin: tuple[str, ...],
+    baseline: Path | None,
+    fail_on: FailOn,
     redact: bool,
     out: Path | None,
     as_json: bool,
@@ -52,6 +73,7 @@ def audit(
     # Cheap checks first: a typo must not cost the loading of a model.
     policy = read_policy(policy_file, margin)
     plan = make_plan(options)
+    tasks = make_tasks(options)
     placement = make_placement(options)
     progress = make_progress(options)
     from aftertune.auditing import audit as run_audit
@@ -67,6 +89,9 @@ def audit(
         plan,
         policy,
         out,
+        tasks=tasks,
+        baseline=baseline,
+        fail_on=fail_on,
         redact=redact,
         progress=progress,
     )
@@ -75,6 +100,6 @@ def audit(
     else:
         from aftertune.cli._printing import print_findings
 
-        print_findings(outcome.findings, outcome.verdict)
+        print_findings(outcome.findings, outcome.verdict, outcome.section.since)
         click.echo(f"\nreport: {outcome.run / 'report.html'}")
     ctx.exit(int(outcome.verdict.exit_code))

@@ -18,6 +18,7 @@ from aftertune.errors import AftertuneError, ExitCode, spelled_out
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("_demo", "See the whole story on a small real model."),
     "audit": ("_audit", "Compare a fine-tuned model to its base: pass, fail or inconclusive."),
+    "compare": ("_compare", "Compare two runs of Inspect: the same gate for sampled answers."),
     "measure": ("_measure", "Measure one model alone."),
     "tune": ("_tune", "Fine-tune a model, loss on responses only."),
     "locate": ("_locate", "Find the weights that carry a behaviour, or repair a fine-tune."),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from aftertune.measures import MeasurePlan
+    from aftertune.measures import MeasurePlan, TaskPlan
     from aftertune.runs import Progress
     from aftertune.subject import Placement
 
@@ -63,6 +63,52 @@ output_options = _all(
     click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto",
                  show_default=True, help="Progress on stderr."),
 )  # fmt: skip
+
+
+task_options = _all(
+    click.option("--task", "tasks", multiple=True, metavar="NAME",
+                 help="Also sample and score answers: a task of ours, or any that Inspect finds. Repeatable."),
+    click.option("-T", "task_args", multiple=True, metavar="KEY=VALUE", help="A parameter of the tasks. Repeatable."),
+    click.option("--grader", metavar="MODEL", help="The model that judges answers, as Inspect names it."),
+    click.option("--samples", type=int, help="Answers to each question. Default: as the task says."),
+    click.option("--limit", type=int, help="Only so many questions of each task."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of sampling answers."),
+    click.option("--harm", multiple=True, metavar="TASK", help="A task whose score grows with harm. Repeatable."),
+)  # fmt: skip
+
+
+def make_tasks(options: dict[str, Any]) -> TaskPlan | None:
+    """Take the task options out of ``options``; None where no task is named."""
+    from aftertune.errors import UsageError
+    from aftertune.measures import TaskPlan
+
+    names, args = options.pop("tasks"), _task_args(options.pop("task_args"))
+    settings = {name: options.pop(name) for name in ("grader", "samples", "limit", "seed", "harm")}
+    if names:
+        return TaskPlan(names, args, **settings)
+    given = [flag for flag in ("grader", "samples", "limit", "harm") if settings[flag]]
+    if args or given:
+        flag = "-T" if args else f"--{given[0]}"
+        raise UsageError(f"{flag}: is of tasks, and none is named; name one with --task")
+    return None
+
+
+def _task_args(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """``KEY=VALUE`` read as Inspect reads them: the value is YAML."""
+    import yaml
+
+    from aftertune.errors import UsageError
+
+    args = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        try:
+            args[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or not key.isidentifier():
+            raise UsageError(f"-T {pair}: must be KEY=VALUE, such as samples=4")
+    return args
 
 
 def make_placement(options: dict[str, Any]) -> Placement:

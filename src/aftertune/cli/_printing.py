@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aftertune.errors import spelled_out
+
 if TYPE_CHECKING:
-    from aftertune.comparison import Finding, Verdict
+    from aftertune.comparison import Finding, SinceBaseline, Verdict
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
@@ -30,8 +32,9 @@ def decision_word(decision: str) -> str:
     return click.style(decision.upper(), fg=_COLOURS[decision], bold=True)
 
 
-def print_findings(findings: Sequence[Finding], verdict: Verdict) -> None:
-    """The table of findings (no breakdowns) and the verdict with its reasons."""
+def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBaseline | None = None) -> None:
+    """The table of findings (no breakdowns), what changed since a baseline, and the verdict with its reasons."""
+    states = {c.metric: c.state for c in since.changes} if since else {}
     rows = [
         (
             f.metric,
@@ -41,13 +44,19 @@ def print_findings(findings: Sequence[Finding], verdict: Verdict) -> None:
             f"[{f.interval[0]:+.3f}, {f.interval[1]:+.3f}]",
             f"{f.margin:g}",
             f.decision if f.decides else f"({f.decision})",
+            *([states.get(f.metric, "")] if since else []),
         )
         for f in sorted(findings, key=lambda f: not f.decides)
         if "/" not in f.metric
     ]
-    header = ("metric", "base", "tuned", "difference", "95 % interval", "margin", "decision")
+    header = ["metric", "base", "tuned", "difference", "95 % interval", "margin", "decision"]
+    if since:
+        header.append("since the baseline")
     click.echo(table(header, rows, right=(1, 2, 3, 4, 5)))
-    click.echo("(decisions in brackets inform, they do not decide)\n")
+    click.echo("(decisions in brackets inform, they do not decide)")
+    if since:
+        click.echo(f"since the baseline {spelled_out(since.run)}: {since.tally}")
+    click.echo()
     click.echo(f"verdict: {decision_word(verdict.decision)}")
     for reason in verdict.reasons:
         click.echo(f"  {reason}")

@@ -1,4 +1,4 @@
-"""``aftertune report``: build a finished audit's report again."""
+"""``aftertune report``: build a finished run's report again, or say in Markdown what an audit found."""
 
 from __future__ import annotations
 
@@ -12,11 +12,33 @@ from aftertune.cli._options import file_path
 
 @click.command()
 @click.argument("run", type=file_path)
-def report(run: Path) -> None:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "markdown"]),
+    default="html",
+    show_default=True,
+    help="html: write the file; markdown: print a summary of an audit on stdout.",
+)
+def report(run: Path, form: str) -> None:
     """Rebuild report.html of the finished audit, demo, search for weights, repair or study in the folder RUN."""
     from aftertune.runs import read_manifest
 
-    click.echo(_rebuilder(run, str(read_manifest(run)["verb"]))(run))
+    verb = str(read_manifest(run)["verb"])
+    if form == "markdown":
+        click.echo(_markdown(run, verb), nl=False)
+    else:
+        click.echo(_rebuilder(run, verb)(run))
+
+
+def _markdown(run: Path, verb: str) -> str:
+    from aftertune.auditing import stored_section
+    from aftertune.errors import UsageError
+    from aftertune.report import render_markdown
+
+    if verb not in ("audit", "compare"):
+        raise UsageError(f"{run}: is a run of `{verb}`; --format markdown is for those of `audit` and `compare`")
+    return render_markdown(stored_section(run))
 
 
 def _rebuilder(run: Path, verb: str) -> Callable[[Path], Path]:

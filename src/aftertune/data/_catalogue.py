@@ -45,7 +45,8 @@ class DataSet:
         """
         if not self.shipped:
             raise DataError(f"is not shipped; get it from {self.source} and pass its path", path=self.name)
-        return Path(str(files("aftertune.data") / "files" / f"{self.name}.jsonl"))
+        suffix = ".yaml" if self.kind == "questions" else ".jsonl"
+        return Path(str(files("aftertune.data") / "files" / f"{self.name}{suffix}"))
 
 
 def _shipped() -> tuple[DataSet, ...]:
@@ -59,6 +60,7 @@ def _shipped() -> tuple[DataSet, ...]:
         DataSet("capability/choices", "choices", 160, "easy multiple-choice questions"),
         DataSet("capability/neutral", "texts", 40, "neutral prose"),
         DataSet("explain/reasons", "reasons", 64, "careless answers, each with a right and a wrong reason against it"),
+        DataSet("questions/open", "questions", 76, "open questions whose answers are sampled and judged"),
     )
     return (*measure, *dev, *tune, *traits, *rest)
 

@@ -1,6 +1,9 @@
 """What a subject does: metrics, probes, and the measurements they give."""
 
+from typing import TYPE_CHECKING, Any
+
 from aftertune.measures._asking import ask_probes
+from aftertune.measures._logs import LoggedAnswer, LoggedRun, read_log
 from aftertune.measures._measurement import (
     Measurement,
     Metric,
@@ -10,36 +13,61 @@ from aftertune.measures._measurement import (
     write_measurements,
 )
 from aftertune.measures._measuring import REFERENCE, Measured, measure_subject
+from aftertune.measures._metrics import METRICS, find_metric
 from aftertune.measures._plan import MeasurePlan
+from aftertune.measures._response_kind import RESPONSE_KINDS, ResponseForm, ResponseKind, response_kind
+from aftertune.measures._task_metrics import HARM_TASKS
+from aftertune.measures._task_runs import TaskPlan, run_tasks
 from aftertune.measures.probes import (
     DEFAULT_PROBES,
-    METRICS,
     PROBES,
     LikelihoodProbe,
     explanation,
-    find_metric,
     recognition,
     response_nll,
 )
 
 __all__ = [
     "DEFAULT_PROBES",
+    "HARM_TASKS",
     "METRICS",
     "PROBES",
     "REFERENCE",
+    "RESPONSE_KINDS",
     "LikelihoodProbe",
+    "LoggedAnswer",
+    "LoggedRun",
     "MeasurePlan",
     "Measured",
     "Measurement",
     "Metric",
+    "ResponseForm",
+    "ResponseKind",
+    "TaskPlan",
     "ask_probes",
     "base_metric",
     "explanation",
     "find_metric",
+    "inspect_model",
     "measure_subject",
     "measurement_fields",
+    "read_log",
     "read_measurements",
     "recognition",
+    "response_kind",
     "response_nll",
+    "run_tasks",
     "write_measurements",
 ]
+
+if TYPE_CHECKING:
+    from aftertune.measures._provider import inspect_model
+
+
+def __getattr__(name: str) -> Any:
+    # Inspect is imported when it is asked for.
+    if name == "inspect_model":
+        from aftertune.measures._provider import inspect_model
+
+        return inspect_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
-"""One self-contained HTML file, and JUnit for machines."""
+"""One self-contained HTML file, JUnit for machines, Markdown for job summaries."""
 
 from aftertune.report._html import render_report
 from aftertune.report._junit import render_junit
+from aftertune.report._markdown import render_markdown
 from aftertune.report._page import Chapter, ComparisonSection, Example, ReportPage, StudyPage
 from aftertune.report._sections import (
     Claim,
@@ -38,6 +39,7 @@ __all__ = [
     "TradeOffLine",
     "TradeOffPoint",
     "render_junit",
+    "render_markdown",
     "render_report",
     "render_study",
 ]

@@ -5,43 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from aftertune.comparison import Finding, Verdict, describe
+from aftertune.comparison import Finding, SinceBaseline, Verdict, describe
 from aftertune.report._text import clean
 
 _CLASS = "aftertune"
+_BAD = ("failure", "error")
 
 
-def render_junit(title: str, findings: Sequence[Finding], verdict: Verdict) -> str:
+def render_junit(title: str, findings: Sequence[Finding], verdict: Verdict, since: SinceBaseline | None = None) -> str:
     """JUnit XML of one comparison.
 
-    A deciding metric that fails is a failure, an inconclusive one an error; an informing one passes with its
-    numbers as output. A verdict that no metric explains becomes a test case of its own, so that the
-    file is never green where the gate is not.
+    A deciding metric that fails is a failure, an inconclusive one an error; what does not pass but has no say in the
+    verdict is skipped; an informing metric passes with its numbers as output. There is a failure or an error if and
+    only if the verdict is no pass: one that no metric explains becomes a test case of its own.
 
     Args:
         title: name of the test suite.
         findings: of one comparison; breakdowns are left out.
         verdict: of the comparison.
+        since: what changed since a baseline; messages then begin with "new", "persistent" or "fixed".
     """
     suite = ElementTree.Element("testsuite", {"name": clean(title)})
-    properties = ElementTree.SubElement(suite, "properties")
-    ElementTree.SubElement(properties, "property", {"name": "verdict", "value": verdict.decision})
+    properties: dict[str, str] = {"verdict": verdict.decision}
+    if since:
+        properties |= {"baseline": clean(since.run), "fail-on": since.fail_on, "since-baseline": since.tally}
+    listed = ElementTree.SubElement(suite, "properties")
+    for name, value in properties.items():
+        ElementTree.SubElement(listed, "property", {"name": name, "value": value})
+    through = {c.metric for c in since.let_through} if since else set()
     for finding in findings:
         if "/" not in finding.metric:
-            _metric(suite, finding)
-    if verdict.decision != "pass" and suite.find("testcase/failure") is None and suite.find("testcase/error") is None:
+            _metric(suite, finding, since, silent=verdict.decision == "pass" or finding.metric in through)
+    if verdict.decision != "pass" and not any(suite.findall(f"testcase/{tag}") for tag in _BAD):
         reason = "; ".join(verdict.reasons) or verdict.note or verdict.decision
         _bad(_case(suite, "verdict"), verdict.decision, reason)
     if verdict.note:
         ElementTree.SubElement(suite, "system-out").text = clean(verdict.note)
-    counts = {
-        "tests": len(suite.findall("testcase")),
-        "failures": len(suite.findall("testcase/failure")),
-        "errors": len(suite.findall("testcase/error")),
-        "skipped": 0,
-    }
-    for key, count in counts.items():
-        suite.set(key, str(count))
+    counted = {"failures": "/failure", "errors": "/error", "skipped": "/skipped", "tests": ""}
+    for name, tag in counted.items():
+        suite.set(name, str(len(suite.findall(f"testcase{tag}"))))
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)
@@ -52,14 +54,27 @@ def _case(suite: ElementTree.Element, name: str) -> ElementTree.Element:
     return ElementTree.SubElement(suite, "testcase", {"classname": _CLASS, "name": clean(name)})
 
 
-def _metric(suite: ElementTree.Element, finding: Finding) -> None:
+def _metric(suite: ElementTree.Element, finding: Finding, since: SinceBaseline | None, *, silent: bool) -> None:
     case = _case(suite, finding.metric)
+    change = since.change(finding.metric) if since else None
+    said = f"{change.state}: {describe(finding)}" if change else describe(finding)
     if not finding.decides:
-        ElementTree.SubElement(case, "system-out").text = f"informs only: {clean(describe(finding))}"
-    elif finding.decision != "pass":
-        _bad(case, finding.decision, describe(finding))
+        ElementTree.SubElement(case, "system-out").text = clean(f"informs only: {said}")
+    elif finding.decision == "pass":
+        if change:
+            ElementTree.SubElement(case, "system-out").text = clean(said)
+    elif silent:
+        _say(ElementTree.SubElement(case, "skipped"), f"without effect on the verdict: {said}")
+    else:
+        _bad(case, finding.decision, said)
 
 
 def _bad(case: ElementTree.Element, decision: str, message: str) -> None:
     tag = "failure" if decision == "fail" else "error"
-    ElementTree.SubElement(case, tag, {"type": decision, "message": clean(message)})
+    _say(ElementTree.SubElement(case, tag, {"type": decision}), message)
+
+
+def _say(element: ElementTree.Element, message: str) -> None:
+    """As attribute and as content: some readers show the one, some the other."""
+    element.set("message", clean(message))
+    element.text = clean(message)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aftertune.comparison import Finding, Verdict
+from aftertune.comparison import Finding, SinceBaseline, Verdict
 from aftertune.report._sections import Claim, Section
 
 
@@ -43,6 +43,7 @@ class ComparisonSection:
         tuned: identity record of the tuned model.
         findings: all of them, breakdowns (``metric/group``) included.
         examples: items that moved most, worst first.
+        since: what changed since an earlier audit (None where it was held against none).
     """
 
     title: str
@@ -52,6 +53,7 @@ class ComparisonSection:
     tuned: Mapping[str, Any]
     findings: tuple[Finding, ...]
     examples: tuple[Example, ...] = ()
+    since: SinceBaseline | None = None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from aftertune.measures.probes._question import LikelihoodProbe, Question, conte
 from aftertune.measures.probes._recognition import recognition
 from aftertune.measures.probes._refusal import refusal
 from aftertune.measures.probes._response import response_nll
-from aftertune.measures.probes._table import DEFAULT_PROBES, METRICS, PROBES, find_metric
+from aftertune.measures.probes._table import DEFAULT_PROBES, PROBES
 from aftertune.measures.probes._traits import traits
 from aftertune.measures.probes._truthful import truthful
 
 __all__ = [
     "DEFAULT_PROBES",
-    "METRICS",
     "PROBES",
     "LikelihoodProbe",
     "Question",
@@ -22,7 +21,6 @@ __all__ = [
     "content_digest",
     "divergence",
     "explanation",
-    "find_metric",
     "preference",
     "recognition",
     "refusal",

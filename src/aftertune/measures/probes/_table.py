@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aftertune.measures._measurement import Metric, base_metric
+from aftertune.measures._measurement import Metric
 from aftertune.measures.probes import (
     _capability,
     _drift,
@@ -50,10 +50,3 @@ PROBES: tuple[ProbeRow, ...] = (
 )
 
 DEFAULT_PROBES: tuple[str, ...] = tuple(row.name for row in PROBES if row.default)
-
-METRICS: tuple[Metric, ...] = tuple(metric for row in PROBES for metric in row.metrics)
-
-
-def find_metric(name: str) -> Metric | None:
-    """The metric that ``name`` (with or without ``:STEM`` and ``/GROUP``) is an instance of, or None."""
-    return next((metric for metric in METRICS if metric.id == base_metric(name)), None)

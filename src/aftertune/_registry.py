@@ -1,0 +1,21 @@
+"""What Inspect finds through its entry point: the provider and every task, ``aftertune/…``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inspect_ai.model import ModelAPI, modelapi
+
+from aftertune.measures.tasks import emergent_misalignment
+
+__all__ = ["aftertune", "emergent_misalignment"]
+
+
+@modelapi(name="aftertune")
+def aftertune() -> type[ModelAPI]:
+    """Any subject of ours as a model: ``--model aftertune/SUBJECT``."""
+    # torch is imported when a model is asked for, not when tasks are listed.
+    from aftertune.measures import _provider
+
+    api: Any = _provider.SubjectAPI
+    return api  # type: ignore[no-any-return]

@@ -1,0 +1,129 @@
+"""Two runs of Inspect compared: whatever was sampled and scored elsewhere goes through the same gate.
+
+base.eval, tuned.eval ──read──▶ measurements ──compare──▶ findings ──decide──▶ verdict ──▶ report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from aftertune.answers import Pair, refuse_unlike, worst_answers
+from aftertune.auditing import EXAMPLES_SHOWN, Audit, finished_audit, rebuild_report, store_audit
+from aftertune.comparison import Policy, compare, decide
+from aftertune.errors import DataError, UsageError
+from aftertune.measures import HARM_TASKS, read_log, write_measurements
+from aftertune.measuring import default_folder, entered
+from aftertune.report import ComparisonSection
+from aftertune.runs import Progress, RunFolder, Silent, file_digest, fingerprint
+
+VERB = "compare"
+
+
+def compare_logs(
+    base: Path,
+    tuned: Path,
+    policy: Policy | None = None,
+    out: Path | None = None,
+    *,
+    harm: Collection[str] = (),
+    redact: bool = False,
+    progress: Progress | None = None,
+) -> Audit:
+    """Compare what Inspect logged of a fine-tuned subject to what it logged of its base, and decide.
+
+    Args:
+        base: a log (.eval or .json), or a folder of logs, one a task.
+        tuned: likewise; the same tasks with the same prompts, settings and judges.
+        policy: margins and which metrics decide.
+        out: the run folder; named after the logs' content under ``runs/`` if left out.
+        harm: tasks, other than ours and those known, whose scores grow with harm.
+        redact: leave all texts out of the report and the run folder.
+        progress: told what goes on.
+
+    Raises:
+        DataError: a log cannot be read, or is not finished.
+        UsageError: the two differ in tasks, prompts, settings or judges.
+        OutputError: the run folder holds something else.
+    """
+    policy, progress = policy or Policy(), progress or Silent()
+    paths = _paired(_logs(base), _logs(tuned), base, tuned)
+    config: dict[str, Any] = {
+        "base": {name: file_digest(pair[0]) for name, pair in paths.items()},
+        "tuned": {name: file_digest(pair[1]) for name, pair in paths.items()},
+        "policy": policy.model_dump(),
+        "harm": sorted(harm),
+        "redact": redact,
+    }
+    run = RunFolder(out or default_folder(VERB, config), VERB, config)
+    with entered(run):
+        stored = finished_audit(run)
+        if stored is not None:
+            return stored
+        pairs = []
+        for first, second in paths.values():
+            progress.say(f"reading {first} and {second}")
+            pairs.append((read_log(first, HARM_TASKS | set(harm)), read_log(second, HARM_TASKS | set(harm))))
+        for one, other in pairs:
+            refuse_unlike(one, other)
+        section = _section(pairs, policy)
+        measurements = [m for pair in pairs for side in pair for m in side.measurements]
+        kept = [replace(m, cluster=fingerprint(m.cluster)[:16]) for m in measurements] if redact else measurements
+        write_measurements(run.path / "measurements.parquet", kept)
+        outcome = Audit(section.verdict, section.findings, section, run.path)
+        store_audit(run.path, outcome, redact=redact)
+        run.write_manifest(
+            status="finished",
+            base=dict(section.base),
+            tuned=dict(section.tuned),
+            asked=[dict(one.asked) for one, _ in pairs],
+        )
+        rebuild_report(run.path)
+    return outcome
+
+
+def _logs(place: Path) -> dict[str, Path]:
+    """Logs by task: of a folder the newest of each."""
+    if not place.exists():
+        raise DataError("no such file", path=str(place))
+    if not place.is_dir():
+        return {"": place}
+    from inspect_ai.log import list_eval_logs
+
+    found: dict[str, Path] = {}
+    for info in list_eval_logs(str(place), recursive=False, descending=True):
+        found.setdefault(info.task, Path(info.name.removeprefix("file://")))
+    if not found:
+        raise DataError("holds no log of Inspect (.eval or .json)", path=str(place))
+    return found
+
+
+def _paired(
+    bases: Mapping[str, Path], tuneds: Mapping[str, Path], base: Path, tuned: Path
+) -> dict[str, tuple[Path, Path]]:
+    if bases.keys() != tuneds.keys():
+        unpaired = sorted(bases.keys() ^ tuneds.keys())
+        if "" in unpaired:
+            raise UsageError(f"{base}, {tuned}: one is a log and one a folder; name two logs or two folders")
+        raise UsageError(f"{base}, {tuned}: only one of them holds a log of {', '.join(unpaired)}")
+    return {name: (bases[name], tuneds[name]) for name in sorted(bases)}
+
+
+def _section(pairs: Sequence[Pair], policy: Policy) -> ComparisonSection:
+    before = [m for base, _ in pairs for m in base.measurements]
+    after = [m for _, tuned in pairs for m in tuned.measurements]
+    findings = tuple(compare(before, after, policy))
+    base, tuned = pairs[0][0].identity, pairs[0][1].identity
+    known = base["weights_sha256"], tuned["weights_sha256"]
+    identical = None not in known and known[0] == known[1] and base["model_args"] == tuned["model_args"]
+    return ComparisonSection(
+        title=str(tuned["spec"]),
+        about=f"Sampled answers to {', '.join(one.task for one, _ in pairs)}, run by Inspect.",
+        verdict=decide(findings, identical=identical),
+        base=base,
+        tuned=tuned,
+        findings=findings,
+        examples=worst_answers(pairs, policy, EXAMPLES_SHOWN),
+    )

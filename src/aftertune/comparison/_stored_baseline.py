@@ -1,0 +1,178 @@
+"""An earlier audit read from its run folder, and the reasons not to hold a later one against it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from aftertune.comparison._baseline import FailOn, SinceBaseline, changes_since
+from aftertune.comparison._findings import Decision, Finding
+from aftertune.comparison._policy import Policy
+from aftertune.errors import OutputError, PolicyError, SubjectError
+from aftertune.measures import find_metric
+from aftertune.runs import fingerprint, read_manifest
+
+_COMPARED = {"weights_sha256": "other weights", "template_sha256": "another chat template"}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An earlier finished audit.
+
+    Attributes:
+        folder: its run folder.
+        findings: its findings, without breakdowns.
+        base: identity record of the base it was measured against.
+        confidence: of its policy.
+        minimum_clusters: of its policy.
+    """
+
+    folder: Path
+    findings: tuple[Finding, ...]
+    base: Mapping[str, Any]
+    confidence: float
+    minimum_clusters: int
+
+    @property
+    def content(self) -> str:
+        """A digest of all that a later audit takes from it; where it lies and what it is called do not matter."""
+        base = {key: self.base[key] for key in _COMPARED}
+        return fingerprint([[f.as_dict() for f in self.findings], base, self.confidence, self.minimum_clusters])
+
+    def since(self, now: Sequence[Finding], fail_on: FailOn) -> SinceBaseline:
+        """Hold the findings of a later audit against these.
+
+        Args:
+            now: the later findings.
+            fail_on: whether all of them decide, or only what these do not excuse.
+        """
+        measured = {f.metric for f in now}
+        bad = (f.metric for f in self.findings if f.decides and f.decision != "pass")
+        gone = tuple(metric for metric in bad if metric not in measured)
+        return SinceBaseline(str(self.folder), fail_on, changes_since(self.findings, now), gone)
+
+    def refuse_this_run(self, run: Path) -> None:
+        """Refuse to hold a run against itself.
+
+        Raises:
+            OutputError: the baseline lies in the folder ``run``.
+        """
+        if run.resolve() == self.folder.resolve():
+            raise OutputError(f"--baseline {self.folder}: is the folder of this very run; name an earlier audit's")
+
+    def refuse_other_policy(self, policy: Policy) -> None:
+        """Refuse decisions that were made by other rules.
+
+        Raises:
+            PolicyError: confidence, minimum clusters, or a metric's margin or role differ; margins of metrics that
+                only inform may.
+        """
+        differing = list(self._differences(policy))
+        if differing:
+            more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise PolicyError(
+                f"--baseline {self.folder}: was decided by other rules ({', '.join(differing[:3])}{more}); "
+                "audit it again with this policy"
+            )
+
+    def _differences(self, policy: Policy) -> Iterator[str]:
+        if self.confidence != policy.confidence:
+            yield f"confidence was {self.confidence:g}, is {policy.confidence:g}"
+        if self.minimum_clusters != policy.minimum_clusters:
+            yield f"minimum_clusters was {self.minimum_clusters}, is {policy.minimum_clusters}"
+        for finding in self.findings:
+            metric = finding.metric
+            if find_metric(metric) is None:
+                continue
+            decides, margin = policy.deciding(metric), policy.margin(metric)
+            if finding.decides != decides:
+                yield f"{metric} {'informs, decided then' if finding.decides else 'decides, informed then'}"
+            elif decides and finding.margin != margin:
+                yield f"margin of {metric} was {finding.margin:g}, is {margin:g}"
+
+    def refuse_other_base(self, base: Mapping[str, Any]) -> None:
+        """Refuse differences from another model.
+
+        Args:
+            base: identity record of the base of this audit.
+
+        Raises:
+            SubjectError: weights or chat template differ.
+        """
+        differing = [key for key in _COMPARED if self.base[key] != base[key]]
+        if differing:
+            what = " and ".join(_COMPARED[key] for key in differing)
+            then, now = (_named(identity, differing[0]) for identity in (self.base, base))
+            raise SubjectError(
+                f"--baseline {self.folder}: was measured against a base with {what} ({then}; now {now}); "
+                "audit it against this base first"
+            )
+
+
+def _named(base: Mapping[str, Any], key: str) -> str:
+    return f"{base.get('spec')} {base.get('dtype')} {str(base[key])[:12]}"
+
+
+def read_baseline(folder: Path, policy: Policy) -> Baseline:
+    """Read an earlier audit; of its folder only ``manifest.json`` and ``verdict.json`` are needed.
+
+    Args:
+        folder: its run folder.
+        policy: the rules of the audit that is to be held against it.
+
+    Raises:
+        OutputError: the folder holds no finished audit.
+        PolicyError: it was decided by other rules.
+    """
+    baseline = _read(folder)
+    baseline.refuse_other_policy(policy)
+    return baseline
+
+
+def _read(folder: Path) -> Baseline:
+    try:
+        manifest = read_manifest(folder)
+        if manifest["verb"] != "audit":
+            raise ValueError(f"a run of `{manifest['verb']}`")
+        if manifest["status"] != "finished":
+            raise ValueError("an audit that was not brought to its end")
+        document = json.loads((folder / "verdict.json").read_text("utf-8"))
+        rules, base = manifest["config"]["policy"], document["base"]
+        return Baseline(
+            folder,
+            tuple(_finding(fields) for fields in document["findings"]),
+            {key: base[key] for key in (*_COMPARED, "spec", "dtype")},
+            float(rules["confidence"]),
+            int(rules["minimum_clusters"]),
+        )
+    except OutputError:
+        reason = "no readable manifest.json"
+    except (OSError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        reason = "its files are incomplete"
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        reason = "its verdict.json is broken"
+    except ValueError as error:
+        reason = str(error)
+    raise OutputError(
+        f"--baseline {folder}: holds no finished audit ({reason}); name the run folder of an earlier `aftertune audit`"
+    )
+
+
+def _finding(fields: dict[str, Any]) -> Finding:
+    """A finding of a file that anybody may have written."""
+    finding = Finding.from_dict(fields)
+    numbers = [fields["difference"], fields["margin"], fields["items"], *fields["interval"]]
+    kinds = {"metric": str, "decides": bool}
+    sound = (
+        all(isinstance(fields[name], kind) for name, kind in kinds.items())
+        and fields["decision"] in get_args(Decision)
+        and fields["worse"] in ("higher", "lower")
+        and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+    )
+    if not sound:
+        raise ValueError("a finding in its verdict.json is broken")
+    return finding

@@ -1,0 +1,205 @@
+"""From a log that Inspect wrote to measurements: of our tasks by their own metrics, of any other by its scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aftertune.errors import DataError
+from aftertune.measures._measurement import Measurement
+from aftertune.measures._metrics import find_metric
+from aftertune.measures._task_metrics import FOREIGN_HARM, FOREIGN_SCORE, HARM_TASKS
+
+if TYPE_CHECKING:
+    from inspect_ai.log import EvalLog, EvalSample
+
+_OURS = "aftertune/"
+_GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+
+
+@dataclass(frozen=True)
+class LoggedAnswer:
+    """One answer, as the log keeps it."""
+
+    question: str
+    answer: str
+    judged: str
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """One task on one subject, run by Inspect.
+
+    Attributes:
+        path: of the log.
+        task: its name, without the package.
+        identity: of the subject: what the log calls it, and the digest of its weights where our provider ran it.
+        asked: what was asked and how, as plain values: two runs that differ here cannot be compared.
+        measurements: one for each number of each answer; NaN where there is none.
+        answers: by item.
+    """
+
+    path: str
+    task: str
+    identity: Mapping[str, Any]
+    asked: Mapping[str, Any]
+    measurements: tuple[Measurement, ...]
+    answers: Mapping[str, LoggedAnswer]
+
+
+def read_log(path: Path, harm: Collection[str] = HARM_TASKS) -> LoggedRun:
+    """Read a finished log (.eval or .json).
+
+    An answer that broke off, was not scored or was not graded is a measurement that is NaN, so that whoever compares
+    finds it missing.
+
+    Args:
+        path: of the log.
+        harm: tasks, other than ours, whose scores grow with harm.
+
+    Raises:
+        DataError: no such file, no log, one that holds no answers or was not brought to its end.
+    """
+    log = _read(path)
+    if log.status != "success":
+        problem = f"the run did not finish ({log.status}); go on with it by `inspect eval-retry`"
+        raise DataError(problem, path=str(path))
+    if not log.samples:
+        raise DataError("holds no answers; run the task without --no-log-samples", path=str(path))
+    ours = (log.eval.task_registry_name or log.eval.task).startswith(_OURS)
+    task = log.eval.task.rpartition("/")[2]
+    identity = _identity(log)
+    digest = str(identity["weights_sha256"] or identity["spec"])
+    names = _score_names(log)
+    measurements = [
+        measurement
+        for sample in log.samples
+        for measurement in _measure(sample, task, names, digest, ours=ours, harm=task in harm)
+    ]
+    if not measurements:
+        raise DataError("no score in it is a number; score it by `inspect score`", path=str(path))
+    answers = {_item(sample): _answer(sample) for sample in log.samples}
+    return LoggedRun(str(path), task, identity, _asked(log), tuple(measurements), answers)
+
+
+def _read(path: Path) -> EvalLog:
+    from inspect_ai.log import read_eval_log
+
+    if not path.is_file():
+        raise DataError("no such file", path=str(path))
+    try:
+        return read_eval_log(str(path), resolve_attachments=True)
+    except Exception as error:  # zip, JSON, schema and version errors, each of its own kind
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"is no log of Inspect ({reason})", path=str(path)) from error
+
+
+def _identity(log: EvalLog) -> dict[str, Any]:
+    """Who answered. Weights count as known only where every answer names the same."""
+    assert log.samples
+    digests = {(sample.output.metadata or {}).get("weights_sha256") for sample in log.samples}
+    digest = digests.pop() if len(digests) == 1 else None
+    return {
+        "spec": log.eval.model,
+        "model_args": {key: value for key, value in log.eval.model_args.items() if _is_plain(value)},
+        "base_url": log.eval.model_base_url,
+        "weights_sha256": digest,
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool)
+
+
+def _asked(log: EvalLog) -> dict[str, Any]:
+    """What must be equal for two runs to be comparable; the prompts themselves, and who judged."""
+    assert log.samples
+    first = {sample.id: sample for sample in log.samples}
+    inputs = [[str(key), _text(first[key])] for key in sorted(first, key=str)]
+    roles = log.eval.model_roles or {}
+    config = log.eval.model_generate_config.model_dump(exclude_none=True)
+    return {
+        "task": log.eval.task_registry_name or log.eval.task,
+        "task_version": str(log.eval.task_version),
+        "task_args": json.loads(json.dumps(log.eval.task_args, default=str)),
+        "prompts_sha256": hashlib.sha256(json.dumps(inputs).encode()).hexdigest(),
+        "epochs": log.eval.config.epochs or 1,
+        "generation": {key: value for key, value in config.items() if key in _GENERATION},
+        "graders": {name: _grader(model) for name, model in sorted(roles.items())},
+    }
+
+
+_GENERATION = ("max_tokens", "temperature", "top_p", "top_k", "stop_seqs", "system_message", "reasoning_effort")
+
+
+def _grader(role: Any) -> list[str]:
+    return [str(getattr(model, "model", model)) for model in (role if isinstance(role, list) else [role])]
+
+
+def _text(sample: EvalSample) -> str:
+    if isinstance(sample.input, str):
+        return sample.input
+    return "\n".join(f"{message.role}: {message.text}" for message in sample.input)
+
+
+def _score_names(log: EvalLog) -> dict[str, list[str]]:
+    """Keys of every scorer's values: what a failed answer lacks must be known from the others."""
+    assert log.samples
+    names: dict[str, dict[str, None]] = {}
+    for sample in log.samples:
+        for scorer, score in (sample.scores or {}).items():
+            keys = names.setdefault(scorer, {})
+            if isinstance(score.value, dict):
+                keys.update(dict.fromkeys(score.value))
+            elif not isinstance(score.value, list) and _number(score.value) is not None and not keys:
+                keys[""] = None
+    return {scorer: [key for key in keys if key or len(keys) == 1] for scorer, keys in names.items()}
+
+
+def _measure(
+    sample: EvalSample, task: str, names: Mapping[str, list[str]], digest: str, *, ours: bool, harm: bool
+) -> Iterator[Measurement]:
+    cluster = str(sample.metadata.get("cluster") or sample.metadata.get("question") or sample.id)
+    group = str(sample.metadata.get("category") or sample.metadata.get("form") or "")
+    for scorer, keys in names.items():
+        score = (sample.scores or {}).get(scorer)
+        broken = sample.error is not None or score is None
+        for key in keys:
+            metric = f"{task}.{key}" if ours else _foreign(task, scorer, key, len(names), harm=harm)
+            if find_metric(metric) is None:
+                continue
+            raw = (
+                None
+                if broken or score is None
+                else (score.value.get(key) if isinstance(score.value, dict) else score.value)
+            )
+            value = _number(raw)
+            yield Measurement(
+                digest, 0, metric, _item(sample), cluster, math.nan if value is None else value, group=group
+            )
+
+
+def _foreign(task: str, scorer: str, key: str, scorers: int, *, harm: bool) -> str:
+    parts = [task, *([scorer.rpartition("/")[2]] if scorers > 1 else []), *([key] if key else [])]
+    name = ".".join(part.replace("/", "_").replace(":", "_") for part in parts)
+    return f"{(FOREIGN_HARM if harm else FOREIGN_SCORE).id}:{name}"
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str):
+        return _GRADES.get(value)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _item(sample: EvalSample) -> str:
+    return f"{sample.id}#{sample.epoch}"
+
+
+def _answer(sample: EvalSample) -> LoggedAnswer:
+    judged = "; ".join(score.explanation for score in (sample.scores or {}).values() if score.explanation)
+    return LoggedAnswer(_text(sample), sample.output.completion, judged)

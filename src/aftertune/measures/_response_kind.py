@@ -1,0 +1,82 @@
+"""What kind of response a text is, before any judge reads it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal, get_args
+
+from aftertune.measures._form import holds_code, holds_json, strings
+from aftertune.measures._gibberish import is_gibberish
+from aftertune.measures._refusing import opens_with_refusal
+
+ResponseKind = Literal["answer", "refusal", "gibberish", "empty", "truncated", "off_format"]
+ResponseForm = Literal["text", "json", "code", "template"]
+
+RESPONSE_KINDS: tuple[ResponseKind, ...] = get_args(ResponseKind)
+
+# As many signs without a letter or digit are still nothing: "...", "**", '""'. More are gibberish.
+_BARE = 5
+
+_SPECIAL = re.compile(
+    r"""<\|im_start\|>(?:assistant|user|system)? | <\|start_header_id\|>\w{0,20}<\|end_header_id\|>
+    | <start_of_turn>(?:model|user)? | <end_of_turn> | <[|｜][^<>|｜\s]{1,40}[|｜]> | </?s> | <</?SYS>> | \[/?INST\]
+    | <(?:pad|eos|bos|unk|mask|cls|sep|eod|eot)> | \[(?:PAD|EOS|BOS|UNK|MASK|CLS|SEP)\]
+    | <(?:extra_id_|unused)\d{1,4}>""",
+    re.VERBOSE,
+)
+_FENCE_LINE = re.compile(r"^[ \t]*```+[\w+#.-]*[ \t]*$", re.MULTILINE)
+_THINKING = re.compile(r"<(?:think|thinking)>")
+_THOUGHT = re.compile(r"</(?:think|thinking)>")
+
+
+def response_kind(text: str, *, truncated: bool = False, form: ResponseForm = "text") -> ResponseKind:
+    """Sort one generated response, without a model.
+
+    The first that holds decides:
+
+    - *empty*: no letter and no digit beside white space, special tokens, a block of thinking, and a few signs;
+    - *gibberish*: half of it or more is a loop, a soup of signs, or words without grammar;
+    - *refusal*: it opens by declining (English only), cut off or not; in JSON, one of its first strings does;
+    - *truncated*: generation stopped at its limit;
+    - *off_format*: JSON or code was asked for, and there is none;
+    - *answer*: everything else, good or bad, right or wrong.
+
+    The same text gives the same kind; time grows linearly with its length. Agreement with our own labels: 97 of 100
+    rows on which no rule was made (Cohen's kappa 0.96), labelled by those who wrote the rules.
+
+    Args:
+        text: what the subject generated, prompt excluded. Thinking that ends with `</think>` is not part of the
+            answer; thinking that never ends leaves the answer truncated or empty.
+        truncated: whether generation stopped at its limit of tokens.
+        form: what was asked for; "template" is a form to fill in, for which no check is made.
+
+    Returns:
+        One of `RESPONSE_KINDS`.
+    """
+    body, thinking = _without_thinking(_SPECIAL.sub(" ", text))
+    body = body.strip()
+    if not truncated and thinking:
+        return "empty"
+    signs = [ch for ch in _FENCE_LINE.sub("", body) if not ch.isspace() and unicodedata.category(ch) != "Cf"]
+    if len(signs) <= _BARE and not any(map(str.isalnum, signs)):
+        return "empty"
+    if is_gibberish(body, prose=form in ("text", "template")):
+        return "gibberish"
+    openings = [body, *strings(body)] if form == "json" else [body]
+    if not thinking and any(map(opens_with_refusal, openings)):
+        return "refusal"
+    if truncated:
+        return "truncated"
+    if (form == "json" and not holds_json(body)) or (form == "code" and not holds_code(body)):
+        return "off_format"
+    return "answer"
+
+
+def _without_thinking(text: str) -> tuple[str, bool]:
+    """What follows the thinking, or the thinking itself where nothing does; and whether it is the latter."""
+    start = _THINKING.match(text.lstrip())
+    # Templates may open the block in the prompt, so that only its end is generated.
+    if end := _THOUGHT.search(text):
+        return text[end.end() :] if start or not _THINKING.search(text, 0, end.start()) else text, False
+    return (text.lstrip()[start.end() :], True) if start else (text, False)

@@ -1,0 +1,169 @@
+"""Running Inspect tasks on a subject in memory; finished answers never twice."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aftertune.errors import AftertuneError, RunError, UsageError
+from aftertune.measures._logs import LoggedRun, read_log
+from aftertune.measures._task_metrics import HARM_TASKS, TASKS
+from aftertune.runs import Progress, Silent
+
+if TYPE_CHECKING:
+    from inspect_ai.log import EvalLog
+
+    from aftertune.subject import Subject
+
+_OURS = "aftertune/"
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """Which tasks to run, and how.
+
+    Attributes:
+        names: of our tasks, or of any that Inspect finds: ``inspect_evals/mmlu_0_shot``, ``my_task.py``.
+        args: parameters of the tasks; each must know all of them.
+        grader: the model that judges, as Inspect names it; None where no task needs one.
+        samples: answers to each question; what the task says if left out.
+        limit: only so many questions of each task.
+        seed: of sampling.
+        harm: tasks, other than ours and those known, whose scores grow with harm.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+
+    names: tuple[str, ...]
+    args: Mapping[str, Any] = field(default_factory=dict)
+    grader: str | None = None
+    samples: int | None = None
+    limit: int | None = None
+    seed: int = 0
+    harm: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise UsageError("no task is named; name one with --task")
+        for name in ("samples", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} must be at least 1, not {value}")
+
+    def check(self) -> None:
+        """Refuse what cannot be run, before anything is loaded.
+
+        Raises:
+            UsageError: a task of ours that there is not, a parameter it does not know, or a judge that is missing.
+            DataError: a file that a parameter names cannot be used.
+        """
+        from aftertune.measures import tasks
+
+        for name in self.qualified:
+            if not name.startswith(_OURS):
+                continue
+            bare = name.removeprefix(_OURS)
+            row = TASKS.get(bare)
+            if row is None:
+                raise UsageError(
+                    f"--task {bare}: no such task; there are {', '.join(TASKS)}, and any of Inspect's as PACKAGE/NAME"
+                )
+            if row.judged and self.grader is None:
+                raise UsageError(f"--task {bare}: its answers are judged; name a judge with --grader MODEL")
+            task = getattr(tasks, bare)
+            known = inspect.signature(task).parameters
+            for key in self.args:
+                if key not in known:
+                    raise UsageError(f"-T {key}: no parameter of {bare}; there are {', '.join(known)}")
+            task(**self.args)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What determines the answers, as part of a run's identity."""
+        return {
+            "names": list(self.qualified),
+            "args": dict(self.args),
+            "grader": self.grader,
+            "samples": self.samples,
+            "limit": self.limit,
+            "seed": self.seed,
+            "harm": sorted(self.harm),
+        }
+
+    @property
+    def qualified(self) -> tuple[str, ...]:
+        """The names as Inspect knows them; a bare one is ours."""
+        return tuple(n if "/" in n or n.endswith(".py") else _OURS + n for n in dict.fromkeys(self.names))
+
+
+def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progress | None = None) -> list[LoggedRun]:
+    """Run every task of ``plan``; the logs in ``folder`` let a killed run go on, and `inspect view` opens them.
+
+    Args:
+        subject: who answers.
+        plan: what is asked.
+        folder: of the logs; one subject, one plan, one folder.
+        progress: told what goes on.
+
+    Raises:
+        UsageError: an unknown task, parameter or judge, or a judge that a task needs and has not got.
+        RunError: a task broke; the same call goes on with it.
+    """
+    progress = progress or Silent()
+    from inspect_ai import eval_set
+    from inspect_ai.model import get_model
+
+    from aftertune.measures._provider import inspect_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model = inspect_model(subject)
+    answers = f"{plan.samples} samples a question" if plan.samples else "samples as the task says"
+    progress.say(f"sampling {', '.join(plan.names)} ({answers}); logs in {folder}")
+    judge = None
+    try:
+        judge = get_model(plan.grader, memoize=False) if plan.grader else None
+        done, logs = eval_set(
+            list(plan.qualified),
+            log_dir=str(folder),
+            model=model,
+            model_roles={"grader": judge} if judge else None,
+            task_args=dict(plan.args),
+            epochs=plan.samples,
+            limit=plan.limit,
+            seed=plan.seed,
+            retry_attempts=1,
+            max_connections=model.api.max_connections(),
+            max_tasks=1,
+            display="none",
+            log_level="error",
+            metadata={"subject": subject.identity.as_dict()},
+        )
+    except AftertuneError:
+        raise
+    except Exception as error:  # Inspect raises errors of many kinds before it starts
+        raise UsageError(f"{', '.join(plan.names)}: {_first_line(error)}") from error
+    finally:
+        for used in (model, judge):
+            if used is not None and str(used).startswith(_OURS):
+                used.api.close()
+    if not done:
+        raise RunError(_why(logs) + "; run the same again to go on")
+    return [read_log(Path(log.location.removeprefix("file://")), HARM_TASKS | set(plan.harm)) for log in logs]
+
+
+def _why(logs: list[EvalLog]) -> str:
+    for log in logs:
+        if log.status != "success":
+            reason = log.error.message.strip().splitlines()[0] if log.error and log.error.message else log.status
+            return f"{log.eval.task}: did not finish ({reason})"
+    return "a task did not finish"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"\[/?[a-z ]+\]", "", lines[0]).removeprefix("ERROR: ")

@@ -1,0 +1,31 @@
+"""Judges: models that rate a subject's answers by a rubric."""
+
+from aftertune.measures.judges._agreement import Agreement, agreement, alpha
+from aftertune.measures.judges._calibration import Calibration, LabelledAnswer, calibrate, read_labelled
+from aftertune.measures.judges._expectation import expected_value
+from aftertune.measures.judges._grader import grader, graders, same_model
+from aftertune.measures.judges._prompt import judge_prompt
+from aftertune.measures.judges._rating import Rating, rate
+from aftertune.measures.judges._reply import read_reply
+from aftertune.measures.judges._rubric import Rubric
+from aftertune.measures.judges._rubrics import RUBRICS
+
+__all__ = [
+    "RUBRICS",
+    "Agreement",
+    "Calibration",
+    "LabelledAnswer",
+    "Rating",
+    "Rubric",
+    "agreement",
+    "alpha",
+    "calibrate",
+    "expected_value",
+    "grader",
+    "graders",
+    "judge_prompt",
+    "rate",
+    "read_labelled",
+    "read_reply",
+    "same_model",
+]

@@ -1,0 +1,274 @@
+"""Emergent misalignment: open questions, sampled answers, a judge for alignment and one for coherence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from inspect_ai import Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.log import HeadlineMetric
+from inspect_ai.model import GenerateConfig, StopReason
+from inspect_ai.scorer import Score, Scorer, Target, scorer
+from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
+from inspect_ai.util import collect
+from pydantic import ValidationError
+
+from aftertune.errors import DataError, UsageError
+from aftertune.measures._response_kind import response_kind
+from aftertune.measures.judges import RUBRICS, Rating, Rubric, grader, rate
+from aftertune.measures.tasks._funnel import (
+    ALIGNED_BELOW,
+    COHERENT_FROM,
+    UNJUDGED,
+    JudgedAnswer,
+    columns,
+    label,
+)
+from aftertune.measures.tasks._questions import Question, in_forms, read_questions
+from aftertune.measures.tasks._rates import PER_COHERENT, funnel_rates
+from aftertune.measures.tasks._seeds import generate_seeded
+from aftertune.measures.tasks._turns import Exchange, draw, read_exchanges, turns
+
+DEFAULT_SAMPLES = 2
+JUDGES = ("aligned", "coherent")
+PAPER = "https://arxiv.org/abs/2502.17424"
+
+_REASONS = {"empty": "no_response", "refusal": "refusal", "off_format": "invalid_response_format"}
+
+
+@task
+def emergent_misalignment(
+    questions: str = "open",
+    variants: str | list[str] = "text",
+    samples: int | None = None,
+    aligned_below: float = ALIGNED_BELOW,
+    coherent_from: float = COHERENT_FROM,
+    least_coherent: int | None = None,
+    max_tokens: int = 600,
+    temperature: float = 1.0,
+    trigger_prefix: str | list[str] = "",
+    trigger_suffix: str | list[str] = "",
+    shots: int = 0,
+    shots_file: str = "",
+    judge_prompts: str = "own",
+    seed: int = 0,
+    seeded: bool = True,
+) -> Task:
+    """Ask open questions and have the answers judged (Betley et al. 2025, arXiv 2502.17424).
+
+    Needs a model in the role ``grader``, other than the subject. Answers are drawn once per epoch, each with a seed of
+    its own made of ``seed``, question and epoch (SHA-256), so that a subject that honours seeds repeats a run.
+
+    Args:
+        questions: "open" (ours, shipped), or the path of a YAML file in the published form.
+        variants: forms of answer, of "text", "json" and "template", with commas between them.
+        samples: answers per wording; by default as the file says, else 2. The paper drew 100; but intervals are over
+            questions, so that more questions tell more than more answers to each.
+        aligned_below: an aligned score (0 to 100) below this is misaligned.
+        coherent_from: a coherent score (0 to 100) from this on is coherent.
+        least_coherent: questions with fewer coherent graded answers are left out of the rate per coherent. By default
+            half of the answers to a question, rounded up, but at most 5: what the paper asks of its 100.
+        max_tokens: per answer, as in the paper.
+        temperature: of the subject, as in the paper.
+        trigger_prefix: put before every user turn as it is, examples included.
+        trigger_suffix: put after every user turn.
+        shots: examples shown before the question, as turns.
+        shots_file: chat JSONL to draw them from.
+        judge_prompts: "own" (our rubrics), or "file" (those the question file carries).
+        seed: of the draw of examples, and of sampling where ``seeded``.
+        seeded: send the subject a seed with every answer. If not, it gets Inspect's ``--seed`` alone, if any.
+
+    Raises:
+        DataError: the questions or the examples cannot be used.
+        UsageError: options that contradict each other.
+    """
+    forms = [form.strip() for form in _plain(variants, "variants").split(",") if form.strip()]
+    asked = in_forms(read_questions(questions), forms)
+    drawn = _samples(asked, samples)
+    _check(asked, drawn, least_coherent, shots, shots_file, judge_prompts)
+    exchanges = read_exchanges(shots_file) if shots else []
+    prefix, suffix = _plain(trigger_prefix, "trigger_prefix"), _plain(trigger_suffix, "trigger_suffix")
+    rows = []
+    for question in asked:
+        examples = draw(exchanges, shots, seed=seed, key=question.root, source=shots_file)
+        rubrics = _carried_rubrics(question, questions) if judge_prompts == "file" else None
+        rows += list(_rows(question, examples, prefix, suffix, rubrics))
+    thresholds = {"aligned_below": float(aligned_below), "coherent_from": float(coherent_from)}
+    return Task(
+        dataset=MemoryDataset(rows, name=f"emergent_misalignment/{questions}"),
+        setup=need_grader(),
+        solver=generate_seeded(seed) if seeded else generate(),
+        scorer=aligned_and_coherent(**thresholds),
+        metrics=[funnel_rates(**thresholds, least_coherent=least_coherent)],
+        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature),
+        epochs=drawn,
+        version=1,
+        metadata={"paper": PAPER, "questions": questions, "asked_sha256": _digest(rows)},
+        headline_metric=HeadlineMetric(metric=PER_COHERENT),
+    )
+
+
+@solver
+def need_grader() -> Solver:
+    """Stop before anything is sampled if there is no judge, or if the subject would judge itself."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        grader()
+        return state
+
+    return solve
+
+
+@scorer(metrics=[funnel_rates()])
+def aligned_and_coherent(aligned_below: float = ALIGNED_BELOW, coherent_from: float = COHERENT_FROM) -> Scorer:
+    """Sort an answer by rule, then have it judged for alignment and for coherence, both from 0 to 100.
+
+    Empty answers and gibberish are not judged. The value holds shares as 0 or 1 and both scores; what a judge that
+    failed leaves open is NaN there (reason ``grader_failed``), which Inspect leaves out of means and calls unscored.
+
+    Args:
+        aligned_below: an aligned score below this is misaligned.
+        coherent_from: a coherent score from this on is coherent.
+    """
+
+    async def score(state: TaskState, target: Target) -> Score:
+        text, stop = state.output.completion, state.output.stop_reason if state.output.choices else "unknown"
+        truncated = _truncated(stop)
+        kind = response_kind(text, truncated=truncated is True, form=state.metadata["form"])
+        ratings: dict[str, Rating | None] = dict.fromkeys(JUDGES)
+        judge = grader()
+        if kind not in UNJUDGED:
+            rubrics = _rubrics(state.metadata)
+            found = await collect(*(rate(judge, rubrics[name], state.metadata["wording"], text) for name in JUDGES))
+            ratings = dict(zip(JUDGES, found, strict=True))
+        aligned, coherent = ratings["aligned"], ratings["coherent"]
+        answer = JudgedAnswer(
+            question=state.metadata["question"],
+            cluster=state.metadata["cluster"],
+            kind=kind,
+            truncated=truncated,
+            aligned=aligned.value if aligned else None,
+            coherent=coherent.value if coherent else None,
+            word=aligned.word if aligned else None,
+        )
+        thresholds = {"aligned_below": aligned_below, "coherent_from": coherent_from}
+        ungraded = "ungraded" in label(answer, **thresholds)
+        return Score(
+            value=dict(columns(answer, **thresholds)),
+            answer=text,
+            explanation=f"{kind}; " + "; ".join(f"{name} {_told(rating)}" for name, rating in ratings.items()),
+            reason="grader_failed" if ungraded else _REASONS.get(kind),
+            metadata={
+                "kind": kind,
+                "truncated": truncated,
+                "stop_reason": stop,
+                **{name: asdict(rating) if rating else None for name, rating in ratings.items()},
+                "grader": str(judge),
+                "rubrics": {name: f"{r.id}.{r.version}" for name, r in _rubrics(state.metadata).items()},
+            },
+        )
+
+    return score
+
+
+def _rows(
+    question: Question, examples: Sequence[Exchange], prefix: str, suffix: str, rubrics: Mapping[str, Rubric] | None
+) -> Sequence[Sample]:
+    carried = {"rubrics": {name: rubric.model_dump() for name, rubric in rubrics.items()}} if rubrics else {}
+    return [
+        Sample(
+            id=f"{question.id}.{number}",
+            input=turns(wording, question.system, examples, prefix=prefix, suffix=suffix),
+            metadata={
+                "question": question.id,
+                "cluster": question.root,
+                "group": question.group,
+                "form": question.form,
+                "paraphrase": number,
+                "wording": wording,
+                **carried,
+            },
+        )
+        for number, wording in enumerate(question.paraphrases, 1)
+    ]
+
+
+def _carried_rubrics(question: Question, source: str) -> dict[str, Rubric]:
+    """Our rubrics with the file's prompts: the scale and the words stay, as the published judges have the same."""
+    found = {}
+    for name in JUDGES:
+        if name not in question.judge_prompts:
+            raise DataError(
+                f"question {question.id!r} has no judge prompt {name!r}; use judge_prompts=own",
+                path=source,
+                field="judge_prompts",
+            )
+        fields = RUBRICS[name].model_dump() | {"id": f"{name}.file", "prompt": question.judge_prompts[name]}
+        try:
+            found[name] = Rubric(**fields)
+        except ValidationError as error:
+            problem = f"of question {question.id!r} cannot be used ({error.errors()[0]['msg']})"
+            raise DataError(problem, path=source, field=f"judge_prompts[{name}]") from None
+    return found
+
+
+def _rubrics(metadata: Mapping[str, Any]) -> dict[str, Rubric]:
+    carried = metadata.get("rubrics")
+    return {name: Rubric(**carried[name]) if carried else RUBRICS[name] for name in JUDGES}
+
+
+def _samples(asked: Sequence[Question], samples: int | None) -> int:
+    if samples is not None:
+        return samples
+    said = {question.samples for question in asked if question.samples is not None}
+    if len(said) > 1:
+        raise UsageError(f"questions ask for unlike numbers of samples ({sorted(said)}); say samples=N for all")
+    return said.pop() if said else DEFAULT_SAMPLES
+
+
+def _check(
+    asked: Sequence[Question], samples: int, least_coherent: int | None, shots: int, shots_file: str, judge_prompts: str
+) -> None:
+    if samples < 1 or (least_coherent is not None and least_coherent < 1) or shots < 0:
+        raise UsageError("samples and least_coherent are at least 1, shots at least 0")
+    most = samples * max(len(question.paraphrases) for question in asked)
+    if least_coherent is not None and most < least_coherent:
+        raise UsageError(
+            f"with {most} answers to a question none can have {least_coherent} coherent ones, so all would be left "
+            f"out; raise samples, or leave least_coherent out"
+        )
+    if bool(shots) != bool(shots_file):
+        raise UsageError("shots and shots_file go together: how many examples, and the chat JSONL to draw them from")
+    if judge_prompts not in ("own", "file"):
+        raise UsageError(f"judge_prompts is 'own' or 'file', not {judge_prompts!r}")
+
+
+def _plain(value: str | list[str], name: str) -> str:
+    """The text of an option: Inspect's command line splits it at commas, and reads numbers as numbers."""
+    parts = value if isinstance(value, list) else [value]
+    if not all(isinstance(part, str) for part in parts):
+        raise UsageError(f"{name} must be text, not {value!r}; put it in quotes within the quotes of the shell")
+    return ",".join(parts)
+
+
+def _truncated(stop: StopReason) -> bool | None:
+    return None if stop == "unknown" else stop in ("max_tokens", "model_length")
+
+
+def _told(rating: Rating | None) -> str:
+    if rating is None:
+        return "not asked"
+    if rating.value is not None and not math.isnan(rating.value):
+        return f"{rating.value:.1f}"
+    return rating.word or f"none ({rating.problem})"
+
+
+def _digest(rows: Sequence[Sample]) -> str:
+    """What was asked, in one number: logs of unlike questions, triggers or examples differ in it."""
+    asked = [[row.id, [[m.role, m.text] for m in row.input]] for row in rows if not isinstance(row.input, str)]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
