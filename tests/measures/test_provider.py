@@ -92,7 +92,7 @@ def test_those_who_wait_together_are_sampled_together(
         lambda module, args, kwargs: sizes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
     )
     ask(model, *QUESTIONS)
-    assert sizes[0] == len(QUESTIONS)
+    assert sizes[:2] == [1, len(QUESTIONS)]  # what all begin with, and the rest of each
 
 
 def test_the_system_prompt_and_a_prefill_are_honoured(tiny_subject: TinySubject) -> None:

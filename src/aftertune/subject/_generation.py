@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aftertune.errors import MemoryExhausted, NumericalError, SubjectError, UsageError
 from aftertune.subject._explain import is_shortage
-from aftertune.subject._forest import logits_only_at
+from aftertune.subject._forest import MIN_SHARED_PREFIX, logits_only_at
 from aftertune.subject._sampling import Sampling, choose_tokens
+from aftertune.subject._trees import Tree, common_prefix
 
 if TYPE_CHECKING:
     import torch
@@ -208,22 +209,42 @@ class _Decoding:
         self.ends = end_tokens(subject)
         self.positioned = takes_positions(subject.model)
         prompts = list(dict.fromkeys(row.request.prompt for row in rows))
-        width = max(map(len, prompts))
+        self.mask = torch.ones(1, 0, dtype=torch.long, device=subject.device)
+        self.cache: Any = None
+        skip = self._share(prompts)
+        width = max(map(len, prompts)) - skip
         ids = torch.full((len(prompts), width), min(self.ends, default=0), dtype=torch.long)
         mask = torch.zeros(len(prompts), width, dtype=torch.long)
         for number, prompt in enumerate(prompts):
-            ids[number, width - len(prompt) :] = torch.tensor(prompt)
-            mask[number, width - len(prompt) :] = 1
-        self.mask = mask.to(subject.device)
-        self.cache: Any = None
-        last = torch.full((len(prompts),), width - 1)
-        with logits_only_at(subject, torch.arange(len(prompts)), last):
-            logits = self._forward(ids.to(subject.device))
-        self.logits = logits.reshape(-1, logits.shape[-1])
-        if len(self.logits) != len(prompts):  # the head is there, but was not called
-            self.logits = logits[:, -1]
+            ids[number, width - len(prompt) + skip :] = torch.tensor(prompt[skip:])
+            mask[number, width - len(prompt) + skip :] = 1
+        self.mask = torch.cat([self.mask.expand(len(prompts), -1), mask.to(subject.device)], 1)
+        self.logits = self._last_logits(ids)
         place = {prompt: number for number, prompt in enumerate(prompts)}
         self._keep([place[row.request.prompt] for row in rows])
+
+    def _share(self, prompts: Sequence[tuple[int, ...]]) -> int:
+        """Encode what all prompts begin with (a system prompt, examples) once; how many tokens that is."""
+        import torch
+
+        skip = common_prefix([Tree(prompt, ()) for prompt in prompts])
+        # Padding would stand between it and the rest, which a window of attention would count.
+        if skip < MIN_SHARED_PREFIX or len(prompts) == 1 or looks_back_only_so_far(self.subject.model):
+            return 0
+        self.mask = torch.ones(1, skip, dtype=torch.long, device=self.subject.device)
+        self._last_logits(torch.tensor([prompts[0][:skip]]))
+        self.cache.reorder_cache(torch.zeros(len(prompts), dtype=torch.long, device=self.subject.device))
+        return skip
+
+    def _last_logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """Logits that follow the last column of ``ids``, shape (rows, vocabulary); no others are computed."""
+        import torch
+
+        rows, width = ids.shape
+        with logits_only_at(self.subject, torch.arange(rows), torch.full((rows,), width - 1)):
+            logits = self._forward(ids.to(self.subject.device))
+        flat = logits.reshape(-1, logits.shape[-1])
+        return flat if len(flat) == rows else logits[:, -1]  # else the head is there, but was not called
 
     def _forward(self, ids: torch.Tensor) -> torch.Tensor:
         import torch
@@ -322,3 +343,9 @@ def takes_positions(model: Any) -> bool:
     """Whether the model's forward pass knows position ids."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "position_ids" in inspect.signature(inner.forward).parameters
+
+
+def looks_back_only_so_far(model: Any) -> bool:
+    """Whether some layer attends to a window or a chunk, by its configuration."""
+    config = model.config.get_text_config()
+    return any(getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size"))
