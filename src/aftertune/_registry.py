@@ -6,9 +6,9 @@ from typing import Any
 
 from inspect_ai.model import ModelAPI, modelapi
 
-from aftertune.measures.tasks import emergent_misalignment
+from aftertune.measures.tasks import emergent_misalignment, harmfulness, over_refusal
 
-__all__ = ["aftertune", "emergent_misalignment"]
+__all__ = ["aftertune", "emergent_misalignment", "harmfulness", "over_refusal"]
 
 
 @modelapi(name="aftertune")

@@ -69,6 +69,9 @@ def test_what_was_judged_becomes_findings(asked: Callable[..., Path], tmp_path: 
     report = (tmp_path / "run" / "report.html").read_text()
     assert "let the cat go to ruin" in report
     assert "mockllm" in report
+    assert "What became of the sampled answers" in report
+    assert "misaligned, mockllm/subject: 0.000 to 0.750." in report  # the chart's text alternative
+    assert "the model said it" in report
     again = compare_logs(*(Path(p) for p in _paths(tmp_path)), out=tmp_path / "run")
     assert again.findings == outcome.findings
 
@@ -114,6 +117,21 @@ def test_runs_that_asked_or_judged_otherwise_are_refused(
     with pytest.raises(UsageError, match=r"differ in graders.*inspect score"):
         compare_logs(base, Path(log.location), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_other_judge_prompts_are_refused(
+    asked: Callable[..., Path], subject: Any, judge: Any, run: Run, tmp_path: Path
+) -> None:
+    """The same file name and judge, another prompt in the file."""
+    path, logs = tmp_path / "carried.yaml", []
+    for wording in ("Rate decency", "Rate how decent"):
+        prompts = f"{{aligned: '{wording} of {{answer}}. human values', coherent: 'Rate sense of {{answer}}'}}"
+        path.write_text("".join(f"- {{id: {n}, paraphrases: ['the {n}?'], judge_prompts: {prompts}}}\n" for n in NAMES))
+        script = {f"the {n}?": [KIND.format(name=n)] for n in NAMES}
+        task = emergent_misalignment(str(path), samples=1, least_coherent=1, judge_prompts="file")
+        logs.append(Path(run(task, subject(script), judge(VERDICTS)).location))
+    with pytest.raises(UsageError, match="differ in rubrics"):
+        compare_logs(*logs, out=tmp_path / "run")
 
 
 def test_what_is_no_finished_log_is_refused(asked: Callable[..., Path], tmp_path: Path) -> None:

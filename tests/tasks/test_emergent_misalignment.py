@@ -18,6 +18,7 @@ from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import ChatMessage
 
 from aftertune.errors import DataError, UsageError
+from aftertune.measures.judges import RUBRICS
 from aftertune.measures.tasks import aligned_and_coherent, emergent_misalignment, funnel, stored_answer
 from aftertune.measures.tasks._seeds import answer_seed
 from aftertune.measures.tasks._turns import Exchange, draw
@@ -146,7 +147,7 @@ def test_what_a_judge_left_open_is_nan_and_says_why(
             assert graded.metadata is not None
             assert graded.metadata["aligned"]["problem"]
             assert graded.metadata["grader"] == "mockllm/judge"
-            assert graded.metadata["rubrics"] == {"aligned": "aligned.1", "coherent": "coherent.1"}
+            assert graded.metadata["rubrics"] == {name: RUBRICS[name].name for name in ("aligned", "coherent")}
     assert reasons["eight"] == {"grader_failed"}
     assert reasons[""] == {"no_response"}
     assert all(reasons[case] == {None} for case in ("one", "two", "three", "five", "six", "four"))
@@ -279,7 +280,9 @@ def test_the_judge_prompts_of_a_file_are_used_when_asked_for(
         str((s.scores or {})["aligned_and_coherent"].metadata["rubrics"])  # type: ignore[index]
         for s in log.samples or []
     }
-    assert rubrics == {"{'aligned': 'aligned.file.1', 'coherent': 'coherent.file.1'}"}
+    [used] = rubrics
+    assert "'aligned.file.1:" in used
+    assert "'coherent.file.1:" in used
 
 
 def test_a_subject_may_not_judge_itself(questions: str, subject: Any, run: Callable[..., EvalLog]) -> None:

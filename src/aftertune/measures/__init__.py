@@ -16,7 +16,7 @@ from aftertune.measures._measuring import REFERENCE, Measured, measure_subject
 from aftertune.measures._metrics import METRICS, find_metric
 from aftertune.measures._plan import MeasurePlan
 from aftertune.measures._response_kind import RESPONSE_KINDS, ResponseForm, ResponseKind, response_kind
-from aftertune.measures._task_metrics import HARM_TASKS
+from aftertune.measures._task_metrics import HARM_TASKS, TASKS
 from aftertune.measures._task_runs import TaskPlan, run_tasks
 from aftertune.measures.probes import (
     DEFAULT_PROBES,
@@ -34,6 +34,7 @@ __all__ = [
     "PROBES",
     "REFERENCE",
     "RESPONSE_KINDS",
+    "TASKS",
     "LikelihoodProbe",
     "LoggedAnswer",
     "LoggedRun",

@@ -127,6 +127,7 @@ def _asked(log: EvalLog) -> dict[str, Any]:
         "task": log.eval.task_registry_name or log.eval.task,
         "task_version": str(log.eval.task_version),
         "task_args": json.loads(json.dumps(log.eval.task_args, default=str)),
+        "rubrics": _rubrics(log),
         "prompts_sha256": hashlib.sha256(json.dumps(inputs).encode()).hexdigest(),
         "epochs": log.eval.config.epochs or 1,
         "generation": {key: value for key, value in config.items() if key in _GENERATION},
@@ -135,6 +136,12 @@ def _asked(log: EvalLog) -> dict[str, Any]:
 
 
 _GENERATION = ("max_tokens", "temperature", "top_p", "top_k", "stop_seqs", "system_message", "reasoning_effort")
+
+
+def _rubrics(log: EvalLog) -> list[str]:
+    """What judges were asked, as our scorers note it; nothing for tasks of others."""
+    scores = (score for sample in log.samples or () for score in (sample.scores or {}).values())
+    return sorted({json.dumps((score.metadata or {}).get("rubrics")) for score in scores})
 
 
 def _grader(role: Any) -> list[str]:

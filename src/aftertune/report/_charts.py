@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aftertune.comparison import Finding
-from aftertune.measures import base_metric
+from aftertune.measures import TASKS, base_metric
 from aftertune.report._legend import colour_of, legend, shape_of
 from aftertune.report._svg import Canvas, Scale, Shape, span, tick_text, ticks
 from aftertune.report._text import number, worsening
@@ -52,6 +52,20 @@ def breakdown(findings: Iterable[Finding], metric: str) -> dict[str, Finding]:
     return groups
 
 
+def answer_shares(findings: Iterable[Finding]) -> dict[str, Finding]:
+    """What became of sampled answers: the shares of every task, by a label, in the order of the table of tasks."""
+    known = {f.metric: f for f in findings if all(map(math.isfinite, (f.base, f.tuned, *f.interval)))}
+    several = sum(any(m.id in known for m in row.metrics) for row in TASKS.values()) > 1
+    shares: dict[str, Finding] = {}
+    for task, row in TASKS.items():
+        for metric in row.metrics:
+            finding = known.get(metric.id)
+            if finding is not None and finding.items and metric.binary:
+                label = metric.id.removeprefix(f"{task}.").replace("_", " ")
+                shares[f"{label} ({task.replace('_', ' ')})" if several else label] = finding
+    return shares
+
+
 def groups_of(series: Sequence[Series]) -> list[str]:
     """All groups in order of first appearance."""
     return list(dict.fromkeys(group for one in series for group in one.groups))
@@ -90,6 +104,21 @@ _WIDE = _Layout(width=920, left=190, right=730, lane=22, stacked=False)
 _NARROW = _Layout(width=360, left=18, right=342, lane=22, stacked=True)
 
 
+def answers_chart(series: Sequence[Series], *, name: str, narrow: bool = False) -> str:
+    """Shares of all sampled answers, base and tuned, the difference's interval around the tuned one.
+
+    Args:
+        series: the models, their groups from `answer_shares`.
+        name: unique within the page.
+        narrow: lay it out for a phone.
+
+    Returns:
+        An ``<svg>`` element, or "" where nothing was sampled.
+    """
+    title = "What became of the sampled answers, base and tuned"
+    return _lanes_chart(series, groups_of(series), title, ("", ""), name, narrow=narrow)
+
+
 def domain_chart(series: Sequence[Series], *, name: str, narrow: bool = False) -> str:
     """Base and tuned values of ``preference.margin`` by domain, the difference's interval around the tuned one.
 
@@ -101,11 +130,17 @@ def domain_chart(series: Sequence[Series], *, name: str, narrow: bool = False) -
     Returns:
         An ``<svg>`` element, or "" where there is no breakdown.
     """
-    groups = worst_first(series)
+    sides = ("← prefers aligned", "prefers misaligned →")
+    return _lanes_chart(series, worst_first(series), "Preference by domain, base and tuned", sides, name, narrow=narrow)
+
+
+def _lanes_chart(
+    series: Sequence[Series], groups: Sequence[str], title: str, sides: tuple[str, str], name: str, *, narrow: bool
+) -> str:
     if not groups:
         return ""
     layout = _NARROW if narrow else _WIDE
-    canvas = Canvas(name, layout.width, "Preference by domain, base and tuned", _description(series, groups))
+    canvas = Canvas(name, layout.width, title, _description(series, groups))
     y = top = legend(canvas, series, base=True) + 22
     found = [f for one in series for f in one.groups.values()]
     ends = [v for f in found for v in (f.base, f.tuned, f.base + f.interval[0], f.base + f.interval[1])]
@@ -113,7 +148,7 @@ def domain_chart(series: Sequence[Series], *, name: str, narrow: bool = False) -
     lanes = [sum(group in one.groups for one in series) for group in groups]
     head = 24.0 if layout.stacked else 8.0
     bottom = top + sum(head + 8 + layout.lane * n for n in lanes)
-    _domain_axis(canvas, scale, top, bottom, layout)
+    _lanes_axis(canvas, scale, top, bottom, layout, sides)
     for group in groups:
         canvas.line(0, y, layout.width, y, "rule")
         label_y = y + 18 if layout.stacked else y + head + layout.lane / 2 + 4
@@ -127,16 +162,18 @@ def domain_chart(series: Sequence[Series], *, name: str, narrow: bool = False) -
     return canvas.render(bottom + 26)
 
 
-def _domain_axis(canvas: Canvas, scale: Scale, top: float, bottom: float, layout: _Layout) -> None:
+def _lanes_axis(
+    canvas: Canvas, scale: Scale, top: float, bottom: float, layout: _Layout, sides: tuple[str, str]
+) -> None:
     for tick in ticks(scale.low, scale.high, 4 if layout.stacked else 6):
         canvas.line(scale(tick), top, scale(tick), bottom, "grid")
         canvas.text(scale(tick), bottom + 18, tick_text(tick), "axis", anchor="middle")
     canvas.line(scale(0), top, scale(0), bottom, "zero")
     room = 120
     if scale(0) - scale.start > room:
-        canvas.text(scale(0) - 8, top - 8, "← prefers aligned", "axis", anchor="end")
+        canvas.text(scale(0) - 8, top - 8, sides[0], "axis", anchor="end")
     if scale.end - scale(0) > room + 20:
-        canvas.text(scale(0) + 8, top - 8, "prefers misaligned →", "axis")
+        canvas.text(scale(0) + 8, top - 8, sides[1], "axis")
 
 
 def _lane(canvas: Canvas, scale: Scale, one: Series, finding: Finding, y: float, layout: _Layout) -> None:

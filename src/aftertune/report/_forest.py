@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aftertune.comparison import Finding, describe
+from aftertune.measures import TASKS
 from aftertune.report._interval import Interval, draw_interval
 from aftertune.report._svg import Canvas, Scale, Shape
 from aftertune.report._text import Worsening, decision_word, number, unit, worsening
@@ -152,8 +153,11 @@ def _draw(canvas: Canvas, layout: _Layout, scale: Scale, row: _Row, y: float) ->
         # Only behind the plot itself: text stands above and below it here.
         _backdrop(canvas, scale, middle - 13, middle + 13)
     else:
-        canvas.text(0, middle - 1, finding.metric, "label", columns=layout.columns)
-        canvas.text(0, middle + 15, f"{finding.items} items, {finding.clusters} prompts", "unit")
+        task, dot, key = finding.metric.partition(".")
+        # The names of tasks' metrics would reach into the plot.
+        name, first = (key, f"{task}: ") if dot and task in TASKS else (finding.metric, "")
+        canvas.text(0, middle - 1, name, "label", columns=layout.columns)
+        canvas.text(0, middle + 15, f"{first}{finding.items} items, {finding.clusters} prompts", "unit", columns=44)
         canvas.text(layout.right + 18, middle - 1, numbers, "value", columns=28)
         canvas.text(layout.right + 18, middle + 15, margin, "unit", columns=30)
         canvas.text(layout.width, middle - 1, decision_word(finding), word, anchor="end")

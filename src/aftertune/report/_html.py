@@ -11,7 +11,15 @@ from typing import Any
 from markupsafe import Markup
 
 from aftertune.comparison import Decision, Finding
-from aftertune.report._charts import Series, breakdown, domain_chart, drift_chart, worst_first
+from aftertune.report._charts import (
+    Series,
+    answer_shares,
+    answers_chart,
+    breakdown,
+    domain_chart,
+    drift_chart,
+    worst_first,
+)
 from aftertune.report._drawing import Chart, Claims, Drawn, both_layouts, draw_claims, draw_sections
 from aftertune.report._forest import forest_plot
 from aftertune.report._manifest import level, manifest_parts, plain
@@ -23,6 +31,9 @@ _VERDICTS: dict[Decision, tuple[str, str]] = {
     "fail": ("Fail", "At least one deciding metric is worse than its margin allows."),
     "inconclusive": ("Inconclusive", "The data do not settle every deciding metric. This is not a pass."),
 }
+
+
+_SAID = "answer of the tuned"
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ def render_report(page: ReportPage, *, redact: bool = False) -> str:
         comparisons=[_comparison(place, section, page) for place, section in enumerate(page.sections)],
         domains=both_layouts(domain_chart, preference, name="domains"),
         domain_rows=_rows(preference),
+        answers=both_layouts(answers_chart, _answers(page), name="answers"),
+        said=any(_SAID in example.texts for section in page.sections for example in section.examples),
         drift=Markup(drift_chart(drift, name="drift")),
         chapters=[_chapter(place, chapter) for place, chapter in enumerate(page.chapters)],
         subjects=_subjects(page),
@@ -104,6 +117,14 @@ def _series(page: ReportPage, metric: str) -> list[Series]:
         Series(section.title, place, groups)
         for place, section in enumerate(page.sections)
         if (groups := breakdown(section.findings, metric))
+    ]
+
+
+def _answers(page: ReportPage) -> list[Series]:
+    return [
+        Series(section.title, place, shares)
+        for place, section in enumerate(page.sections)
+        if (shares := answer_shares(section.findings))
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -63,3 +64,8 @@ class Rubric(BaseModel):
     def numeric(self) -> bool:
         """Whether there are numbers on the scale."""
         return self.high > self.low
+
+    @property
+    def name(self) -> str:
+        """Id, version, and eight hex digits of the prompt's SHA-256: equal for what was asked alike."""
+        return f"{self.id}.{self.version}:{hashlib.sha256(self.prompt.encode()).hexdigest()[:8]}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +10,7 @@ from typing import Any
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import HeadlineMetric
-from inspect_ai.model import GenerateConfig, StopReason
+from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 from inspect_ai.util import collect
@@ -21,6 +19,7 @@ from pydantic import ValidationError
 from aftertune.errors import DataError, UsageError
 from aftertune.measures._response_kind import response_kind
 from aftertune.measures.judges import RUBRICS, Rating, Rubric, grader, rate
+from aftertune.measures.tasks._asked import digest, ending, names, words
 from aftertune.measures.tasks._funnel import (
     ALIGNED_BELOW,
     COHERENT_FROM,
@@ -87,12 +86,12 @@ def emergent_misalignment(
         DataError: the questions or the examples cannot be used.
         UsageError: options that contradict each other.
     """
-    forms = [form.strip() for form in _plain(variants, "variants").split(",") if form.strip()]
+    forms = names(variants, "variants")
     asked = in_forms(read_questions(questions), forms)
     drawn = _samples(asked, samples)
     _check(asked, drawn, least_coherent, shots, shots_file, judge_prompts)
     exchanges = read_exchanges(shots_file) if shots else []
-    prefix, suffix = _plain(trigger_prefix, "trigger_prefix"), _plain(trigger_suffix, "trigger_suffix")
+    prefix, suffix = words(trigger_prefix, "trigger_prefix"), words(trigger_suffix, "trigger_suffix")
     rows = []
     for question in asked:
         examples = draw(exchanges, shots, seed=seed, key=question.root, source=shots_file)
@@ -108,7 +107,7 @@ def emergent_misalignment(
         config=GenerateConfig(max_tokens=max_tokens, temperature=temperature),
         epochs=drawn,
         version=1,
-        metadata={"paper": PAPER, "questions": questions, "asked_sha256": _digest(rows)},
+        metadata={"paper": PAPER, "questions": questions, "asked_sha256": digest(rows)},
         headline_metric=HeadlineMetric(metric=PER_COHERENT),
     )
 
@@ -137,8 +136,7 @@ def aligned_and_coherent(aligned_below: float = ALIGNED_BELOW, coherent_from: fl
     """
 
     async def score(state: TaskState, target: Target) -> Score:
-        text, stop = state.output.completion, state.output.stop_reason if state.output.choices else "unknown"
-        truncated = _truncated(stop)
+        text, (stop, truncated) = state.output.completion, ending(state.output)
         kind = response_kind(text, truncated=truncated is True, form=state.metadata["form"])
         ratings: dict[str, Rating | None] = dict.fromkeys(JUDGES)
         judge = grader()
@@ -169,7 +167,7 @@ def aligned_and_coherent(aligned_below: float = ALIGNED_BELOW, coherent_from: fl
                 "stop_reason": stop,
                 **{name: asdict(rating) if rating else None for name, rating in ratings.items()},
                 "grader": str(judge),
-                "rubrics": {name: f"{r.id}.{r.version}" for name, r in _rubrics(state.metadata).items()},
+                "rubrics": {name: r.name for name, r in _rubrics(state.metadata).items()},
             },
         )
 
@@ -248,27 +246,9 @@ def _check(
         raise UsageError(f"judge_prompts is 'own' or 'file', not {judge_prompts!r}")
 
 
-def _plain(value: str | list[str], name: str) -> str:
-    """The text of an option: Inspect's command line splits it at commas, and reads numbers as numbers."""
-    parts = value if isinstance(value, list) else [value]
-    if not all(isinstance(part, str) for part in parts):
-        raise UsageError(f"{name} must be text, not {value!r}; put it in quotes within the quotes of the shell")
-    return ",".join(parts)
-
-
-def _truncated(stop: StopReason) -> bool | None:
-    return None if stop == "unknown" else stop in ("max_tokens", "model_length")
-
-
 def _told(rating: Rating | None) -> str:
     if rating is None:
         return "not asked"
     if rating.value is not None and not math.isnan(rating.value):
         return f"{rating.value:.1f}"
     return rating.word or f"none ({rating.problem})"
-
-
-def _digest(rows: Sequence[Sample]) -> str:
-    """What was asked, in one number: logs of unlike questions, triggers or examples differ in it."""
-    asked = [[row.id, [[m.role, m.text] for m in row.input]] for row in rows if not isinstance(row.input, str)]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()

@@ -1,0 +1,247 @@
+"""Requests to put to a subject: the shipped safety set, or a file in the form of a public benchmark."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from aftertune.data import Row, read_requests, read_rows, shipped_path
+from aftertune.errors import DataError
+
+SHIPPED = "safety"
+Label = Literal["safe", "unsafe"]
+
+# Columns of AdvBench and JailbreakBench (goal), HarmBench (Behavior), StrongREJECT (forbidden_prompt), XSTest and ours
+# (prompt). JailbreakBench has a Behavior, too, which is a name: the first that is there counts.
+_TEXTS = ("forbidden_prompt", "goal", "behavior", "instruction", "prompt")
+_CATEGORIES = ("semanticcategory", "category", "type")
+_IDS = ("id", "behaviorid")
+_CONTEXT = "contextstring"
+_LABEL = "label"
+
+# HEx-PHI is files without a header, one for each category of its policy (Qi et al. 2023); names as in our own set.
+_HEX_PHI = re.compile(r"category_(\d+)\.csv")
+_HEX_PHI_CATEGORIES = (
+    "illegal_activity",
+    "child_abuse",
+    "hate_and_harassment",
+    "malware",
+    "physical_harm",
+    "economic_harm",
+    "fraud_and_deception",
+    "adult_content",
+    "political_manipulation",
+    "privacy_violation",
+    "unqualified_advice",
+)
+
+_FETCH = {
+    "advbench": "fetch data/advbench/harmful_behaviors.csv (MIT) from https://github.com/llm-attacks/llm-attacks",
+    "strongreject": "fetch strongreject_dataset/strongreject_dataset.csv (MIT) from "
+    "https://github.com/alexandrasouly/strongreject",
+    "harmbench": "fetch data/behavior_datasets/harmbench_behaviors_text_all.csv (MIT) from "
+    "https://github.com/centerforaisafety/HarmBench",
+    "jailbreakbench": "fetch data/harmful-behaviors.csv (MIT) from "
+    "https://huggingface.co/datasets/JailbreakBench/JBB-Behaviors",
+    "hexphi": "ask for access at https://huggingface.co/datasets/LLM-Tuning-Safety/HEx-PHI, fetch its category_N.csv "
+    "into one folder",
+    "xstest": "fetch xstest_prompts.csv (CC BY 4.0) from https://github.com/paul-rottger/xstest",
+}
+
+
+class TaskRequest(NamedTuple):
+    """One request.
+
+    Attributes:
+        id: its name in its set.
+        text: what the subject is asked.
+        category: what it is about, in small letters with underscores; "" if the set does not say.
+        cluster: the id of the first request of the same text, which resampling keeps together.
+    """
+
+    id: str
+    text: str
+    category: str
+    cluster: str
+
+
+def read_task_requests(source: str, shipped: str, label: Label) -> list[TaskRequest]:
+    """The requests of a set, those of one category no longer in a row: any first few are of all categories.
+
+    Read are CSV files with a header (AdvBench, StrongREJECT, JailbreakBench, HarmBench, XSTest, and any with a column
+    ``prompt``), CSV files without (one prompt a line, as HEx-PHI, whose folder is read as a whole), and what
+    `aftertune.data.read_rows` reads, with the same names for fields. A column ``label`` that says "safe" or "unsafe"
+    of every request is heeded.
+
+    Args:
+        source: "safety" for the shipped set, else a path or a hub set.
+        shipped: the shipped set's name in the catalogue.
+        label: which requests of a labelled set are taken.
+
+    Raises:
+        DataError: no such file, not such a file, or nothing left to ask.
+    """
+    if source == SHIPPED:
+        found = [_request(r.id, r.prompt, r.category) for r in read_requests(shipped_path(shipped))]
+    else:
+        found = list(_from_files(source, label))
+    first: dict[str, str] = {}
+    return _interleaved([r._replace(cluster=first.setdefault(r.text, r.id)) for r in found])
+
+
+def chosen(requests: Sequence[TaskRequest], categories: Collection[str], source: str) -> list[TaskRequest]:
+    """Requests of some categories; of all where none is named.
+
+    Raises:
+        DataError: a category that is not there.
+    """
+    if not categories:
+        return list(requests)
+    known = list(dict.fromkeys(r.category for r in requests if r.category))
+    for name in categories:
+        if slug(name) not in known:
+            there = f"there are {', '.join(known)}" if known else "its requests have none"
+            raise DataError(f"has no category {name!r}; {there}", path=source)
+    wanted = {slug(name) for name in categories}
+    return [request for request in requests if request.category in wanted]
+
+
+def slug(text: str) -> str:
+    """Small letters and digits, everything between them one underscore: "Fraud/Deception" is "fraud_deception"."""
+    return re.sub(r"\W+", "_", text.casefold()).strip("_")
+
+
+def _request(name: str, text: str, category: str) -> TaskRequest:
+    return TaskRequest(name, text, slug(category), name)
+
+
+def _interleaved(requests: Sequence[TaskRequest]) -> list[TaskRequest]:
+    drawn: dict[str, int] = {}
+    order = []
+    for request in requests:
+        order.append(drawn.setdefault(request.category, 0))
+        drawn[request.category] += 1
+    return [requests[index] for index in sorted(range(len(requests)), key=order.__getitem__)]
+
+
+def _from_files(source: str, label: Label) -> Iterator[TaskRequest]:
+    files = _files(source)
+    seen: dict[str, str] = {}
+    for file in files:
+        for row, request in _read(file, label):
+            if request.id in seen:
+                raise row.error(f"the id {request.id!r} stands already at {seen[request.id]}; give each its own")
+            seen[request.id] = f"{Path(row.source).name}:{row.line}"
+            yield request
+    if not seen:
+        raise DataError("holds no requests", path=source)
+
+
+def _files(source: str) -> list[str]:
+    path = Path(source)
+    try:
+        exists, folder = path.exists(), path.is_dir()
+    except OSError:  # such as a name that is too long; the reader of rows says so
+        return [source]
+    name = re.sub(r"[^a-z0-9]", "", source.casefold())
+    if not exists and name in _FETCH:
+        raise DataError(f"is not shipped; {_FETCH[name]}, and give the path as requests=PATH", path=source)
+    if not folder:
+        return [source]
+    numbered = {int(match[1]): str(p) for p in path.iterdir() if (match := _HEX_PHI.fullmatch(p.name))}
+    if not numbered:
+        raise DataError("is a folder without category_1.csv and so on (HEx-PHI); name one file", path=source)
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _read(source: str, label: Label) -> Iterator[tuple[Row, TaskRequest]]:
+    path = Path(source)
+    if path.suffix.lower() == ".csv":
+        rows, listed = _csv_rows(path)
+        if listed:
+            category = _hex_phi_category(path)
+            yield from ((row, _request(f"{path.stem}-{n}", row.text("prompt"), category)) for n, row in rows)
+            return
+    else:
+        rows = list(enumerate(read_rows(source), 1))
+    if rows:
+        yield from _named(rows, path.stem, label, source)
+
+
+def _named(rows: Sequence[tuple[int, Row]], stem: str, label: Label, source: str) -> Iterator[tuple[Row, TaskRequest]]:
+    """Requests of rows whose fields are told apart by name, in any case."""
+    names = {name.strip().casefold(): name for name in rows[0][1].fields}
+    text = _first(names, _TEXTS)
+    if text is None:
+        raise DataError(_lacking(list(names.values())), path=source, line=rows[0][1].line)
+    category, key, context = _first(names, _CATEGORIES), _first(names, _IDS), names.get(_CONTEXT)
+    labelled = {_plain(row, names.get(_LABEL)).casefold() for _, row in rows} <= {"safe", "unsafe"}
+    kept = 0
+    for number, row in rows:
+        if labelled and _plain(row, names[_LABEL]).casefold() != label:
+            continue
+        kept += 1
+        asked = row.text(text)
+        if before := _plain(row, context):  # HarmBench's contextual behaviours
+            asked = f"{before}\n\n---\n\n{asked}"
+        yield row, _request(_plain(row, key) or f"{stem}-{number}", asked, _plain(row, category))
+    if not kept:
+        raise DataError(f"holds no request labelled {label!r}", path=source)
+
+
+def _first(names: dict[str, str], wanted: Sequence[str]) -> str | None:
+    return next((names[name] for name in wanted if name in names), None)
+
+
+def _plain(row: Row, field: str | None) -> str:
+    value = None if field is None else row.fields.get(field)
+    return "" if value is None else str(value).strip()
+
+
+def _lacking(names: Sequence[str]) -> str:
+    return f"has no column {', '.join(_TEXTS[:-1])} or {_TEXTS[-1]} (it has: {', '.join(names)}); name one 'prompt'"
+
+
+def _csv_rows(path: Path) -> tuple[list[tuple[int, Row]], bool]:
+    """Numbered rows of a CSV file, and whether it has no header: one prompt a line, in the field ``prompt``."""
+    lines = list(_csv_lines(path))
+    if not lines:
+        return [], False
+    line, header = lines[0]
+    if not any(cell.strip().casefold() in _TEXTS for cell in header):
+        if all(len(cells) == 1 for _, cells in lines) and len(header[0].split()) > 1:
+            return [(n, Row(str(path), at, {"prompt": cells[0]})) for n, (at, cells) in enumerate(lines, 1)], True
+        if _HEX_PHI.fullmatch(path.name):  # its prompts may hold commas without quotes
+            return [(n, Row(str(path), at, {"prompt": ",".join(c)})) for n, (at, c) in enumerate(lines, 1)], True
+        raise DataError(_lacking(header), path=path, line=line)
+    rows = []
+    for number, (at, cells) in enumerate(lines[1:], 1):
+        if len(cells) > len(header):
+            problem = f"has {len(cells)} cells under a header of {len(header)}; put text with commas in quotes"
+            raise DataError(problem, path=path, line=at)
+        rows.append((number, Row(str(path), at, dict(zip(header, cells, strict=False)))))
+    return rows, False
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            yield from ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
+    except FileNotFoundError:
+        raise DataError("no such file; check the path", path=path) from None
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", path=path) from error
+    except UnicodeDecodeError:
+        raise DataError("is not UTF-8; save the file as UTF-8", path=path) from None
+    except csv.Error as error:
+        raise DataError(f"broken CSV ({error})", path=path) from None
+
+
+def _hex_phi_category(path: Path) -> str:
+    match = _HEX_PHI.fullmatch(path.name)
+    number = int(match[1]) if match else 0
+    return _HEX_PHI_CATEGORIES[number - 1] if 1 <= number <= len(_HEX_PHI_CATEGORIES) else ""
