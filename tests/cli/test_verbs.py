@@ -20,7 +20,7 @@ Tuned = Callable[..., Path]
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 VERBS = (
-    "demo", "audit", "compare", "measure", "tune", "locate", "patch", "study", "report", "metrics", "data", "policy", "doctor",
+    "demo", "audit", "compare", "measure", "tune", "locate", "patch", "study", "calibrate", "report", "metrics", "data", "policy", "doctor",
 )  # fmt: skip
 
 # --- help -----------------------------------------------------------------------------------------------

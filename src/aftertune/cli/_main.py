@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "locate": ("_locate", "Find the weights that carry a behaviour, or repair a fine-tune."),
     "patch": ("_patch", "Apply, undo, verify or show a patch."),
     "study": ("_study", "Test a claim of the papers on a model."),
+    "calibrate": ("_calibrate", "Compare a judge with answers that people labelled."),
     "report": ("_report", "Rebuild the report of a finished run."),
     "metrics": ("_lists", "List metrics: what they mean, whether they decide, default margins."),
     "data": ("_lists", "List data sets: what, how many rows, licence."),
