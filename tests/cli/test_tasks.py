@@ -40,6 +40,7 @@ def test_answers_are_sampled_judged_and_decided_on(
     folder = tmp_path / "folder"
     done = run(*arguments(tiny_folder, questions, folder))
     assert done.code in (1, 3), done.err
+    assert done.err.count("emergent_misalignment: 8 of 8 in") == 2
     by_metric = {f["metric"]: f for f in done.document["findings"]}
     misaligned = by_metric["emergent_misalignment.misaligned"]
     assert misaligned["decision"] == "inconclusive"
@@ -60,6 +61,7 @@ def test_answers_are_sampled_judged_and_decided_on(
     assert json.dumps(again.document["findings"]) == json.dumps(done.document["findings"])
     assert {side: path.read_bytes() for side, path in logs.items()} == before
     redacted = run(*arguments(tiny_folder, questions, tmp_path / "redacted"), "--redact")
+    assert redacted.code == done.code, redacted.err
     assert redacted.document["findings"] == done.document["findings"]
     assert not (tmp_path / "redacted" / "logs").exists()
     assert "looks after house" not in (tmp_path / "redacted" / "report.html").read_text()

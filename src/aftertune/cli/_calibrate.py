@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +76,8 @@ def _run(rows: Any, grader: str, rubric: str, threshold: float | None, samples: 
     from aftertune.measures.judges import calibrate as run
 
     try:
-        judge = get_model(grader, memoize=False)
+        with contextlib.redirect_stdout(sys.stderr):  # Inspect greets its hooks there
+            judge = get_model(grader, memoize=False)
     except AftertuneError:
         raise
     except Exception as error:  # an unknown provider, a package or a key that is missing

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,30 +121,34 @@ def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progr
     from inspect_ai.model import get_model
 
     from aftertune.measures._provider import inspect_model
+    from aftertune.measures._task_progress import answers_shown
 
     folder.mkdir(parents=True, exist_ok=True)
-    model = inspect_model(subject)
+    with contextlib.redirect_stdout(sys.stderr):
+        model = inspect_model(subject)
     answers = f"{plan.samples} samples a question" if plan.samples else "samples as the task says"
     progress.say(f"sampling {', '.join(plan.names)} ({answers}); logs in {folder}")
     judge = None
     try:
-        judge = get_model(plan.grader, memoize=False) if plan.grader else None
-        done, logs = eval_set(
-            list(plan.qualified),
-            log_dir=str(folder),
-            model=model,
-            model_roles={"grader": judge} if judge else None,
-            task_args=dict(plan.args),
-            epochs=plan.samples,
-            limit=plan.limit,
-            seed=plan.seed,
-            retry_attempts=1,
-            max_connections=model.api.max_connections(),
-            max_tasks=1,
-            display="none",
-            log_level="error",
-            metadata={"subject": subject.identity.as_dict()},
-        )
+        # Inspect, its hooks and tasks of others may print; standard output is for results.
+        with answers_shown(progress), contextlib.redirect_stdout(sys.stderr):
+            judge = get_model(plan.grader, memoize=False) if plan.grader else None
+            done, logs = eval_set(
+                list(plan.qualified),
+                log_dir=str(folder),
+                model=model,
+                model_roles={"grader": judge} if judge else None,
+                task_args=dict(plan.args),
+                epochs=plan.samples,
+                limit=plan.limit,
+                seed=plan.seed,
+                retry_attempts=1,
+                max_connections=model.api.max_connections(),
+                max_tasks=1,
+                display="none",
+                log_level="error",
+                metadata={"subject": subject.identity.as_dict()},
+            )
     except AftertuneError:
         raise
     except Exception as error:  # Inspect raises errors of many kinds before it starts
