@@ -2,6 +2,7 @@
 
 from aftertune.attribution._activations import input_norms
 from aftertune.attribution._controls import magnitude_control, opposite_control, random_control
+from aftertune.attribution._exact import UnitEffect, best_units, exact_effects
 from aftertune.attribution._gradients import GradientSums, gradient_sums
 from aftertune.attribution._overlap import Overlap, overlap
 from aftertune.attribution._scores import (
@@ -40,12 +41,15 @@ __all__ = [
     "ScoreOf",
     "Selection",
     "Unit",
+    "UnitEffect",
     "UnitSpace",
     "UnitSums",
     "absolute_score",
+    "best_units",
     "candidate_units",
     "contrastive_score",
     "delta_score",
+    "exact_effects",
     "gradient_sums",
     "guarded",
     "guarded_score",

@@ -15,13 +15,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aftertune.attribution import (
     ScoreOf,
     Selection,
+    UnitEffect,
     absolute_score,
+    best_units,
     candidate_units,
+    exact_effects,
     gradient_sums,
     make_patch,
     select_count,
@@ -35,14 +38,10 @@ from aftertune.studies._planted_report import rebuild_planted_report
 from aftertune.studies._planting import Planted, Planting, planted
 from aftertune.subject import EMBEDDED, Placement, Subject, Tree, WeightView, load, score
 
-if TYPE_CHECKING:
-    pass
-
 TIPS = 16
 BENIGN = 8
 STEPS = 24
 BUDGET = 0.05
-PATH_STEPS = (0.25, 0.5, 0.75)
 PLANTINGS = (
     Planting("neurons", 20, "money", 0),
     Planting("head", 16, "sport_safety", 0),
@@ -125,7 +124,7 @@ def mark_planting(
         marks = []
         with progress.task(f"{planting.name}: methods", len(methods)) as step:
             for method in methods:
-                marks.append(_mark(subject, view, method, sums, plant, oracle, carried, held, others[BENIGN:]))
+                marks.append(_mark(subject, view, method, sums, sets, plant, oracle, carried, held, others[BENIGN:]))
                 step(1, method.name)
     return {
         "planting": {**asdict(planting), "name": planting.name},
@@ -168,6 +167,7 @@ def _mark(
     view: WeightView,
     method: Method,
     sums: PlantedSums,
+    sets: Sequence[Sequence[Tree]],
     plant: Planted,
     oracle: Mapping[str, float],
     carried: Mapping[str, float],
@@ -180,8 +180,15 @@ def _mark(
     keep = absolute_score(sums.keep) if method.keep_share else None
     budget = max(oracle["benign"], BUDGET)
     recall: float | None = None
+    effects = []
+    if method.proposed:
+        proposed = select_count(view, harm, count=method.proposed * count, unit=method.unit)
+        effects = exact_effects(subject, proposed, sets, view=view)
     while True:
-        chosen = _choose(view, method, harm, keep, count)
+        if effects:
+            chosen = best_units(view, effects, _worth, count, method.unit)
+        else:
+            chosen = _choose(view, method, harm, keep, count)
         if recall is None and plant.units:
             recall = _recall(chosen, truth)
         with make_patch(view, chosen.chosen, "zero", {}, digest=False).applied(view):
@@ -199,6 +206,12 @@ def _mark(
         effect["harm"],
         effect["benign"],
     )
+
+
+def _worth(effect: UnitEffect) -> float:
+    """What taking a unit out costs the planted answers beyond what it costs their twins and other benign answers."""
+    harm, *benign = effect.rises
+    return harm - max(benign)
 
 
 def _choose(view: WeightView, method: Method, harm: ScoreOf, keep: ScoreOf | None, count: int) -> Selection:
@@ -248,7 +261,7 @@ def planted_study(
     config = {
         "subject": subject,
         "plantings": [asdict(p) for p in plantings],
-        "methods": [[m.name, m.unit, m.keep_share] for m in methods],
+        "methods": [[m.name, m.unit, m.keep_share, m.proposed] for m in methods],
         "placement": asdict(placement),
         "steps": STEPS,
     }

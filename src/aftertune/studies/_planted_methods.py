@@ -39,12 +39,15 @@ class Method:
         unit: what is ranked.
         harm: the score to choose by.
         keep_share: how many times the count the keep score protects; 0 for no protection.
+        proposed: how many times the count the score only proposes, to be taken out one by one (`exact_effects`); the
+            rise of the planted answers' loss less that of the benign ones' then ranks. 0 for none.
     """
 
     name: str
     unit: Unit
     harm: Callable[[PlantedSums], ScoreOf]
     keep_share: float = 0.0
+    proposed: int = 0
 
 
 def _signed(sums: PlantedSums) -> ScoreOf:
@@ -78,6 +81,7 @@ METHODS = (
     Method("harm minus twin", "component", _twin),
     Method("harm minus keep", "component", _keep),
     Method("harm minus twin and keep", "component", _both),
+    Method("harm minus keep, verified one by one", "component", _keep, proposed=4),
     Method("harm minus twin and keep, guarded", "component", lambda sums: guarded_score(*sums.units)),
     Method("magnitude", "component", lambda sums: magnitude_score),
     Method("random", "component", lambda sums: random_score(0)),
