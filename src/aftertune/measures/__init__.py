@@ -15,6 +15,7 @@ from aftertune.measures._measurement import (
 from aftertune.measures._measuring import REFERENCE, Measured, measure_subject
 from aftertune.measures._metrics import METRICS, find_metric
 from aftertune.measures._plan import MeasurePlan
+from aftertune.measures._published import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
 from aftertune.measures._response_kind import RESPONSE_KINDS, ResponseForm, ResponseKind, response_kind
 from aftertune.measures._task_metrics import HARM_TASKS, TASKS
 from aftertune.measures._task_runs import TaskPlan, run_tasks
@@ -32,6 +33,8 @@ __all__ = [
     "HARM_TASKS",
     "METRICS",
     "PROBES",
+    "PUBLISHED",
+    "PUBLISHED_SOURCE",
     "REFERENCE",
     "RESPONSE_KINDS",
     "TASKS",
@@ -42,6 +45,7 @@ __all__ = [
     "Measured",
     "Measurement",
     "Metric",
+    "PublishedRate",
     "ResponseForm",
     "ResponseKind",
     "TaskPlan",

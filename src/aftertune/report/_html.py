@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from aftertune.comparison import Decision, Finding
+from aftertune.measures import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
 from aftertune.report._charts import (
     Series,
     answer_shares,
@@ -83,6 +84,8 @@ def render_report(page: ReportPage, *, redact: bool = False) -> str:
         domains=both_layouts(domain_chart, preference, name="domains"),
         domain_rows=_rows(preference),
         answers=both_layouts(answers_chart, _answers(page), name="answers"),
+        published=_published(page),
+        published_source=PUBLISHED_SOURCE,
         said=any(_SAID in example.texts for section in page.sections for example in section.examples),
         drift=Markup(drift_chart(drift, name="drift")),
         chapters=[_chapter(place, chapter) for place, chapter in enumerate(page.chapters)],
@@ -126,6 +129,11 @@ def _answers(page: ReportPage) -> list[Series]:
         for place, section in enumerate(page.sections)
         if (shares := answer_shares(section.findings))
     ]
+
+
+def _published(page: ReportPage) -> list[PublishedRate]:
+    tasks = {f.metric.partition(".")[0] for section in page.sections for f in section.findings}
+    return [rate for rate in PUBLISHED if rate.task in tasks]
 
 
 def _rows(series: list[Series]) -> list[tuple[str, str, Finding]]:
