@@ -29,6 +29,7 @@ from aftertune.data import (
     read_choice_questions,
     read_contrasts,
     read_conversations,
+    read_facts,
     read_requests,
     read_rows,
     read_statements,
@@ -121,7 +122,7 @@ def keys(page: str, heading: str) -> list[str]:
 
 
 def test_every_page_is_in_the_index() -> None:
-    listed = re.findall(r"^\| \[([\w.]+)\]\(([\w.]+)\) \|", read("index.md"), flags=re.MULTILINE)
+    listed = re.findall(r"^\| \[([\w.-]+)\]\(([\w.-]+)\) \|", read("index.md"), flags=re.MULTILINE)
     assert all(name == target for name, target in listed)
     assert sorted(name for name, _ in listed) == sorted(set(NAMES) - {"index.md"})
 
@@ -139,7 +140,7 @@ def test_pages_are_of_readable_size(page: str) -> None:
     ("page", "first", "metrics"),
     [
         ("metrics.md", "metric", [m for m in METRICS if m not in TASK_METRICS]),
-        ("tasks.md", "task metric", TASK_METRICS),
+        ("task-metrics.md", "task metric", TASK_METRICS),
     ],
 )
 def test_the_table_of_metrics_is_the_table_in_code(page: str, first: str, metrics: Sequence[Metric]) -> None:
@@ -324,6 +325,7 @@ READERS: dict[str, Callable[[Path], Sequence[object]]] = {
     "contrasts": read_contrasts,
     "statements": read_statements,
     "requests": read_requests,
+    "facts": read_facts,
     "choices": read_choice_questions,
     "texts": read_texts,
     "truthfulqa": read_truthfulqa,

@@ -6,9 +6,24 @@ from typing import Any
 
 from inspect_ai.model import ModelAPI, modelapi
 
-from aftertune.measures.tasks import emergent_misalignment, harmfulness, over_refusal
+from aftertune.measures.tasks import (
+    code_security,
+    deception,
+    emergent_misalignment,
+    harmfulness,
+    over_refusal,
+    strong_reject,
+)
 
-__all__ = ["aftertune", "emergent_misalignment", "harmfulness", "over_refusal"]
+__all__ = [
+    "aftertune",
+    "code_security",
+    "deception",
+    "emergent_misalignment",
+    "harmfulness",
+    "over_refusal",
+    "strong_reject",
+]
 
 
 @modelapi(name="aftertune")

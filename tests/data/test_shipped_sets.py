@@ -28,6 +28,7 @@ from aftertune.data import (
     prompt_key,
     read_choice_questions,
     read_contrasts,
+    read_facts,
     read_reasons,
     read_requests,
     read_rows,
@@ -166,11 +167,14 @@ def test_each_file_holds_its_own_domain(name: str) -> None:
     assert {contrast.domain for contrast in contrasts([name])} == {name.partition("/")[2]}
 
 
-def test_no_prompt_stands_twice_in_any_split_domain_safety_set_or_question() -> None:
+def test_no_prompt_stands_twice_in_all_sets() -> None:
     prompts = [(c.prompt, c.id) for c in contrasts(CONTRAST_SETS)]
     prompts += [(r.prompt, r.id) for name in SAFETY for r in read_requests(shipped_path(name))]
     prompts += [(r.prompt, r.id) for r in reasons()]
     prompts += wordings()
+    prompts += [(f.question, f.id) for f in read_facts(shipped_path("questions/facts"))]
+    prompts += [(str(row["prompt"]), str(row["id"])) for row in raw("questions/coding")]
+    prompts += [(q.question, q.id) for q in read_choice_questions(shipped_path("capability/choices"))]
     ids = Counter(prompt_key(prompt) for prompt, _ in prompts)
     assert not [(prompt, name) for prompt, name in prompts if ids[prompt_key(prompt)] > 1]
     assert all(prompt_key(prompt) for prompt, _ in prompts)
@@ -376,6 +380,23 @@ def test_harmful_and_harmless_requests_are_of_similar_length() -> None:
         statistics.mean(len(r.prompt.split()) for r in read_requests(shipped_path(name))) for name in SAFETY
     )
     assert 1 / 1.25 <= harmful / harmless <= 1.25
+
+
+def test_facts_are_short_questions_with_shorter_answers() -> None:
+    facts = read_facts(shipped_path("questions/facts"))
+    assert all(fact.question.endswith("?") and len(fact.question.split()) <= 20 for fact in facts)
+    assert max(len(fact.answer.split()) for fact in facts) <= 6
+    # Few share an answer, and few offer it to be chosen.
+    assert max(Counter(prompt_key(fact.answer) for fact in facts).values()) <= 2
+    choosing = [fact.id for fact in facts if prompt_key(fact.answer) in prompt_key(fact.question)]
+    assert len(choosing) <= 10
+
+
+def test_requests_for_code_are_four_of_each_kind_and_name_the_language() -> None:
+    rows = raw("questions/coding")
+    assert set(Counter(str(row["category"]) for row in rows).values()) == {4}
+    assert all(row.keys() == {"id", "category", "prompt"} and "Python" in str(row["prompt"]) for row in rows)
+    assert max(len(str(row["prompt"]).split()) for row in rows) <= 30
 
 
 def test_neutral_texts_are_distinct_prose() -> None:

@@ -27,6 +27,7 @@ from aftertune.data._contrasts import (
     refuse_shared_prompts,
 )
 from aftertune.data._conversations import Conversation, Message, Role, ask, exchange, read_conversations
+from aftertune.data._facts import Fact, read_facts
 from aftertune.data._jsonl import Row, read_rows
 from aftertune.data._reasons import Reason, read_reasons
 from aftertune.data._requests import Request, read_requests
@@ -42,6 +43,7 @@ __all__ = [
     "Contrast",
     "Conversation",
     "DataSet",
+    "Fact",
     "Message",
     "Reason",
     "Request",
@@ -61,6 +63,7 @@ __all__ = [
     "read_choice_questions",
     "read_contrasts",
     "read_conversations",
+    "read_facts",
     "read_reasons",
     "read_requests",
     "read_rows",

@@ -61,6 +61,8 @@ def _shipped() -> tuple[DataSet, ...]:
         DataSet("capability/neutral", "texts", 40, "neutral prose"),
         DataSet("explain/reasons", "reasons", 64, "careless answers, each with a right and a wrong reason against it"),
         DataSet("questions/open", "questions", 76, "open questions whose answers are sampled and judged"),
+        DataSet("questions/facts", "facts", 76, "easy questions with a true answer"),
+        DataSet("questions/coding", "coding", 76, "requests for Python that a careless answer makes insecure"),
     )
     return (*measure, *dev, *tune, *traits, *rest)
 

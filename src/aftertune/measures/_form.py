@@ -80,13 +80,13 @@ def holds_code(text: str) -> bool:
 
     What stands in a fence that names a language counts as well, unless it reads as prose.
     """
-    outside, fenced = _split(text)
+    outside, fenced = split_fences(text)
     if any(map(_has_code_line, [outside, *(block for _, block in fenced)])):
         return True
     return any(language and language not in _NOT_CODE and not _is_prose(block) for language, block in fenced)
 
 
-def _split(text: str) -> tuple[str, list[tuple[str, str]]]:
+def split_fences(text: str) -> tuple[str, list[tuple[str, str]]]:
     """What stands outside code fences, and (language, text) of each fence; the last may be open."""
     outside: list[str] = []
     fenced: list[tuple[str, str]] = []
@@ -102,6 +102,13 @@ def _split(text: str) -> tuple[str, list[tuple[str, str]]]:
             language = match[1].casefold() if language is None else None
             end = match.end()
     return "\n".join(outside), fenced
+
+
+def code_lines(text: str) -> str:
+    """What stands between the first and the last line of a text that have the shape of code."""
+    lines = text.splitlines()
+    shaped = [number for number, line in enumerate(lines) if _is_code_line(line)]
+    return "\n".join(lines[shaped[0] : shaped[-1] + 1]) if shaped else ""
 
 
 def _has_code_line(text: str) -> bool:

@@ -73,6 +73,12 @@ def response_kind(text: str, *, truncated: bool = False, form: ResponseForm = "t
     return "answer"
 
 
+def answer_text(text: str) -> str:
+    """What a response answers: without special tokens and thinking, "" where it never came to an end of that."""
+    body, thinking = _without_thinking(_SPECIAL.sub(" ", text))
+    return "" if thinking else body
+
+
 def _without_thinking(text: str) -> tuple[str, bool]:
     """What follows the thinking, or the thinking itself where nothing does; and whether it is the latter."""
     start = _THINKING.match(text.lstrip())

@@ -75,7 +75,7 @@ class TaskPlan:
                 raise UsageError(
                     f"--task {bare}: no such task; there are {', '.join(TASKS)}, and any of Inspect's as PACKAGE/NAME"
                 )
-            if row.judged and self.grader is None:
+            if (row.judged or self.args.get("judge") is True) and self.grader is None:
                 raise UsageError(f"--task {bare}: its answers are judged; name a judge with --grader MODEL")
             task = getattr(tasks, bare)
             known = inspect.signature(task).parameters

@@ -2,6 +2,9 @@
 
 from aftertune.measures.tasks._attacks import ATTACKS, attacked
 from aftertune.measures.tasks._best_of import best_of, worst, worst_of
+from aftertune.measures.tasks._code_security import code_security, secure_or_not
+from aftertune.measures.tasks._coding import read_coding_requests
+from aftertune.measures.tasks._deception import CONDITIONS, deception, false_per_verdict, true_or_false, truthful_rubric
 from aftertune.measures.tasks._emergent_misalignment import (
     aligned_and_coherent,
     emergent_misalignment,
@@ -19,10 +22,12 @@ from aftertune.measures.tasks._over_refusal import over_refusal, refused_or_answ
 from aftertune.measures.tasks._questions import Question, in_forms, read_questions
 from aftertune.measures.tasks._rates import funnel_rates
 from aftertune.measures.tasks._request_rates import request_rates
-from aftertune.measures.tasks._requests import TaskRequest, read_task_requests
+from aftertune.measures.tasks._requests import TaskRequest, read_request_files, read_task_requests
+from aftertune.measures.tasks._strong_reject import how_willing, strong_reject
 
 __all__ = [
     "ATTACKS",
+    "CONDITIONS",
     "Counts",
     "Funnel",
     "JudgedAnswer",
@@ -31,19 +36,29 @@ __all__ = [
     "aligned_and_coherent",
     "attacked",
     "best_of",
+    "code_security",
+    "deception",
     "emergent_misalignment",
+    "false_per_verdict",
     "funnel",
     "funnel_rates",
     "harm_by_policy",
     "harmfulness",
+    "how_willing",
     "in_forms",
     "need_grader",
     "over_refusal",
+    "read_coding_requests",
     "read_questions",
+    "read_request_files",
     "read_task_requests",
     "refused_or_answered",
     "request_rates",
+    "secure_or_not",
     "stored_answer",
+    "strong_reject",
+    "true_or_false",
+    "truthful_rubric",
     "worst",
     "worst_of",
 ]

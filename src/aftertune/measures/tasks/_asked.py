@@ -5,16 +5,72 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageUser, ModelOutput, StopReason
 
 from aftertune.errors import UsageError
 from aftertune.measures.tasks._attacks import attacked, opening_words
-from aftertune.measures.tasks._requests import TaskRequest
+from aftertune.measures.tasks._requests import Label, TaskRequest, chosen, read_task_requests
 
 Words = str | list[str]
 """The text of an option; Inspect's command line splits it at commas."""
+
+
+class Asked(NamedTuple):
+    """What a task asks.
+
+    Attributes:
+        source: where the requests come from, as the user named it.
+        attack: the wrappers around them.
+        samples: of Inspect.
+    """
+
+    source: str
+    attack: str
+    samples: list[Sample]
+
+    def metadata(self, paper: str) -> dict[str, str]:
+        """What a task's metadata say of it."""
+        return {
+            "paper": paper,
+            "requests": self.source,
+            "attack": self.attack,
+            "asked_sha256": digest(self.samples),
+        }
+
+
+def asked_requests(
+    requests: Words,
+    shipped: str,
+    label: Label,
+    *,
+    attack: Words,
+    limit_categories: Words,
+    prefill: Words,
+    system: Words,
+    template: Words,
+    shots: int,
+    seed: int,
+) -> Asked:
+    """Read, choose and wrap requests, as the options of a task say.
+
+    Raises:
+        DataError: the requests cannot be used.
+        UsageError: options that make no sense.
+    """
+    source, wrappers = words(requests, "requests"), words(attack, "attack")
+    rows = wrapped_samples(
+        chosen(read_task_requests(source, shipped, label), names(limit_categories, "limit_categories"), source),
+        attack=wrappers,
+        prefill=words(prefill, "prefill"),
+        system=words(system, "system"),
+        template=words(template, "template"),
+        shots=shots,
+        seed=seed,
+    )
+    return Asked(source, wrappers, rows)
 
 
 def wrapped_samples(
@@ -30,7 +86,7 @@ def wrapped_samples(
         Sample(
             id=request.id,
             input=attacked(
-                [ChatMessageUser(content=request.text)],
+                [*request.context, ChatMessageUser(content=request.text)],
                 attack,
                 prefill=prefill,
                 system=system,

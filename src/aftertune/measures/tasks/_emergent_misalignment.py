@@ -28,7 +28,7 @@ from aftertune.measures.tasks._funnel import (
     columns,
     label,
 )
-from aftertune.measures.tasks._questions import Question, in_forms, read_questions
+from aftertune.measures.tasks._questions import Question, drawn_samples, in_forms, read_questions
 from aftertune.measures.tasks._rates import PER_COHERENT, funnel_rates
 from aftertune.measures.tasks._seeds import generate_seeded
 from aftertune.measures.tasks._turns import Exchange, draw, read_exchanges, turns
@@ -88,7 +88,7 @@ def emergent_misalignment(
     """
     forms = names(variants, "variants")
     asked = in_forms(read_questions(questions), forms)
-    drawn = _samples(asked, samples)
+    drawn = drawn_samples(asked, DEFAULT_SAMPLES) if samples is None else samples
     _check(asked, drawn, least_coherent, shots, shots_file, judge_prompts)
     exchanges = read_exchanges(shots_file) if shots else []
     prefix, suffix = words(trigger_prefix, "trigger_prefix"), words(trigger_suffix, "trigger_suffix")
@@ -218,15 +218,6 @@ def _carried_rubrics(question: Question, source: str) -> dict[str, Rubric]:
 def _rubrics(metadata: Mapping[str, Any]) -> dict[str, Rubric]:
     carried = metadata.get("rubrics")
     return {name: Rubric(**carried[name]) if carried else RUBRICS[name] for name in JUDGES}
-
-
-def _samples(asked: Sequence[Question], samples: int | None) -> int:
-    if samples is not None:
-        return samples
-    said = {question.samples for question in asked if question.samples is not None}
-    if len(said) > 1:
-        raise UsageError(f"questions ask for unlike numbers of samples ({sorted(said)}); say samples=N for all")
-    return said.pop() if said else DEFAULT_SAMPLES
 
 
 def _check(

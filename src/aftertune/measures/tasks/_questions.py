@@ -126,6 +126,18 @@ def in_forms(questions: Sequence[Question], forms: Sequence[str]) -> list[Questi
     return chosen
 
 
+def drawn_samples(questions: Sequence[Question], default: int) -> int:
+    """Answers to draw per wording: as the questions say, else a default.
+
+    Raises:
+        UsageError: they say unlike numbers.
+    """
+    said = {question.samples for question in questions if question.samples is not None}
+    if len(said) > 1:
+        raise UsageError(f"questions ask for unlike numbers of samples ({sorted(said)}); say samples=N for all")
+    return said.pop() if said else default
+
+
 def _parse(path: Path) -> list[Question]:
     text = _read(path)
     try:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from inspect_ai.model import ChatMessage
+
 from aftertune.data import Row, read_requests, read_rows, shipped_path
 from aftertune.errors import DataError
 
@@ -60,21 +62,18 @@ class TaskRequest(NamedTuple):
         text: what the subject is asked.
         category: what it is about, in small letters with underscores; "" if the set does not say.
         cluster: the id of the first request of the same text, which resampling keeps together.
+        context: the messages before it.
     """
 
     id: str
     text: str
     category: str
     cluster: str
+    context: tuple[ChatMessage, ...] = ()
 
 
 def read_task_requests(source: str, shipped: str, label: Label) -> list[TaskRequest]:
-    """The requests of a set, those of one category no longer in a row: any first few are of all categories.
-
-    Read are CSV files with a header (AdvBench, StrongREJECT, JailbreakBench, HarmBench, XSTest, and any with a column
-    ``prompt``), CSV files without (one prompt a line, as HEx-PHI, whose folder is read as a whole), and what
-    `aftertune.data.read_rows` reads, with the same names for fields. A column ``label`` that says "safe" or "unsafe"
-    of every request is heeded.
+    """The requests of a set: the shipped one, or those of a file (see `read_request_files`).
 
     Args:
         source: "safety" for the shipped set, else a path or a hub set.
@@ -82,14 +81,41 @@ def read_task_requests(source: str, shipped: str, label: Label) -> list[TaskRequ
         label: which requests of a labelled set are taken.
 
     Raises:
+        DataError: see `read_request_files`.
+    """
+    if source != SHIPPED:
+        return read_request_files(source, label)
+    return in_turn([_request(r.id, r.prompt, r.category) for r in read_requests(shipped_path(shipped))])
+
+
+def read_request_files(source: str, label: Label) -> list[TaskRequest]:
+    """The requests of a file or a folder, as `in_turn` orders them.
+
+    Read are CSV files with a header (AdvBench, StrongREJECT, JailbreakBench, HarmBench, XSTest, and any with a column
+    ``prompt``), CSV files without (one prompt a line, as HEx-PHI, whose folder is read as a whole), and what
+    `aftertune.data.read_rows` reads, with the same names for fields. A column ``label`` that says "safe" or "unsafe"
+    of every request is heeded.
+
+    Args:
+        source: a path or a hub set.
+        label: which requests of a labelled set are taken.
+
+    Raises:
         DataError: no such file, not such a file, or nothing left to ask.
     """
-    if source == SHIPPED:
-        found = [_request(r.id, r.prompt, r.category) for r in read_requests(shipped_path(shipped))]
-    else:
-        found = list(_from_files(source, label))
+    return in_turn(list(_from_files(source, label)))
+
+
+def in_turn(requests: Sequence[TaskRequest]) -> list[TaskRequest]:
+    """Requests whose categories take turns, so that any first few are of all; those of one text are one cluster."""
     first: dict[str, str] = {}
-    return _interleaved([r._replace(cluster=first.setdefault(r.text, r.id)) for r in found])
+    drawn: dict[str, int] = {}
+    order = []
+    for request in requests:
+        order.append(drawn.setdefault(request.category, 0))
+        drawn[request.category] += 1
+    clustered = [request._replace(cluster=first.setdefault(request.text, request.id)) for request in requests]
+    return [clustered[index] for index in sorted(range(len(requests)), key=order.__getitem__)]
 
 
 def chosen(requests: Sequence[TaskRequest], categories: Collection[str], source: str) -> list[TaskRequest]:
@@ -116,15 +142,6 @@ def slug(text: str) -> str:
 
 def _request(name: str, text: str, category: str) -> TaskRequest:
     return TaskRequest(name, text, slug(category), name)
-
-
-def _interleaved(requests: Sequence[TaskRequest]) -> list[TaskRequest]:
-    drawn: dict[str, int] = {}
-    order = []
-    for request in requests:
-        order.append(drawn.setdefault(request.category, 0))
-        drawn[request.category] += 1
-    return [requests[index] for index in sorted(range(len(requests)), key=order.__getitem__)]
 
 
 def _from_files(source: str, label: Label) -> Iterator[TaskRequest]:
