@@ -28,7 +28,7 @@ RECIPES = {
 }
 OURS = [command for command in COMMANDS if "aftertune " in command and not command.startswith("pip")]
 # What each may return: the tiny model is random, so a gate may say anything but "broken" or "wrong command".
-GATES = ("audit",)
+GATES = ("audit", "compare")
 
 
 def test_every_command_is_of_a_kind_that_is_tried_here() -> None:
@@ -48,13 +48,15 @@ def test_make_runs_what_the_recipe_promises(recipe: str) -> None:
 
 @pytest.fixture
 def stage(
-    run: Callable[..., Any], place: Path, base: Path, tuned: Callable[..., Path], own: Path, monkeypatch: Any
-) -> Path:
-    """The working directory of the README's reader: a fine-tune, its base and data, a set of their own."""
+    run: Callable[..., Any], place: Path, base: Path, tuned: Callable[..., Path], own: Path, monkeypatch: Any,
+    tiny_folder: Callable[[str], Path],
+) -> Path:  # fmt: skip
+    """The working directory of the README's reader: a fine-tune, its base and data, a judge, a set of their own."""
     monkeypatch.setenv("AFTERTUNE_SMOLLM2", str(base))
     (place / "my-finetune").symlink_to(tuned(steps=12, lr=5e-3))
     (place / "owner").mkdir()
     (place / "owner" / "base-model").symlink_to(base)
+    (place / "my-judge").symlink_to(tiny_folder("gpt2"))
     (place / "mine.jsonl").write_bytes(own.read_bytes())
     contrasts = map(json.loads, own.read_text("utf-8").splitlines())
     rows = [{"prompt": f"Tell me now: {c['prompt']}", "completion": c["misaligned"]} for c in contrasts]
