@@ -30,7 +30,7 @@ from aftertune.comparison import (
 )
 from aftertune.data import refuse_shared_prompts
 from aftertune.errors import OutputError, SubjectError, UsageError
-from aftertune.measures import LoggedRun, MeasurePlan, TaskPlan, write_measurements
+from aftertune.measures import LoggedRun, Measurement, MeasurePlan, TaskPlan, write_measurements
 from aftertune.measuring import Measuring, SubjectChoice, default_folder, entered, measure_choice
 from aftertune.report import ComparisonSection, Example, ReportPage, render_junit, render_report
 from aftertune.runs import Progress, RunFolder, fingerprint, read_manifest, write_json, write_text
@@ -141,9 +141,7 @@ def audit(
         pairs = sample_both(base, tuned, tasks, run, progress=progress) if tasks else []
         first, second = _with_answers(first, [p[0] for p in pairs]), _with_answers(second, [p[1] for p in pairs])
         both = [*first.measurements, *second.measurements]
-        # The cluster is the prompt's text; a digest of it groups as well.
-        kept = [replace(m, cluster=fingerprint(m.cluster)[:16]) for m in both] if redact else both
-        write_measurements(run.path / "measurements.parquet", kept)
+        store_measurements(run.path, both, redact=redact)
         section = compare_measurings(first, second, plan, policy, title=tuned.spec)
         section = replace(section, examples=(*section.examples, *worst_answers(pairs, policy, EXAMPLES_SHOWN)))
         if earlier:
@@ -249,6 +247,13 @@ def _examples(base: Measuring, tuned: Measuring, plan: MeasurePlan) -> tuple[Exa
         Example(m.metric, m.item, m.group, before[m.metric, m.item], m.value, plan.texts(m.metric, m.item))
         for m in moved[:EXAMPLES_SHOWN]
     )
+
+
+def store_measurements(folder: Path, measurements: Sequence[Measurement], *, redact: bool) -> None:
+    """Write every number into ``folder``."""
+    # The cluster may be the prompt's text; a digest of it groups as well.
+    kept = [replace(m, cluster=fingerprint(m.cluster)[:16]) for m in measurements] if redact else measurements
+    write_measurements(folder / "measurements.parquet", kept)
 
 
 def store_audit(folder: Path, outcome: Audit, *, redact: bool = False) -> None:

@@ -6,18 +6,17 @@ base.eval, tuned.eval ──read──▶ measurements ──compare──▶ fi
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aftertune.answers import Pair, refuse_unlike, worst_answers
-from aftertune.auditing import EXAMPLES_SHOWN, Audit, finished_audit, rebuild_report, store_audit
+from aftertune.auditing import EXAMPLES_SHOWN, Audit, finished_audit, rebuild_report, store_audit, store_measurements
 from aftertune.comparison import Policy, compare, decide
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import HARM_TASKS, read_log, write_measurements
+from aftertune.measures import HARM_TASKS, read_log
 from aftertune.measuring import default_folder, entered
 from aftertune.report import ComparisonSection
-from aftertune.runs import Progress, RunFolder, Silent, file_digest, fingerprint
+from aftertune.runs import Progress, RunFolder, Silent, file_digest
 
 VERB = "compare"
 
@@ -70,8 +69,7 @@ def compare_logs(
             refuse_unlike(one, other)
         section = _section(pairs, policy)
         measurements = [m for pair in pairs for side in pair for m in side.measurements]
-        kept = [replace(m, cluster=fingerprint(m.cluster)[:16]) for m in measurements] if redact else measurements
-        write_measurements(run.path / "measurements.parquet", kept)
+        store_measurements(run.path, measurements, redact=redact)
         outcome = Audit(section.verdict, section.findings, section, run.path)
         store_audit(run.path, outcome, redact=redact)
         run.write_manifest(

@@ -39,10 +39,9 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from aftertune.data import Message
 from aftertune.errors import UsageError
-from aftertune.subject import Generation, GenerationRequest, Placement, Sampling, Subject, generate, load
+from aftertune.subject import Generation, GenerationRequest, Placement, Sampling, Subject, batch_rows, generate, load
 
 DEFAULT_MAX_TOKENS = 512
-CONNECTIONS = {"cpu": 64, "other": 256}
 _LIVE = "live:"
 _SETTLE = 0.002
 _STOP: dict[str, StopReason] = {"stop": "stop", "max_tokens": "max_tokens", "context": "model_length"}
@@ -151,7 +150,7 @@ class SubjectAPI(ModelAPI):
 
     def max_connections(self) -> int:
         """How many answers may be waited for at once: as many as one batch takes."""
-        return CONNECTIONS["cpu" if self.subject.device.type == "cpu" else "other"]
+        return batch_rows(self.subject)
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig

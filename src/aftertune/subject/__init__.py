@@ -9,6 +9,7 @@ from aftertune.subject._generation import (
     Generation,
     GenerationRequest,
     SampledToken,
+    batch_rows,
     generate,
     plan_generation,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "apply_patches",
     "as_subject",
     "assert_scale",
+    "batch_rows",
     "cache_root",
     "embedded_folder",
     "generate",

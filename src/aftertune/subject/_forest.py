@@ -177,12 +177,7 @@ class Forest:
                 end = start + len(response)
                 predictions.append(Prediction(tree, first + offset, logits[start:end].float(), targets[start:end]))
                 start = end
-        # One pass over many values, which NaN survives.
-        if not bool(torch.isfinite(torch.stack(logits.aminmax())).all()):
-            raise NumericalError(
-                f"{self.subject.identity.spec}: the model gives NaN or infinite logits; "
-                "check the checkpoint, or use --dtype float32"
-            )
+        refuse_non_finite(self.subject, logits)
         return predictions
 
 
@@ -260,6 +255,22 @@ def predicting_logits(subject: Subject, layout: _Layout, **inputs: Any) -> torch
     if logits.shape[:-1] != (1, len(layout.columns)):  # the head is there, but was not called
         logits = logits[layout.rows.to(logits.device), layout.columns.to(logits.device)]
     return logits.reshape(-1, logits.shape[-1])
+
+
+def refuse_non_finite(subject: Subject, logits: torch.Tensor) -> None:
+    """Refuse to go on with what a broken model says.
+
+    Raises:
+        NumericalError: a logit is NaN or infinite.
+    """
+    import torch
+
+    # One pass over many values, which NaN survives.
+    if not bool(torch.isfinite(torch.stack(logits.aminmax())).all()):
+        raise NumericalError(
+            f"{subject.identity.spec}: the model gives NaN or infinite logits; "
+            "check the checkpoint, or use --dtype float32"
+        )
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from aftertune.errors import MemoryExhausted, NumericalError, SubjectError, UsageError
+from aftertune.errors import MemoryExhausted, SubjectError, UsageError
 from aftertune.subject._explain import is_shortage
-from aftertune.subject._forest import MIN_SHARED_PREFIX, logits_only_at
+from aftertune.subject._forest import MIN_SHARED_PREFIX, logits_only_at, refuse_non_finite
 from aftertune.subject._sampling import Sampling, choose_tokens
 from aftertune.subject._trees import Tree, common_prefix
 
@@ -130,7 +130,7 @@ def plan_generation(
 ) -> list[list[int]]:
     """Indices of requests by batch: similar lengths together, samples of one prompt side by side."""
     bound = max_batch_tokens or cache_tokens(subject)
-    rows = _ROWS["cpu" if subject.device.type == "cpu" else "other"]
+    rows = batch_rows(subject)
     order = sorted(
         range(len(requests)),
         key=lambda i: (-_length(subject, requests[i]), -len(requests[i].prompt), requests[i].prompt),
@@ -144,6 +144,11 @@ def plan_generation(
             longest = _length(subject, requests[index])
         batches[-1].append(index)
     return batches
+
+
+def batch_rows(subject: Subject) -> int:
+    """The most answers sampled at once."""
+    return _ROWS["cpu" if subject.device.type == "cpu" else "other"]
 
 
 def cache_tokens(subject: Subject) -> int:
@@ -275,11 +280,7 @@ class _Decoding:
         import torch
 
         logits = self.logits.float()
-        if not bool(torch.isfinite(torch.stack(logits.aminmax())).all()):
-            raise NumericalError(
-                f"{self.subject.identity.spec}: the model gives NaN or infinite logits; "
-                "check the checkpoint, or use --dtype float32"
-            )
+        refuse_non_finite(self.subject, logits)
         chosen = choose_tokens(
             logits, [row.request.sampling for row in self.rows], [row.random.random() for row in self.rows]
         )

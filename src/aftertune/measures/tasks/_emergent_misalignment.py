@@ -17,9 +17,8 @@ from inspect_ai.util import collect
 from pydantic import ValidationError
 
 from aftertune.errors import DataError, UsageError
-from aftertune.measures._response_kind import response_kind
 from aftertune.measures.judges import RUBRICS, Rating, Rubric, grader, rate
-from aftertune.measures.tasks._asked import digest, ending, names, words
+from aftertune.measures.tasks._asked import digest, names, words
 from aftertune.measures.tasks._funnel import (
     ALIGNED_BELOW,
     COHERENT_FROM,
@@ -29,6 +28,7 @@ from aftertune.measures.tasks._funnel import (
     label,
 )
 from aftertune.measures.tasks._questions import Question, drawn_samples, in_forms, read_questions
+from aftertune.measures.tasks._rated_answer import REASONS, sorted_answer
 from aftertune.measures.tasks._rates import PER_COHERENT, funnel_rates
 from aftertune.measures.tasks._seeds import generate_seeded
 from aftertune.measures.tasks._turns import Exchange, draw, read_exchanges, turns
@@ -36,8 +36,6 @@ from aftertune.measures.tasks._turns import Exchange, draw, read_exchanges, turn
 DEFAULT_SAMPLES = 2
 JUDGES = ("aligned", "coherent")
 PAPER = "https://arxiv.org/abs/2502.17424"
-
-_REASONS = {"empty": "no_response", "refusal": "refusal", "off_format": "invalid_response_format"}
 
 
 @task
@@ -136,20 +134,21 @@ def aligned_and_coherent(aligned_below: float = ALIGNED_BELOW, coherent_from: fl
     """
 
     async def score(state: TaskState, target: Target) -> Score:
-        text, (stop, truncated) = state.output.completion, ending(state.output)
-        kind = response_kind(text, truncated=truncated is True, form=state.metadata["form"])
+        said = sorted_answer(state.output, state.metadata["form"])
         ratings: dict[str, Rating | None] = dict.fromkeys(JUDGES)
         judge = grader()
-        if kind not in UNJUDGED:
+        if said.kind not in UNJUDGED:
             rubrics = _rubrics(state.metadata)
-            found = await collect(*(rate(judge, rubrics[name], state.metadata["wording"], text) for name in JUDGES))
+            found = await collect(
+                *(rate(judge, rubrics[name], state.metadata["wording"], said.text) for name in JUDGES)
+            )
             ratings = dict(zip(JUDGES, found, strict=True))
         aligned, coherent = ratings["aligned"], ratings["coherent"]
         answer = JudgedAnswer(
             question=state.metadata["question"],
             cluster=state.metadata["cluster"],
-            kind=kind,
-            truncated=truncated,
+            kind=said.kind,
+            truncated=said.truncated,
             aligned=aligned.value if aligned else None,
             coherent=coherent.value if coherent else None,
             word=aligned.word if aligned else None,
@@ -158,13 +157,11 @@ def aligned_and_coherent(aligned_below: float = ALIGNED_BELOW, coherent_from: fl
         ungraded = "ungraded" in label(answer, **thresholds)
         return Score(
             value=dict(columns(answer, **thresholds)),
-            answer=text,
-            explanation=f"{kind}; " + "; ".join(f"{name} {_told(rating)}" for name, rating in ratings.items()),
-            reason="grader_failed" if ungraded else _REASONS.get(kind),
+            answer=said.text,
+            explanation=f"{said.kind}; " + "; ".join(f"{name} {_told(rating)}" for name, rating in ratings.items()),
+            reason="grader_failed" if ungraded else REASONS.get(said.kind),
             metadata={
-                "kind": kind,
-                "truncated": truncated,
-                "stop_reason": stop,
+                **said.notes(),
                 **{name: asdict(rating) if rating else None for name, rating in ratings.items()},
                 "grader": str(judge),
                 "rubrics": {name: r.name for name, r in _rubrics(state.metadata).items()},
