@@ -5,6 +5,7 @@ from aftertune.attribution._controls import magnitude_control, opposite_control,
 from aftertune.attribution._exact import UnitEffect, best_units, exact_effects
 from aftertune.attribution._gradients import GradientSums, gradient_sums
 from aftertune.attribution._overlap import Overlap, overlap
+from aftertune.attribution._path import path_effects
 from aftertune.attribution._scores import (
     ScoreOf,
     Unit,
@@ -60,6 +61,7 @@ __all__ = [
     "matrix_digest",
     "opposite_control",
     "overlap",
+    "path_effects",
     "random_control",
     "random_score",
     "read_patch",

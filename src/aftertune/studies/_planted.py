@@ -24,7 +24,6 @@ from aftertune.attribution import (
     absolute_score,
     best_units,
     candidate_units,
-    exact_effects,
     gradient_sums,
     make_patch,
     select_count,
@@ -33,7 +32,7 @@ from aftertune.attribution import (
 )
 from aftertune.data import Contrast, ask, read_contrasts, shipped_contrasts, shipped_path
 from aftertune.runs import Progress, RunFolder, Silent, write_json
-from aftertune.studies._planted_methods import METHODS, Method, PlantedSums
+from aftertune.studies._planted_methods import LOOKS, METHODS, Method, PlantedSums
 from aftertune.studies._planted_report import rebuild_planted_report
 from aftertune.studies._planting import Planted, Planting, planted
 from aftertune.subject import EMBEDDED, Placement, Subject, Tree, WeightView, load, score
@@ -183,7 +182,7 @@ def _mark(
     effects = []
     if method.proposed:
         proposed = select_count(view, harm, count=method.proposed * count, unit=method.unit)
-        effects = exact_effects(subject, proposed, sets, view=view)
+        effects = LOOKS[method.look](subject, proposed, sets, view=view)
     while True:
         if effects:
             chosen = best_units(view, effects, _worth, count, method.unit)
@@ -261,7 +260,7 @@ def planted_study(
     config = {
         "subject": subject,
         "plantings": [asdict(p) for p in plantings],
-        "methods": [[m.name, m.unit, m.keep_share, m.proposed] for m in methods],
+        "methods": [[m.name, m.unit, m.keep_share, m.proposed, m.look] for m in methods],
         "placement": asdict(placement),
         "steps": STEPS,
     }

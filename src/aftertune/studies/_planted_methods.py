@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from aftertune.attribution import (
     GradientSums,
@@ -12,9 +13,11 @@ from aftertune.attribution import (
     UnitSums,
     absolute_score,
     contrastive_score,
+    exact_effects,
     guarded,
     guarded_score,
     magnitude_score,
+    path_effects,
     random_score,
     signed_score,
 )
@@ -30,6 +33,10 @@ class PlantedSums:
     units: tuple[UnitSums, UnitSums, UnitSums]
 
 
+Look = Literal["alone", "path"]
+LOOKS = {"alone": exact_effects, "path": path_effects}
+
+
 @dataclass(frozen=True)
 class Method:
     """One way to rank units.
@@ -39,8 +46,10 @@ class Method:
         unit: what is ranked.
         harm: the score to choose by.
         keep_share: how many times the count the keep score protects; 0 for no protection.
-        proposed: how many times the count the score only proposes, to be taken out one by one (`exact_effects`); the
-            rise of the planted answers' loss less that of the benign ones' then ranks. 0 for none.
+        proposed: how many times the count the score only proposes, to be looked at by ``look``; the rise of the planted
+            answers' loss less that of the benign ones' then ranks. 0 for none.
+        look: what is found out of each unit proposed: its effect when it goes "alone" (`exact_effects`), or its
+            part in the effect of all proposed, along the "path" (`path_effects`).
     """
 
     name: str
@@ -48,6 +57,7 @@ class Method:
     harm: Callable[[PlantedSums], ScoreOf]
     keep_share: float = 0.0
     proposed: int = 0
+    look: Look = "alone"
 
 
 def _signed(sums: PlantedSums) -> ScoreOf:
@@ -82,6 +92,7 @@ METHODS = (
     Method("harm minus keep", "component", _keep),
     Method("harm minus twin and keep", "component", _both),
     Method("harm minus keep, verified one by one", "component", _keep, proposed=4),
+    Method("harm minus keep, integrated along the path", "component", _keep, proposed=4, look="path"),
     Method("harm minus twin and keep, guarded", "component", lambda sums: guarded_score(*sums.units)),
     Method("magnitude", "component", lambda sums: magnitude_score),
     Method("random", "component", lambda sums: random_score(0)),
