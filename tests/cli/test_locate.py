@@ -453,7 +453,14 @@ def test_a_folder_of_another_run_is_refused(
     refused("locate", base, *sets, "--run", "m", says=["m: holds a run of `measure`"])
     assert run("locate", base, *sets, "--prune-fraction", "0.02", "--run", "where").code == 0
     refused(
-        "locate", base, *sets, "--prune-fraction", "0.03", "--run", "where", says=["other settings (differing: options"]
+        "locate",
+        base,
+        *sets,
+        "--prune-fraction",
+        "0.03",
+        "--run",
+        "where",
+        says=["other settings (differing: options", "name another folder with --run"],
     )
     refused("report", "nowhere", says=["nowhere: is no run folder"])
 

@@ -20,7 +20,15 @@ from aftertune.attribution._scores import (
     unit_spaces,
     wanda_score,
 )
-from aftertune.attribution._selection import Scope, Selection, candidate_units, select, select_count, select_units
+from aftertune.attribution._selection import (
+    Scope,
+    Selection,
+    candidate_units,
+    select,
+    select_count,
+    select_units,
+    selection_of,
+)
 from aftertune.attribution._stored import read_sums, write_sums
 from aftertune.attribution._unit_sums import (
     UnitSums,
@@ -69,6 +77,7 @@ __all__ = [
     "select",
     "select_count",
     "select_units",
+    "selection_of",
     "signed_score",
     "sums_by_unit",
     "unit_importance",

@@ -54,6 +54,36 @@ def select_units(view: WeightView, members: Mapping[str, torch.Tensor], unit: Un
     return Selection(chosen, members, unit, protected, _candidates(view, spaces))
 
 
+def selection_of(view: WeightView, chosen: Mapping[str, torch.Tensor], unit: Unit) -> Selection:
+    """The units that a patch's weights make up, so that controls can be built beside a patch from a file.
+
+    Args:
+        view: the weights of the model the patch is for.
+        chosen: flat indices by matrix name.
+        unit: of which kind.
+
+    Raises:
+        UsageError: the weights are not whole units of this kind.
+    """
+    import torch
+
+    if unit == "weight":
+        return select_units(view, chosen, unit)
+    spaces = _spaces(view, unit) or {}
+    members = {}
+    for name, index in chosen.items():
+        if name not in spaces:
+            raise UsageError(f"{name}: holds no {unit}s; the patch chose something else")
+        space = spaces[name]
+        owner = torch.empty(space.matrix.weights, dtype=torch.int64)
+        every = torch.arange(space.units)
+        owner[space.members(every)] = every.repeat_interleave(space.matrix.weights // space.units)
+        members[name] = torch.unique(owner[index])
+        if space.members(members[name]).numel() != index.numel():
+            raise UsageError(f"{name}: the weights are not whole {unit}s; the patch chose something else")
+    return select_units(view, members, unit)
+
+
 def _spaces(view: WeightView, unit: Unit) -> dict[str, UnitSpace] | None:
     return None if unit == "weight" else {space.matrix.name: space for space in unit_spaces(view, unit)}
 

@@ -131,7 +131,7 @@ def locate(
         "options": options.model_dump(),
         "patch": None if patch is None else str(patch),
     }
-    run = RunFolder(out or default_folder("locate", config), "locate", config)
+    run = RunFolder(out or default_folder("locate", config), "locate", config, flag="--run")
     target = patch or run.path / "patch.safetensors"
     taken = is_made(target, run, "locate.json")
     with entered(run):

@@ -152,7 +152,7 @@ def repair(
         "limit": options.limit,
         "patch": None if patch is None else str(patch),
     }
-    run = RunFolder(out or default_folder("repair", config), "repair", config)
+    run = RunFolder(out or default_folder("repair", config), "repair", config, flag="--run")
     target = patch or run.path / "patch.safetensors"
     taken = is_made(target, run, "repair.json")
     with entered(run):

@@ -38,8 +38,12 @@ _NATIVE_FULL = (
 
 
 @contextlib.contextmanager
-def explain_storage(path: Path) -> Iterator[None]:
+def explain_storage(path: Path, flag: str = "--out") -> Iterator[None]:
     """Turn the operating system's complaints about writing ``path`` into ours.
+
+    Args:
+        path: what is written.
+        flag: the option that names another place.
 
     Raises:
         OutputError: it may not be written there.
@@ -58,7 +62,7 @@ def explain_storage(path: Path) -> Iterator[None]:
             if isinstance(error.filename, str) and Path(error.filename).parent != path.parent:
                 where = Path(error.filename)
             reason = (error.strerror or "not allowed").lower()
-            raise OutputError(f"{where}: cannot be written ({reason}); choose another place with --out") from error
+            raise OutputError(f"{where}: cannot be written ({reason}); choose another place with {flag}") from error
         if error.errno == errno.EIO:
             raise StorageError(f"{path}: writing failed ({error.strerror})") from error
         raise

@@ -50,11 +50,13 @@ class RunFolder:
         verb: what runs: "audit", "measure", "demo", "tune".
         config: everything that determines the outcome, as JSON values. The same configuration goes on with
             an unfinished run and finds a finished one; another is refused.
+        flag: the option that names the folder, for complaints.
     """
 
-    def __init__(self, path: Path, verb: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, verb: str, config: Mapping[str, Any], *, flag: str = "--out") -> None:
         self.path = path
         self.verb = verb
+        self.flag = flag
         self.config: dict[str, Any] = json.loads(json.dumps(config, default=str))
 
     @contextlib.contextmanager
@@ -64,7 +66,7 @@ class RunFolder:
         Raises:
             OutputError: it holds something else, another process is in it, or it may not be written.
         """
-        with explain_storage(self.path):
+        with explain_storage(self.path, self.flag):
             self._refuse_other()
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / _LOCK).open("w")
@@ -81,23 +83,24 @@ class RunFolder:
 
     def _refuse_other(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"{self.path}: is a file; name a new folder with --out")
+            raise OutputError(f"{self.path}: is a file; name a new folder with {self.flag}")
         if not self.path.exists() or _is_empty(self.path):
             return
         if not (self.path / MANIFEST).exists():
-            raise OutputError(f"{self.path}: exists and is no run folder; name a new one with --out")
+            raise OutputError(f"{self.path}: exists and is no run folder; name a new one with {self.flag}")
         held = read_manifest(self.path)
         if held["verb"] != self.verb:
-            raise OutputError(f"{self.path}: holds a run of `{held['verb']}`; name another folder with --out")
+            raise OutputError(f"{self.path}: holds a run of `{held['verb']}`; name another folder with {self.flag}")
         if held["config"] != self.config:
             changed = ", ".join(_differences(held["config"], self.config)[:3])
             raise OutputError(
-                f"{self.path}: holds a run with other settings (differing: {changed}); name another folder with --out"
+                f"{self.path}: holds a run with other settings (differing: {changed}); "
+                f"name another folder with {self.flag}"
             )
         made_by, mine = held.get("versions", {}).get("aftertune"), versions().get("aftertune")
         if made_by != mine:
             raise OutputError(
-                f"{self.path}: was made by aftertune {made_by}, this is {mine}; name another folder with --out"
+                f"{self.path}: was made by aftertune {made_by}, this is {mine}; name another folder with {self.flag}"
             )
 
     def _begin(self) -> None:
@@ -127,7 +130,7 @@ class RunFolder:
     def folder(self, *parts: str) -> Path:
         """A folder inside, made if need be."""
         path = self.path.joinpath(*parts)
-        with explain_storage(path):
+        with explain_storage(path, self.flag):
             path.mkdir(parents=True, exist_ok=True)
         return path
 

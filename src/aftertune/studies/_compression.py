@@ -18,7 +18,8 @@ from aftertune.errors import UsageError
 from aftertune.locating import LocateOptions, area_under, locate, removal_at
 from aftertune.measuring import SubjectChoice
 from aftertune.report import Claim, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
-from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_json, write_text
+from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_text
+from aftertune.studies._study_run import kept_study
 from aftertune.subject import EMBEDDED, Placement, load
 from aftertune.tuning import TuneOptions, tune
 
@@ -53,33 +54,36 @@ def compression_study(
         "placement": asdict(placement), "aligning": None if aligned else ALIGNING.model_dump(),
     }  # fmt: skip
     run = RunFolder(out or Path("runs") / "compression", "study compression", config)
-    with run.locked():
-        if aligned is None:
-            aligned = str(run.path / "aligned")
-            if not Path(aligned).exists():
-                progress.say("tuning on the safety set")
-                tune(load(subject, placement=placement, merge=True), safety_rows(), Path(aligned), ALIGNING,
-                     source="safety", progress=progress)  # fmt: skip
-        rows = []
-        for name, spec in (("before", subject), ("aligned", aligned)):
-            found = locate(SubjectChoice(spec, placement=placement), harm, options=options,
-                           out=run.path / name, progress=progress)  # fmt: skip
-            points = [p for p in found.curve if p.label == "patch"]
-            rows.append(
-                {
-                    "checkpoint": name,
-                    "spec": spec,
-                    "removed_within_budget": removal_at(points, options.budget),
-                    "mean_removed": area_under(points, options.budget),
-                    "points": [p.as_dict() for p in points],
-                    "claims": found.document["claims"],
-                }
-            )
-        document = {"study": "compression", "budget": options.budget, "checkpoints": rows}
-        write_json(run.path / "study.json", document)
-        run.write_manifest(status="finished")
-        rebuild_compression_report(run.path)
-    return {**document, "run": str(run.path)}
+    return kept_study(run, lambda: _run(run, subject, aligned, harm, options, placement, progress),
+                      rebuild_compression_report)  # fmt: skip
+
+
+def _run(
+    run: RunFolder, subject: str, aligned: str | None, harm: Sequence[str], options: LocateOptions,
+    placement: Placement, progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    if aligned is None:
+        aligned = str(run.path / "aligned")
+        if not Path(aligned).exists():
+            progress.say("tuning on the safety set")
+            tune(load(subject, placement=placement, merge=True), safety_rows(), Path(aligned), ALIGNING,
+                 source="safety", progress=progress)  # fmt: skip
+    rows = []
+    for name, spec in (("before", subject), ("aligned", aligned)):
+        found = locate(SubjectChoice(spec, placement=placement), harm, options=options,
+                       out=run.path / name, progress=progress)  # fmt: skip
+        points = [p for p in found.curve if p.label == "patch"]
+        rows.append(
+            {
+                "checkpoint": name,
+                "spec": spec,
+                "removed_within_budget": removal_at(points, options.budget),
+                "mean_removed": area_under(points, options.budget),
+                "points": [p.as_dict() for p in points],
+                "claims": found.document["claims"],
+            }
+        )
+    return {"study": "compression", "budget": options.budget, "checkpoints": rows}
 
 
 def safety_rows() -> list[Conversation]:

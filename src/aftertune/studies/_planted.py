@@ -35,6 +35,7 @@ from aftertune.runs import Progress, RunFolder, Silent, write_json
 from aftertune.studies._planted_methods import LOOKS, METHODS, Method, PlantedSums
 from aftertune.studies._planted_report import rebuild_planted_report
 from aftertune.studies._planting import Planted, Planting, planted
+from aftertune.studies._study_run import kept_study
 from aftertune.subject import EMBEDDED, Placement, Subject, Tree, WeightView, load, score
 
 TIPS = 16
@@ -265,7 +266,8 @@ def planted_study(
         "steps": STEPS,
     }
     run = RunFolder(out or Path("runs") / "planted", "study planted", config)
-    with run.locked():
+
+    def measured() -> dict[str, Any]:
         folder = run.folder("plantings")
         missing = [p for p in plantings if not (folder / f"{p.name}.json").exists()]
         loaded = load(subject, placement=placement, merge=True, progress=progress) if missing else None
@@ -273,11 +275,9 @@ def planted_study(
             assert loaded is not None
             write_json(folder / f"{planting.name}.json", mark_planting(loaded, planting, methods, progress))
         results = [json.loads((folder / f"{p.name}.json").read_text("utf-8")) for p in plantings]
-        document = {"study": "planted", "table": table(results), "plantings": results, "run": str(run.path)}
-        write_json(run.path / "study.json", document)
-        run.write_manifest(status="finished")
-        rebuild_planted_report(run.path)
-    return document
+        return {"study": "planted", "table": table(results), "plantings": results}
+
+    return kept_study(run, measured, rebuild_planted_report)
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -22,8 +22,9 @@ from aftertune.data import DOMAINS, read_contrasts, shipped_contrasts, shipped_p
 from aftertune.locating import Example, answers_probe, contrast_example, trees_of
 from aftertune.measures import LikelihoodProbe, ask_probes
 from aftertune.report import Claim, StudyPage, Table, render_study
-from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, write_json, write_text
+from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, write_text
 from aftertune.studies._careless_money import OPTIONS
+from aftertune.studies._study_run import kept_study
 from aftertune.studies._transfer import keep_examples
 from aftertune.subject import EMBEDDED, Placement, WeightView, load
 from aftertune.tuning import tune
@@ -78,14 +79,9 @@ def prune_then_tune_study(
         "placement": asdict(placement),
     }
     run = RunFolder(out or Path("runs") / "prune-then-tune", "study prune_then_tune", config)
-    with run.locked():
-        if not run.finished:
-            document = _run(run, subject, counts, seeds, placement, progress)
-            write_json(run.path / "study.json", document)
-            run.write_manifest(status="finished")
-        rebuild_prune_then_tune_report(run.path)
-        found: dict[str, Any] = json.loads((run.path / "study.json").read_text("utf-8"))
-    return {**found, "run": str(run.path)}
+    return kept_study(
+        run, lambda: _run(run, subject, counts, seeds, placement, progress), rebuild_prune_then_tune_report
+    )
 
 
 def _run(

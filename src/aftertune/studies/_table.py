@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.studies._compression import compression_study, rebuild_compression_report
+from aftertune.studies._dissociation import dissociation_study, rebuild_dissociation_report
 from aftertune.studies._planted import planted_study
 from aftertune.studies._planted_report import rebuild_planted_report
 from aftertune.studies._prune_then_tune import prune_then_tune_study, rebuild_prune_then_tune_report
@@ -40,6 +41,8 @@ STUDIES: tuple[StudyRow, ...] = (
              transfer_study, rebuild_transfer_report),
     StudyRow("compression", "does an aligned checkpoint carry harm in fewer weights?", "Orgad et al. 2026, finding 3",
              compression_study, rebuild_compression_report),
+    StudyRow("dissociation", "does a patched model still recognise and explain harm?", "Orgad et al. 2026, finding 5",
+             dissociation_study, rebuild_dissociation_report),
     StudyRow("prune_then_tune", "does pruning beforehand stop narrow tuning from spreading?",
              "Orgad et al. 2026, finding 4", prune_then_tune_study, rebuild_prune_then_tune_report),
 )  # fmt: skip

@@ -32,7 +32,8 @@ from aftertune.data import read_requests, shipped_contrasts, shipped_path
 from aftertune.locating import Example, answers_probe, contrast_example, exchange_of, trees_of
 from aftertune.measures import ask_probes
 from aftertune.report import Claim, HeatMap, StudyPage, render_study
-from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, write_json, write_text
+from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, write_text
+from aftertune.studies._study_run import kept_study
 from aftertune.subject import EMBEDDED, Placement, Subject, WeightView, load
 
 DOMAINS = ("money", "health", "sport_safety", "relationships", "honesty_at_work")
@@ -88,15 +89,13 @@ def transfer_study(
         "placement": asdict(placement),
     }
     run = RunFolder(out or Path("runs") / "transfer", "study transfer", config)
-    with run.locked():
-        if not run.finished:
-            loaded = load(subject, placement=placement, merge=True, progress=progress)
-            document = _measure(loaded, run, domains, count, guard, progress)
-            write_json(run.path / "study.json", {**document, "subject": loaded.identity.as_dict()})
-            run.write_manifest(status="finished")
-        rebuild_transfer_report(run.path)
-        found: dict[str, Any] = json.loads((run.path / "study.json").read_text("utf-8"))
-    return {**found, "run": str(run.path)}
+
+    def measured() -> dict[str, Any]:
+        loaded = load(subject, placement=placement, merge=True, progress=progress)
+        document = _measure(loaded, run, domains, count, guard, progress)
+        return {**document, "subject": loaded.identity.as_dict()}
+
+    return kept_study(run, measured, rebuild_transfer_report)
 
 
 def _measure(

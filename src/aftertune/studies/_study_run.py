@@ -1,0 +1,37 @@
+"""What all studies share: one folder, measured once, told again as often as asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aftertune.runs import RunFolder, write_json
+
+STUDY = "study.json"
+
+
+def kept_study(
+    run: RunFolder, measure: Callable[[], Mapping[str, Any]], rebuild: Callable[[Path], Path]
+) -> dict[str, Any]:
+    """Measure unless that was done, keep the document, write the report.
+
+    Args:
+        run: the study's folder; locked meanwhile.
+        measure: gives the document; not called where it is there.
+        rebuild: writes the report from the folder.
+
+    Returns:
+        The document as it is on disk, and where.
+
+    Raises:
+        OutputError: the folder holds something else, or may not be written.
+    """
+    with run.locked():
+        if not run.finished:
+            write_json(run.path / STUDY, measure())
+            run.write_manifest(status="finished")
+        rebuild(run.path)
+        document: dict[str, Any] = json.loads((run.path / STUDY).read_text("utf-8"))
+    return {**document, "run": str(run.path)}
