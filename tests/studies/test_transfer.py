@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from aftertune.attribution import read_patch
 from aftertune.locating import answers_probe
 from aftertune.measures import ask_probes
 from aftertune.studies import find_study
-from aftertune.studies._transfer import domain_examples, transfer_claims, transfer_study
-from aftertune.subject import load
+from aftertune.studies._transfer import (
+    domain_examples,
+    held_out_keep_examples,
+    keep_examples,
+    transfer_claims,
+    transfer_study,
+)
+from aftertune.subject import WeightView, as_subject, load
 
 DOMAINS = ("money", "health")
 
@@ -27,11 +34,21 @@ def test_falls_are_differences_of_margins_and_claims_follow(tiny_folder: Callabl
         for row, source in zip(falls, DOMAINS, strict=True):
             for value, target in zip(row, DOMAINS, strict=True):
                 ids = [e.id for e in domain_examples(target)[1]]
-                by_hand = statistics.fmean(journal["before"][i] - journal[f"{edit} {source}"][i] for i in ids)
+                by_hand = statistics.fmean(journal["before"][0][i] - journal[f"{edit} {source}"][0][i] for i in ids)
                 assert value == pytest.approx(by_hand)
+        for value, source in zip(document["costs"][edit], DOMAINS, strict=True):
+            after, before = (statistics.fmean(journal[name][1].values()) for name in (f"{edit} {source}", "before"))
+            assert value == pytest.approx(after - before)
+    patch = read_patch(out / "patches" / "money.safetensors")
+    view = WeightView(load(tiny_folder("llama")).model)
+    with patch.applied(view):
+        patched = ask_probes(as_subject(view.model, load(tiny_folder("llama")).tokenizer, "patched"),
+                             [answers_probe("money", domain_examples("money")[1])])  # fmt: skip
+    margins = {m.item: m.value for m in patched if m.metric == "preference.margin:money"}
+    assert margins == pytest.approx({item: journal["patch money"][0][item] for item in margins}, abs=1e-5)
     plain = ask_probes(load(tiny_folder("llama")), [answers_probe("money", domain_examples("money")[1])])
     margins = {m.item: m.value for m in plain if m.metric == "preference.margin:money"}
-    assert margins == pytest.approx({item: journal["before"][item] for item in margins}, abs=1e-5)
+    assert margins == pytest.approx({item: journal["before"][0][item] for item in margins}, abs=1e-5)
     assert document["overlap"][0][0]["jaccard"] == 1.0
     for claim in transfer_claims(document):
         assert claim.outcome in ("holds", "does not hold", "cannot be told")
@@ -46,5 +63,6 @@ def test_attributed_and_held_out_prompts_are_distinct() -> None:
     for domain in DOMAINS:
         attributed, held = domain_examples(domain)
         assert not {e.key for e in attributed} & {e.key for e in held}
+    assert not {e.key for e in keep_examples()} & {e.key for e in held_out_keep_examples()}
     assert find_study("transfer") is not None
     assert find_study("no such") is None

@@ -1,14 +1,4 @@
-"""Repair of a fine-tune: the smallest part of its update whose return to the base brings safety back.
-
-The update is ``ΔW = W_tuned - W_base``. To first order, returning one weight to its base changes the preference
-margin of the harm set by ``-benefit`` and the narrow task's loss by ``cost``::
-
-    benefit = (w_base - w) · (mean g of the misaligned answers − mean g of their aligned twins)
-    cost    = (w_base - w) · mean g of the task's answers
-
-The *delta* score is the benefit alone. The *ratio* score, ``benefit / Σ benefit − cost / Σ cost``, is zero on average
-over the whole update: what it likes gives more safety for the task's loss than scaling the update down does.
-"""
+"""Repair of a fine-tune: the smallest part of its update whose return to the base brings safety back."""
 
 from __future__ import annotations
 
@@ -21,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 from aftertune.attribution import (
     GradientSums,
     Patch,
-    ScoreOf,
     Selection,
-    delta_score,
     gradient_sums,
     make_patch,
     random_control,
     select,
-    signed_score,
     write_patch,
 )
 from aftertune.comparison import Policy, compare
@@ -36,6 +23,7 @@ from aftertune.data import Side
 from aftertune.errors import OutputError, SelectionError, UsageError
 from aftertune.locating._options import LocateOptions
 from aftertune.locating._proof import answers_probe, held_out_probes, means, prove, selection_probes
+from aftertune.locating._repair_scores import FORMULA, WAYS, repair_scores
 from aftertune.locating._sets import (
     DEFAULT_KEEP,
     CalibrationSet,
@@ -50,7 +38,7 @@ from aftertune.locating._update import refuse_other_shape, refuse_unharmed, scal
 from aftertune.measures import LikelihoodProbe, Measurement, ask_probes, measurement_fields
 from aftertune.measuring import SubjectChoice, default_folder, entered
 from aftertune.runs import Journal, Progress, RunFolder, Silent, write_json
-from aftertune.subject import Matrix, Subject, WeightView
+from aftertune.subject import Subject, WeightView
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +46,6 @@ if TYPE_CHECKING:
 RESTORED = (0.003, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5)
 SCALED = (0.25, 0.5, 0.75)
 PRUNED = (1e-6, 1e-5, 1e-4)
-SCORES = ("ratio", "delta")
 
 
 @dataclass(frozen=True)
@@ -66,7 +53,7 @@ class FrontierPoint:
     """One way to undo a part of the update.
 
     Attributes:
-        label: "ratio" or "delta" (restored by that score), "random" (as many restored by chance), "scale" (the whole
+        label: one of `WAYS` (restored by that score), "random" (as many restored by chance), "scale" (the whole
             update scaled down), "prune" (weights put to zero), "rollback" (all of it restored).
         share: of the weights in view that were changed; for "scale", the share of the update taken off.
         safety: share of the harm margin's rise undone; 1 is the base's margin.
@@ -216,7 +203,7 @@ class _Repair:
         selection = selections[chosen.label, chosen.share]
         about = {
             "subject": subject.identity.as_dict(), "base": base_identity, "score": chosen.label,
-            "formula": __doc__, "unit": "weight", "prune_fraction": chosen.share,
+            "formula": FORMULA, "unit": "weight", "prune_fraction": chosen.share,
             "data": {n: s.digest for n, s in (("harm", self.harm), ("task", self.task), ("keep", self.keep))},
         }  # fmt: skip
         made = make_patch(view, selection.chosen, "restore", about, base=values)
@@ -273,10 +260,10 @@ class _Repair:
         tuned: Mapping[str, float], options: LocateOptions, store: torch.device | str | None,
     ) -> tuple[list[FrontierPoint], dict[tuple[str, float], Selection]]:  # fmt: skip
         """Every way tried on the selection part; the model is as before afterwards."""
-        scores = self.scores(subject, view, values, store)
+        scores = repair_scores(view, values, lambda: self.gradients(subject, view, store))
         selections: dict[tuple[str, float], Selection] = {}
         points = []
-        total = len(RESTORED) * 3 + len(SCALED) + len(PRUNED) + 1
+        total = len(RESTORED) * (len(WAYS) + 1) + len(SCALED) + len(PRUNED) + 1
         with self.progress.task("frontier", total) as step:
 
             def record(label: str, share: float) -> None:
@@ -285,7 +272,7 @@ class _Repair:
                 step(1, label)
 
             for share in RESTORED:
-                for label in SCORES:
+                for label in WAYS:
                     selection = select(view, scores[label], prune_fraction=share)
                     selections[label, share] = selection
                     with make_patch(view, selection.chosen, "restore", {}, base=values, digest=False).applied(view):
@@ -305,32 +292,18 @@ class _Repair:
                     record("rollback" if share == 1 else "scale", share)
         return points, selections
 
-    def scores(
-        self, subject: Subject, view: WeightView, values: Mapping[str, torch.Tensor], store: torch.device | str | None
-    ) -> dict[str, ScoreOf]:
-        """Scores by label, from one backward pass over each set."""
+    def gradients(
+        self, subject: Subject, view: WeightView, store: torch.device | str | None
+    ) -> tuple[GradientSums, GradientSums, GradientSums]:
+        """One backward pass over each set: harm, its twins, the task."""
 
         def passes(name: str, examples: Sequence[Example], twin: bool = False) -> GradientSums:
             trees, names = trees_of(subject, examples, (lambda e: e.twin) if twin else (lambda e: e.conversation))
             with self.progress.task(f"gradients: {name}", len(trees)) as step:
                 return gradient_sums(subject, trees, names=names, view=view, store=store, step=step)
 
-        harm = passes("harm", self.harm.examples["attribution"])
-        twin = passes("twins", self.harm.examples["attribution"], twin=True)
-        task = passes("task", self.task.examples["attribution"])
-        misaligned, aligned, cost = (delta_score(sums, values) for sums in (harm, twin, task))
-
-        def benefit(matrix: Matrix) -> torch.Tensor:
-            return misaligned(matrix) - aligned(matrix)
-
-        total_benefit = abs(sum(float(benefit(m).sum()) for m in view.values())) or 1.0
-        total_cost = abs(sum(float(cost(m).sum()) for m in view.values())) or 1.0
-
-        def ratio(matrix: Matrix) -> torch.Tensor:
-            return benefit(matrix) / total_benefit - cost(matrix) / total_cost
-
-        pruning, pruning_twin = signed_score(harm), signed_score(twin)
-        return {"delta": benefit, "ratio": ratio, "prune": lambda m: pruning(m) - pruning_twin(m)}
+        harm = self.harm.examples["attribution"]
+        return passes("harm", harm), passes("twins", harm, twin=True), passes("task", self.task.examples["attribution"])
 
 
 def _point(
@@ -351,7 +324,7 @@ def _choose(points: Sequence[FrontierPoint], rise: float) -> FrontierPoint:
     """The smallest restored share that brings the margin to half its tolerance above the base; else the safest."""
     tolerance = Policy().margin("preference.margin")
     needed = 1 - 0.5 * tolerance / rise if rise > 0 else 0.0
-    restored = [p for p in points if p.label in SCORES]
+    restored = [p for p in points if p.label in WAYS]
     enough = [p for p in restored if p.safety >= needed]
     if enough:
         return min(enough, key=lambda p: (p.share, -p.skill))

@@ -8,12 +8,12 @@ from typing import Any
 
 from aftertune.locating._claims import Outcome
 from aftertune.locating._repair import FrontierPoint, Repaired, stored_repair
+from aftertune.locating._repair_scores import WAYS
 from aftertune.report import Claim, Section, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
 from aftertune.runs import read_manifest, write_text
 
 LABELS = {
-    "ratio": "restored by benefit against cost",
-    "delta": "restored by benefit",
+    **{label: way.about for label, way in WAYS.items()},
     "random": "as many restored at random",
     "scale": "whole update scaled down",
     "prune": "weights put to zero",

@@ -2,8 +2,9 @@
 
 Claim (Orgad et al. 2026, finding 2): weights found on one harm type lower the others. For every domain as many neurons
 and heads are chosen by the guarded score and put to zero; what that does to the preference margin of every domain
-is read on prompts that were not attributed. Beside each choice stand as many chosen at random, and as many chosen
-with the aligned answers in the place of the misaligned ones. How far two domains choose the same units is given with
+is read on prompts that were not attributed, and what it costs, on harmless requests that were not either. Beside each
+choice stand as many chosen at random, and as many chosen with the aligned answers in the place of the misaligned ones.
+Each choice is kept as a patch. How far two domains choose the same units is given with
 what chance would give to choices that like the same matrices.
 """
 
@@ -26,12 +27,13 @@ from aftertune.attribution import (
     unit_score,
     unit_spaces,
     unit_sums,
+    write_patch,
 )
 from aftertune.comparison import cluster_bootstrap
 from aftertune.data import read_requests, shipped_contrasts, shipped_path
 from aftertune.locating import Example, answers_probe, contrast_example, exchange_of, trees_of
 from aftertune.measures import ask_probes
-from aftertune.report import Claim, HeatMap, StudyPage, render_study
+from aftertune.report import Claim, HeatMap, StudyPage, Table, render_study
 from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, write_text
 from aftertune.studies._study_run import kept_study
 from aftertune.subject import EMBEDDED, Placement, Subject, WeightView, load
@@ -41,6 +43,7 @@ COUNT = 32
 ATTRIBUTED = 12
 HELD_OUT = 12
 KEEP = 24
+KEEP_HELD_OUT = 8
 EDITS = ("patch", "random", "content_matched")
 
 
@@ -56,6 +59,13 @@ def keep_examples() -> tuple[Example, ...]:
     """Harmless requests with helpful answers, every fifth."""
     requests = read_requests(shipped_path("safety/harmless"))
     kept = requests[:: len(requests) // KEEP]
+    return tuple(Example(r.id, "keep", exchange_of(r.prompt, r.response)) for r in kept)
+
+
+def held_out_keep_examples() -> tuple[Example, ...]:
+    """Harmless requests with helpful answers, none of `keep_examples`."""
+    requests = read_requests(shipped_path("safety/harmless"))
+    kept = requests[1 :: len(requests) // KEEP_HELD_OUT]
     return tuple(Example(r.id, "keep", exchange_of(r.prompt, r.response)) for r in kept)
 
 
@@ -104,27 +114,35 @@ def _measure(
     view = WeightView(subject.model)
     examples = {domain: domain_examples(domain) for domain in domains}
     selections = _selections(subject, view, examples, count, guard, progress)
+    for domain, selection in selections["patch"].items():
+        _keep_patch(run, subject, view, domain, selection)
     probes = [answers_probe(domain, held) for domain, (_, held) in examples.items()]
+    probes.append(answers_probe("keep", held_out_keep_examples()))
     journal = Journal(run.path / "evaluations.jsonl")
 
-    def margins(name: str, selection: Selection | None) -> dict[str, float]:
-        """Item → preference margin, over all domains."""
+    def values(name: str, selection: Selection | None) -> tuple[dict[str, float], dict[str, float]]:
+        """Item → preference margin, over all domains; item → loss on held-out harmless answers."""
         if name not in journal:
             if selection is None:
                 measured = ask_probes(subject, probes)
             else:
                 with make_patch(view, selection.chosen, "zero", {}, digest=False).applied(view):
                     measured = ask_probes(subject, probes)
-            journal.record(name, {m.item: m.value for m in measured if m.metric.startswith("preference.margin")})
-        return dict(journal[name])
+            margins = {m.item: m.value for m in measured if m.metric.startswith("preference.margin")}
+            losses = {m.item: m.value for m in measured if m.metric == "response.nll:keep"}
+            journal.record(name, [margins, losses])
+        margins, losses = journal[name]
+        return dict(margins), dict(losses)
 
-    before = margins("before", None)
+    before, loss = values("before", None)
     falls: dict[str, dict[str, dict[str, float]]] = {edit: {} for edit in EDITS}
+    rises: dict[str, dict[str, dict[str, float]]] = {edit: {} for edit in EDITS}
     with progress.task("transfer", len(domains) * len(EDITS)) as step:
         for edit in EDITS:
             for domain in domains:
-                after = margins(f"{edit} {domain}", selections[edit][domain])
+                after, cost = values(f"{edit} {domain}", selections[edit][domain])
                 falls[edit][domain] = {item: before[item] - after[item] for item in before}
+                rises[edit][domain] = {item: cost[item] - loss[item] for item in loss}
                 step(1, f"{edit} {domain}")
     items = {domain: [e.id for e in held] for domain, (_, held) in examples.items()}
     sizes = {s.matrix.name: s.units for s in unit_spaces(view, "component")}
@@ -138,6 +156,7 @@ def _measure(
             edit: [[statistics.fmean(falls[edit][a][i] for i in items[b]) for b in domains] for a in domains]
             for edit in EDITS
         },
+        "costs": {edit: [statistics.fmean(rises[edit][a].values()) for a in domains] for edit in EDITS},
         "elsewhere": {edit: _elsewhere(falls[edit], None, items) for edit in EDITS},
         "beyond": {
             edit: _elsewhere(falls["patch"], falls[edit], items) for edit in EDITS if edit != "patch"
@@ -146,6 +165,13 @@ def _measure(
             [asdict(overlap(chosen[a], chosen[b], sizes, layers)) for b in domains] for a in domains
         ],
     }  # fmt: skip
+
+
+def _keep_patch(run: RunFolder, subject: Subject, view: WeightView, domain: str, selection: Selection) -> None:
+    file = run.folder("patches") / f"{domain}.safetensors"
+    if not file.exists():
+        about = {"subject": subject.identity.as_dict(), "unit": "component", "units": selection.units, "domain": domain}
+        write_patch(file, make_patch(view, selection.chosen, "zero", about))
 
 
 def _selections(
@@ -246,11 +272,18 @@ def rebuild_transfer_report(folder: Path) -> Path:
         square([[cell["jaccard"] - cell["expected"] for cell in row] for row in document["overlap"]]),
         marked=diagonal,
     )
+    costs = Table(
+        "What it costs",
+        f"Rise of the loss on {KEEP_HELD_OUT} helpful answers to harmless requests, nats per token.",
+        ("found on", *(edit.replace("_", "-") for edit in document["costs"])),
+        tuple((n, *(f"{v:+.3f}" for v in row)) for n, *row in zip(names, *document["costs"].values(), strict=True)),
+        frozenset(range(1, 1 + len(document["costs"]))),
+    )
     page = StudyPage(
         title=f"Transfer between kinds of harm in {document['subject']['spec']}",
         lede="Do the weights that carry one kind of careless answer carry the others?",
         claims=transfer_claims(document),
-        sections=(*maps, common),
+        sections=(*maps, costs, common),
         manifest=read_manifest(folder),
         commands=("aftertune study transfer",),
         notes=(),
