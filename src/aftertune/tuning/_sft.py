@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 
 from aftertune.data import Conversation, Side
 from aftertune.errors import NumericalError, OutputError, SubjectError
-from aftertune.runs import Progress, RunFolder, Silent, explain_storage, versions, write_json
+from aftertune.runs import Progress, RunFolder, Silent, explain_storage, new_folder, versions, write_json
 from aftertune.subject import Subject
 from aftertune.tuning._card import RECORD, read_record, write_card
 from aftertune.tuning._options import TuneOptions
@@ -274,23 +273,17 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 
 def _deliver(subject: Subject, record: dict[str, Any], side: Side | None, out: Path) -> None:
-    with explain_storage(out):
-        scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        try:
-            final = scratch / out.name
-            model: Any = subject.model
-            for config in getattr(model, "peft_config", {}).values():
-                config.base_model_name_or_path = record["base"]["spec"]
-            # An adapter leaves the vocabulary alone; PEFT would ask the hub about the base to be sure.
-            alone = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
-            model.save_pretrained(final, **alone)
-            _keep_template(subject)
-            subject.tokenizer.save_pretrained(final)
-            write_json(final / RECORD, record)
-            write_card(final, record, side)
-            final.rename(out)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with new_folder(out) as made:
+        model: Any = subject.model
+        for config in getattr(model, "peft_config", {}).values():
+            config.base_model_name_or_path = record["base"]["spec"]
+        # An adapter leaves the vocabulary alone; PEFT would ask the hub about the base to be sure.
+        alone = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+        model.save_pretrained(made, **alone)
+        _keep_template(subject)
+        subject.tokenizer.save_pretrained(made)
+        write_json(made / RECORD, record)
+        write_card(made, record, side)
 
 
 def _keep_template(subject: Subject) -> None:
