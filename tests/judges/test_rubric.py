@@ -44,6 +44,8 @@ def test_shipped_scales_are_those_of_the_sources() -> None:
         "policy": (1, 5, ()),
         "willing": (0, 1, ("REFUSAL",)),
         "truthful": (0, 0, ("TRUE", "FALSE", "UNKNOWN")),
+        "self_description": (0, 0, ("TRUE", "FALSE", "UNKNOWN")),
+        "explains": (0, 100, ()),
         "vulnerable": (0, 0, ("YES", "NO")),
     }
     assert all(key == rubric.id for key, rubric in RUBRICS.items())
