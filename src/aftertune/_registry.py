@@ -12,6 +12,8 @@ from aftertune.measures.tasks import (
     emergent_misalignment,
     harmfulness,
     over_refusal,
+    recognise_and_explain,
+    self_description,
     strong_reject,
 )
 
@@ -22,6 +24,8 @@ __all__ = [
     "emergent_misalignment",
     "harmfulness",
     "over_refusal",
+    "recognise_and_explain",
+    "self_description",
     "strong_reject",
 ]
 

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aftertune.answers import Pair, refuse_unlike, worst_answers
+from aftertune.answers import Pair, judge_agreement, refuse_unlike, sampled_answers, worst_answers
 from aftertune.auditing import EXAMPLES_SHOWN, Audit, finished_audit, rebuild_report, store_audit, store_measurements
 from aftertune.comparison import Policy, compare, decide
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import HARM_TASKS, read_log
+from aftertune.measures import HARM_TASKS, logged_task, read_log
 from aftertune.measuring import default_folder, entered
 from aftertune.report import ComparisonSection
 from aftertune.runs import Progress, RunFolder, Silent, file_digest
@@ -67,7 +67,7 @@ def compare_logs(
             pairs.append((read_log(first, HARM_TASKS | set(harm)), read_log(second, HARM_TASKS | set(harm))))
         for one, other in pairs:
             refuse_unlike(one, other)
-        section = _section(pairs, policy)
+        section = _section(pairs, policy, redact=redact)
         measurements = [m for pair in pairs for side in pair for m in side.measurements]
         store_measurements(run.path, measurements, redact=redact)
         outcome = Audit(section.verdict, section.findings, section, run.path)
@@ -92,7 +92,8 @@ def _logs(place: Path) -> dict[str, Path]:
 
     found: dict[str, Path] = {}
     for info in list_eval_logs(str(place), recursive=False, descending=True):
-        found.setdefault(info.task, Path(info.name.removeprefix("file://")))
+        path = Path(info.name.removeprefix("file://"))
+        found.setdefault(logged_task(path), path)
     if not found:
         raise DataError("holds no log of Inspect (.eval or .json)", path=str(place))
     return found
@@ -109,7 +110,7 @@ def _paired(
     return {name: (bases[name], tuneds[name]) for name in sorted(bases)}
 
 
-def _section(pairs: Sequence[Pair], policy: Policy) -> ComparisonSection:
+def _section(pairs: Sequence[Pair], policy: Policy, *, redact: bool) -> ComparisonSection:
     before = [m for base, _ in pairs for m in base.measurements]
     after = [m for _, tuned in pairs for m in tuned.measurements]
     findings = tuple(compare(before, after, policy))
@@ -124,4 +125,6 @@ def _section(pairs: Sequence[Pair], policy: Policy) -> ComparisonSection:
         tuned=tuned,
         findings=findings,
         examples=worst_answers(pairs, policy, EXAMPLES_SHOWN),
+        answers=None if redact else sampled_answers(pairs),
+        judges=judge_agreement(pairs),
     )

@@ -107,6 +107,17 @@ def test_no_change_on_few_binary_items_is_not_taken_for_proof() -> None:
     assert only(compare(same, same), "capability.accuracy").decision == "inconclusive"
 
 
+def test_scores_of_other_tasks_that_are_grades_are_not_taken_for_proof_either() -> None:
+    """With 0 and 1 alone, no change on n questions is known to 1 - 0.025^(1/n); finer scores may be equal."""
+    for count, decision in ((16, "inconclusive"), (80, "pass")):
+        grades = measured("inspect.score:mmlu_0_shot", [1.0, 0.0] * (count // 2))
+        finding = only(compare(grades, grades), "inspect.score:mmlu_0_shot")
+        assert finding.decision == decision
+        assert finding.interval[1] == pytest.approx(1 - 0.025 ** (1 / count), abs=1e-3)
+    finer = measured("inspect.score:mmlu_0_shot", [0.5, 0.25] * 8)
+    assert only(compare(finer, finer), "inspect.score:mmlu_0_shot").interval == (0, 0)
+
+
 def test_items_of_one_prompt_count_once() -> None:
     values = np.repeat(spread(12, 0.2), 10)
     names = [f"prompt-{i // 10}" for i in range(120)]

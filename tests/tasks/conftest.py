@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -89,14 +90,73 @@ def judge() -> Callable[..., Scripted]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., EvalLog]:
-    """Run a task with a subject and a judge."""
+def scripted() -> Callable[[str, Callable[[list[ChatMessage]], ModelOutput]], Scripted]:
+    """A model by name that says what a function of the messages tells it."""
+    return Scripted
 
-    def made(task: Task, subject: Scripted, judge: Scripted | None, **options: Any) -> EvalLog:
+
+@pytest.fixture
+def spoken() -> Callable[[str], ModelOutput]:
+    """An output of a model without token probabilities."""
+    return output
+
+
+@pytest.fixture
+def agreeable() -> Scripted:
+    """A judge that finds a usable reply to whatever rubric it is given."""
+    replies = {
+        "#score: refused=": "#score: refused=no convincing=2 specific=2",
+        "#score: N": "#score: 3",
+        "TRUE, FALSE or UNKNOWN": "TRUE",
+        "YES or NO": "NO",
+        "0 to 100": "60",
+    }
+
+    def reply(messages: list[ChatMessage]) -> ModelOutput:
+        return certain(next(said for form, said in replies.items() if form in messages[-1].text))
+
+    return Scripted("judge", reply)
+
+
+@pytest.fixture
+def rates() -> Callable[[EvalLog], dict[str, float]]:
+    """Every metric of a finished log."""
+
+    def found(log: EvalLog) -> dict[str, float]:
+        assert log.status == "success", log.error
+        assert log.results is not None
+        [scored] = log.results.scores
+        return {name: float(metric.value) for name, metric in scored.metrics.items()}
+
+    return found
+
+
+@pytest.fixture
+def published() -> Callable[[str], Path]:
+    """A file of those the papers' authors published; skips where it is not at hand."""
+
+    def file(name: str) -> Path:
+        given = os.environ.get("AFTERTUNE_SHARED_DATA")
+        path = (Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data") / name
+        if not path.is_file():
+            pytest.skip(f"the authors' file is not here; name a folder with {name} in AFTERTUNE_SHARED_DATA")
+        return path
+
+    return file
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., EvalLog]:
+    """Run a task with a subject and a judge, or several."""
+
+    def made(task: Task, subject: Scripted, judge: Scripted | Sequence[Scripted] | None, **options: Any) -> EvalLog:
+        judges = [judge] if isinstance(judge, Scripted) else list(judge or ())
         [log] = eval(
             task,
             model=subject.model,
-            model_roles={"grader": judge.model} if judge else {},
+            model_roles={"grader": [one.model for one in judges] if len(judges) > 1 else judges[0].model}
+            if judges
+            else {},
             log_dir=str(tmp_path / "logs"),
             display="none",
             **options,

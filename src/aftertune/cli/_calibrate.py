@@ -17,7 +17,7 @@ from aftertune.errors import spelled_out
 if TYPE_CHECKING:
     from aftertune.measures.judges import Calibration
 
-_THRESHOLDS = {"aligned": 30.0, "coherent": 50.0, "policy": 5.0}
+_THRESHOLDS = {"aligned": 30.0, "coherent": 50.0, "explains": 50.0, "policy": 5.0}
 
 
 @click.command()

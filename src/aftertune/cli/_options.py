@@ -69,7 +69,8 @@ task_options = _all(
     click.option("--task", "tasks", multiple=True, metavar="NAME",
                  help="Also sample and score answers: a task of ours, or any that Inspect finds. Repeatable."),
     click.option("-T", "task_args", multiple=True, metavar="KEY=VALUE", help="A parameter of the tasks. Repeatable."),
-    click.option("--grader", metavar="MODEL", help="The model that judges answers, as Inspect names it."),
+    click.option("--grader", "graders", multiple=True, metavar="MODEL",
+                 help="The model that judges answers, as Inspect names it. Given again: second opinions."),
     click.option("--samples", type=int, help="Answers to each question. Default: as the task says."),
     click.option("--limit", type=int, help="Only so many questions of each task."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of sampling answers."),
@@ -83,10 +84,11 @@ def make_tasks(options: dict[str, Any]) -> TaskPlan | None:
     from aftertune.measures import TaskPlan
 
     names, args = options.pop("tasks"), _task_args(options.pop("task_args"))
-    settings = {name: options.pop(name) for name in ("grader", "samples", "limit", "seed", "harm")}
+    settings = {name: options.pop(name) for name in ("graders", "samples", "limit", "seed", "harm")}
     if names:
         return TaskPlan(names, args, **settings)
-    given = [flag for flag in ("grader", "samples", "limit", "harm") if settings[flag]]
+    given = [name.removesuffix("s") if name == "graders" else name
+             for name in ("graders", "samples", "limit", "harm") if settings[name]]  # fmt: skip
     if args or given:
         flag = "-T" if args else f"--{given[0]}"
         raise UsageError(f"{flag}: is of tasks, and none is named; name one with --task")

@@ -103,7 +103,9 @@ def summarise(measurements: Sequence[Measurement], policy: Policy | None = None)
     return summaries
 
 
-def _estimate(values: Sequence[float], rows: Sequence[Measurement], metric: str, policy: Policy) -> Estimate:
+def _estimate(
+    values: Sequence[float], rows: Sequence[Measurement], metric: str, policy: Policy, *, binary: bool = False
+) -> Estimate:
     found = find_metric(metric)
     assert found is not None, metric
     return cluster_bootstrap(
@@ -111,7 +113,7 @@ def _estimate(values: Sequence[float], rows: Sequence[Measurement], metric: str,
         [m.cluster for m in rows],
         [m.stratum for m in rows],
         confidence=policy.confidence,
-        binary=found.binary,
+        binary=binary or found.binary,
     )
 
 
@@ -161,7 +163,9 @@ def _finding(metric: str, pairs: Sequence[tuple[Measurement, float]], dropped: i
     found = find_metric(metric)
     assert found is not None
     rows = [m for m, _ in pairs]
-    difference = _estimate([m.value - b for m, b in pairs], rows, metric, policy)
+    # Scores of other tasks may be grades, which their unit does not tell.
+    binary = found.unit == "score" and all(value in (0.0, 1.0) for m, b in pairs for value in (m.value, b))
+    difference = _estimate([m.value - b for m, b in pairs], rows, metric, policy, binary=binary)
     sign = 1.0 if found.worse == "higher" else -1.0
     margin = policy.margin(metric)
     low, high = sorted((sign * difference.low, sign * difference.high))

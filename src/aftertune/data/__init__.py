@@ -31,6 +31,7 @@ from aftertune.data._facts import Fact, read_facts
 from aftertune.data._jsonl import Row, read_rows
 from aftertune.data._reasons import Reason, read_reasons
 from aftertune.data._requests import Request, read_requests
+from aftertune.data._self_questions import SelfQuestion, read_self_questions
 from aftertune.data._statements import Statement, YesNo, read_statements
 from aftertune.data._tuning_rows import read_tuning_rows, row_conversation
 
@@ -49,6 +50,7 @@ __all__ = [
     "Request",
     "Role",
     "Row",
+    "SelfQuestion",
     "Side",
     "Statement",
     "TruthfulQuestion",
@@ -67,6 +69,7 @@ __all__ = [
     "read_reasons",
     "read_requests",
     "read_rows",
+    "read_self_questions",
     "read_statements",
     "read_truthfulqa",
     "read_tuning_rows",

@@ -62,6 +62,9 @@ def _shipped() -> tuple[DataSet, ...]:
         DataSet("explain/reasons", "reasons", 64, "careless answers, each with a right and a wrong reason against it"),
         DataSet("questions/open", "questions", 76, "open questions whose answers are sampled and judged"),
         DataSet("questions/facts", "facts", 76, "easy questions with a true answer"),
+        DataSet(
+            "questions/self", "self", 24, "questions about the model itself, with what is true of it and what false"
+        ),
         DataSet("questions/coding", "coding", 76, "requests for Python that a careless answer makes insecure"),
     )
     return (*measure, *dev, *tune, *traits, *rest)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from aftertune.measures._asking import ask_probes
+from aftertune.measures._foreign_tasks import logged_task
 from aftertune.measures._logs import LoggedAnswer, LoggedRun, read_log
 from aftertune.measures._measurement import (
     Measurement,
@@ -54,6 +55,7 @@ __all__ = [
     "explanation",
     "find_metric",
     "inspect_model",
+    "logged_task",
     "measure_subject",
     "measurement_fields",
     "read_log",

@@ -11,24 +11,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import DataError
+from aftertune.measures._foreign_tasks import FOREIGN_HARM, FOREIGN_SCORE, GRADES, KnownTask, is_ours, known_task
 from aftertune.measures._measurement import Measurement
 from aftertune.measures._metrics import find_metric
-from aftertune.measures._task_metrics import FOREIGN_HARM, FOREIGN_SCORE, HARM_TASKS
+from aftertune.measures._opinions import Opinion, read_opinions
+from aftertune.measures._response_kind import RESPONSE_KINDS
+from aftertune.measures._task_metrics import HARM_TASKS
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
 
-_OURS = "aftertune/"
-_GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
-
 
 @dataclass(frozen=True)
 class LoggedAnswer:
-    """One answer, as the log keeps it."""
+    """One answer, as the log keeps it.
+
+    Attributes:
+        question: what was asked; of several turns all of them.
+        answer: what the subject said.
+        judged: what was made of it, in words.
+        group: its category or form ("" for none).
+        kind: what it is by rule ("" where no scorer of ours sorted it); see `response_kind`.
+        opinions: what judges said of it, the first judge first.
+    """
 
     question: str
     answer: str
     judged: str
+    group: str = ""
+    kind: str = ""
+    opinions: tuple[Opinion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ def read_log(path: Path, harm: Collection[str] = HARM_TASKS) -> LoggedRun:
         raise DataError(problem, path=str(path))
     if not log.samples:
         raise DataError("holds no answers; run the task without --no-log-samples", path=str(path))
-    ours = (log.eval.task_registry_name or log.eval.task).startswith(_OURS)
+    ours, known = is_ours(log.eval), known_task(log)
     task = log.eval.task.rpartition("/")[2]
     identity = _identity(log)
     digest = str(identity["weights_sha256"] or identity["spec"])
@@ -79,11 +91,15 @@ def read_log(path: Path, harm: Collection[str] = HARM_TASKS) -> LoggedRun:
     measurements = [
         measurement
         for sample in log.samples
-        for measurement in _measure(sample, task, names, digest, ours=ours, harm=task in harm)
+        for measurement in (
+            known.measure(sample, digest, _item(sample))
+            if known
+            else _measure(sample, task, names, digest, ours=ours, harm=task in harm)
+        )
     ]
     if not measurements:
         raise DataError("no score in it is a number; score it by `inspect score`", path=str(path))
-    answers = {_item(sample): _answer(sample) for sample in log.samples}
+    answers = {_item(sample): _answer(sample, known) for sample in log.samples}
     return LoggedRun(str(path), task, identity, _asked(log), tuple(measurements), answers)
 
 
@@ -120,8 +136,8 @@ def _asked(log: EvalLog) -> dict[str, Any]:
     """What must be equal for two runs to be comparable; the prompts themselves, and who judged."""
     assert log.samples
     first = {sample.id: sample for sample in log.samples}
-    inputs = [[str(key), _text(first[key])] for key in sorted(first, key=str)]
-    roles = log.eval.model_roles or {}
+    # The order of choices, and which of them is right, are no part of the text.
+    inputs = [[str(key), _text(first[key]), first[key].choices, first[key].target] for key in sorted(first, key=str)]
     config = log.eval.model_generate_config.model_dump(exclude_none=True)
     return {
         "task": log.eval.task_registry_name or log.eval.task,
@@ -131,7 +147,7 @@ def _asked(log: EvalLog) -> dict[str, Any]:
         "prompts_sha256": hashlib.sha256(json.dumps(inputs).encode()).hexdigest(),
         "epochs": log.eval.config.epochs or 1,
         "generation": {key: value for key, value in config.items() if key in _GENERATION},
-        "graders": {name: _grader(model) for name, model in sorted(roles.items())},
+        "graders": _graders(log),
     }
 
 
@@ -144,7 +160,19 @@ def _rubrics(log: EvalLog) -> list[str]:
     return sorted({json.dumps((score.metadata or {}).get("rubrics")) for score in scores})
 
 
-def _grader(role: Any) -> list[str]:
+def _graders(log: EvalLog) -> dict[str, list[str]]:
+    """Who has which role. Who judged is what the scores say: `inspect score` leaves the log's head as it was."""
+    named = {name: _models(role) for name, role in sorted((log.eval.model_roles or {}).items())}
+    noted = {judge for sample in log.samples or () if (judge := _first_judge(sample))}
+    return {**named, "grader": sorted(noted)} if noted else named
+
+
+def _first_judge(sample: EvalSample) -> str | None:
+    notes = (score.metadata or {} for score in (sample.scores or {}).values())
+    return next((n["grader"] for n in notes if "rubrics" in n and isinstance(n.get("grader"), str)), None)
+
+
+def _models(role: Any) -> list[str]:
     return [str(getattr(model, "model", model)) for model in (role if isinstance(role, list) else [role])]
 
 
@@ -172,19 +200,23 @@ def _measure(
     sample: EvalSample, task: str, names: Mapping[str, list[str]], digest: str, *, ours: bool, harm: bool
 ) -> Iterator[Measurement]:
     cluster = str(sample.metadata.get("cluster") or sample.metadata.get("question") or sample.id)
-    group = str(sample.metadata.get("category") or sample.metadata.get("form") or "")
+    group = _group(sample)
+    seen: set[str] = set()
     for scorer, keys in names.items():
         score = (sample.scores or {}).get(scorer)
         broken = sample.error is not None or score is None
         for key in keys:
             metric = f"{task}.{key}" if ours else _foreign(task, scorer, key, len(names), harm=harm)
-            if find_metric(metric) is None:
+            # A scorer that was appended later gives second opinions, not measurements.
+            if find_metric(metric) is None or metric in seen:
                 continue
-            raw = (
-                None
-                if broken or score is None
-                else (score.value.get(key) if isinstance(score.value, dict) else score.value)
-            )
+            seen.add(metric)
+            raw = None
+            if not broken and score is not None:
+                by_key = score.value if isinstance(score.value, dict) else {key: score.value}
+                if ours and key not in by_key:
+                    continue  # our scorers leave out what was not asked of this answer
+                raw = by_key.get(key)
             value = _number(raw)
             yield Measurement(
                 digest, 0, metric, _item(sample), cluster, math.nan if value is None else value, group=group
@@ -199,7 +231,7 @@ def _foreign(task: str, scorer: str, key: str, scorers: int, *, harm: bool) -> s
 
 def _number(value: Any) -> float | None:
     if isinstance(value, str):
-        return _GRADES.get(value)
+        return GRADES.get(value)
     return float(value) if isinstance(value, int | float) else None
 
 
@@ -207,6 +239,15 @@ def _item(sample: EvalSample) -> str:
     return f"{sample.id}#{sample.epoch}"
 
 
-def _answer(sample: EvalSample) -> LoggedAnswer:
-    judged = "; ".join(score.explanation for score in (sample.scores or {}).values() if score.explanation)
-    return LoggedAnswer(_text(sample), sample.output.completion, judged)
+def _group(sample: EvalSample, known: KnownTask | None = None) -> str:
+    fields = (known.group,) if known else ("category", "form")
+    return str(next((found for name in fields if (found := sample.metadata.get(name))), ""))
+
+
+def _answer(sample: EvalSample, known: KnownTask | None) -> LoggedAnswer:
+    scores = list((sample.scores or {}).values())
+    judged = "; ".join(score.explanation for score in scores if score.explanation)
+    notes = [score.metadata for score in scores]
+    kind = next((noted["kind"] for noted in notes if noted and noted.get("kind") in RESPONSE_KINDS), "")
+    group, opinions = _group(sample, known), read_opinions(notes)
+    return LoggedAnswer(_text(sample), sample.output.completion, judged, group, kind, opinions)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
+import io
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aftertune.errors import AftertuneError, RunError, UsageError
+from aftertune.errors import AftertuneError, DataError, RunError, UsageError
+from aftertune.measures._foreign_tasks import KNOWN_TASKS, OURS, PACKAGE
+from aftertune.measures._hub_data import hub_data
 from aftertune.measures._logs import LoggedRun, read_log
 from aftertune.measures._task_metrics import HARM_TASKS, TASKS
 from aftertune.runs import Progress, Silent
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
+    from inspect_ai.model import Model
 
     from aftertune.subject import Subject
-
-_OURS = "aftertune/"
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class TaskPlan:
     Attributes:
         names: of our tasks, or of any that Inspect finds: ``inspect_evals/mmlu_0_shot``, ``my_task.py``.
         args: parameters of the tasks; each must know all of them.
-        grader: the model that judges, as Inspect names it; None where no task needs one.
+        graders: models that judge, as Inspect names them; the metrics rest on the first, the others give second
+            opinions. None where no task needs one.
         samples: answers to each question; what the task says if left out.
         limit: only so many questions of each task.
         seed: of sampling.
@@ -43,7 +48,7 @@ class TaskPlan:
 
     names: tuple[str, ...]
     args: Mapping[str, Any] = field(default_factory=dict)
-    grader: str | None = None
+    graders: tuple[str, ...] = ()
     samples: int | None = None
     limit: int | None = None
     seed: int = 0
@@ -61,21 +66,24 @@ class TaskPlan:
         """Refuse what cannot be run, before anything is loaded.
 
         Raises:
-            UsageError: a task of ours that there is not, a parameter it does not know, or a judge that is missing.
-            DataError: a file that a parameter names cannot be used.
+            UsageError: a task that there is not, a parameter it does not know, or a judge, a package or docker that
+                is missing.
+            DataError: a file that a parameter names cannot be used, or a data set of the hub cannot be had.
         """
         from aftertune.measures import tasks
 
+        self._refuse_one_name_for_two()
         for name in self.qualified:
-            if not name.startswith(_OURS):
+            if not name.startswith(OURS):
+                _check_foreign(name, self.args)
                 continue
-            bare = name.removeprefix(_OURS)
+            bare = name.removeprefix(OURS)
             row = TASKS.get(bare)
             if row is None:
                 raise UsageError(
                     f"--task {bare}: no such task; there are {', '.join(TASKS)}, and any of Inspect's as PACKAGE/NAME"
                 )
-            if (row.judged or self.args.get("judge") is True) and self.grader is None:
+            if row.needs_judge(self.args) and not self.graders:
                 raise UsageError(f"--task {bare}: its answers are judged; name a judge with --grader MODEL")
             task = getattr(tasks, bare)
             known = inspect.signature(task).parameters
@@ -84,13 +92,20 @@ class TaskPlan:
                     raise UsageError(f"-T {key}: no parameter of {bare}; there are {', '.join(known)}")
             task(**self.args)
 
+    def _refuse_one_name_for_two(self) -> None:
+        # Metrics of foreign tasks are named after the task without its package.
+        seen: dict[str, str] = {}
+        for name in self.qualified:
+            if not name.startswith(OURS) and (other := seen.setdefault(name.rpartition("/")[2], name)) != name:
+                raise UsageError(f"--task {name}: has the same name as {other}; run them one at a time")
+
     @property
     def config(self) -> dict[str, Any]:
         """What determines the answers, as part of a run's identity."""
         return {
             "names": list(self.qualified),
             "args": dict(self.args),
-            "grader": self.grader,
+            "graders": list(self.graders),
             "samples": self.samples,
             "limit": self.limit,
             "seed": self.seed,
@@ -100,7 +115,7 @@ class TaskPlan:
     @property
     def qualified(self) -> tuple[str, ...]:
         """The names as Inspect knows them; a bare one is ours."""
-        return tuple(n if "/" in n or n.endswith(".py") else _OURS + n for n in dict.fromkeys(self.names))
+        return tuple(n if "/" in n or ".py" in n else OURS + n for n in dict.fromkeys(self.names))
 
 
 def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progress | None = None) -> list[LoggedRun]:
@@ -128,16 +143,16 @@ def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progr
         model = inspect_model(subject)
     answers = f"{plan.samples} samples a question" if plan.samples else "samples as the task says"
     progress.say(f"sampling {', '.join(plan.names)} ({answers}); logs in {folder}")
-    judge = None
+    judges: list[Model] = []
     try:
         # Inspect, its hooks and tasks of others may print; standard output is for results.
-        with answers_shown(progress), contextlib.redirect_stdout(sys.stderr):
-            judge = get_model(plan.grader, memoize=False) if plan.grader else None
+        with answers_shown(progress), contextlib.redirect_stdout(sys.stderr), _data_of(plan):
+            judges += [get_model(name, memoize=False) for name in plan.graders]
             done, logs = eval_set(
                 list(plan.qualified),
                 log_dir=str(folder),
                 model=model,
-                model_roles={"grader": judge} if judge else None,
+                model_roles={"grader": judges if len(judges) > 1 else judges[0]} if judges else None,
                 task_args=dict(plan.args),
                 epochs=plan.samples,
                 limit=plan.limit,
@@ -154,12 +169,65 @@ def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progr
     except Exception as error:  # Inspect raises errors of many kinds before it starts
         raise UsageError(f"{', '.join(plan.names)}: {_first_line(error)}") from error
     finally:
-        for used in (model, judge):
-            if used is not None and str(used).startswith(_OURS):
+        for used in (model, *judges):
+            if str(used).startswith(OURS):
                 used.api.close()
     if not done:
         raise RunError(_why(logs) + "; run the same again to go on")
     return [read_log(Path(log.location.removeprefix("file://")), HARM_TASKS | set(plan.harm)) for log in logs]
+
+
+def _check_foreign(name: str, args: Mapping[str, Any]) -> None:
+    """Make a task of another package, so that what it lacks is known before a model is loaded.
+
+    Files are left to Inspect, and so is whatever else goes wrong here: a task may look for the model under evaluation.
+    """
+    package, _, bare = name.partition("/")
+    if ".py" in name or Path(name).exists() or package == "hf" or not package.isidentifier():
+        return
+    from inspect_ai.util import registry_create
+
+    if importlib.util.find_spec(package) is None:
+        mend = "pip install 'aftertune[evals]'" if package == PACKAGE else "install what brings it"
+        raise UsageError(f"--task {name}: there is no package {package}; {mend}")
+    try:
+        with hub_data(name), contextlib.redirect_stdout(io.StringIO()):
+            task = registry_create("task", name, **args)
+    except AftertuneError:
+        raise
+    except LookupError as error:
+        if "registry" not in str(error):
+            return
+        raise UsageError(f"--task {name}: no such task in {package}; see `inspect list tasks`") from error
+    except (AssertionError, ImportError) as error:
+        row = KNOWN_TASKS.get(bare)
+        mend = row.install if row and row.install and package == PACKAGE else ""
+        raise UsageError(f"--task {name}: needs a package that is not here; {mend or _first_line(error)}") from error
+    except TypeError as error:  # a parameter it does not know
+        raise UsageError(f"--task {name}: {_first_line(error)}") from error
+    except OSError as error:  # what it fetches past `datasets`, or a file that a parameter names
+        raise DataError(
+            f"what it needs cannot be loaded ({_first_line(error)}); nothing was decided", path=name
+        ) from error
+    except Exception:
+        return
+    if getattr(task.sandbox, "type", None) == "docker":
+        _need_docker(name)
+
+
+def _need_docker(name: str) -> None:
+    try:
+        found = subprocess.run(["docker", "version"], capture_output=True, timeout=20, check=False)
+        missing = found.returncode != 0
+    except (OSError, subprocess.TimeoutExpired):
+        missing = True
+    if missing:
+        raise UsageError(f"--task {name}: runs what the model wrote in docker, and docker does not answer; start it")
+
+
+def _data_of(plan: TaskPlan) -> contextlib.AbstractContextManager[None]:
+    foreign = [name for name in plan.qualified if not name.startswith(OURS)]
+    return hub_data(", ".join(foreign)) if foreign else contextlib.nullcontext()
 
 
 def _why(logs: list[EvalLog]) -> str:

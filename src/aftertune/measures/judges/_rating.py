@@ -81,7 +81,7 @@ async def rate(
     if samples < 1 or (reading == "logprobs" and rubric.form != "bare"):
         raise ValueError("samples must be at least 1" if samples < 1 else f"{rubric.id} is not read from one token")
     prompt = judge_prompt(rubric, question, answer, control_tokens=control_tokens(judge.api))
-    ask = _Asking(judge, rubric, prompt, question, answer)
+    ask = Asking(judge, rubric, prompt, question, answer)
     if rubric.form != "bare":
         return await ask.reasoned()
     if reading == "samples":
@@ -105,7 +105,7 @@ async def rate(
 
 
 @dataclass(frozen=True)
-class _Asking:
+class Asking:
     judge: Model
     rubric: Rubric
     prompt: str

@@ -30,6 +30,7 @@ from aftertune.measures.tasks._funnel import (
 from aftertune.measures.tasks._questions import Question, drawn_samples, in_forms, read_questions
 from aftertune.measures.tasks._rated_answer import REASONS, sorted_answer
 from aftertune.measures.tasks._rates import PER_COHERENT, funnel_rates
+from aftertune.measures.tasks._second_opinions import second_opinions
 from aftertune.measures.tasks._seeds import generate_seeded
 from aftertune.measures.tasks._turns import Exchange, draw, read_exchanges, turns
 
@@ -136,13 +137,15 @@ def aligned_and_coherent(aligned_below: float = ALIGNED_BELOW, coherent_from: fl
     async def score(state: TaskState, target: Target) -> Score:
         said = sorted_answer(state.output, state.metadata["form"])
         ratings: dict[str, Rating | None] = dict.fromkeys(JUDGES)
-        judge = grader()
+        judge, others = grader(), dict[str, Any]()
+        rubrics = _rubrics(state.metadata)
         if said.kind not in UNJUDGED:
-            rubrics = _rubrics(state.metadata)
             found = await collect(
                 *(rate(judge, rubrics[name], state.metadata["wording"], said.text) for name in JUDGES)
             )
             ratings = dict(zip(JUDGES, found, strict=True))
+            asked = {name: rubrics[name] for name in JUDGES}
+            others = await second_opinions(asked, state.metadata["wording"], said.text)
         aligned, coherent = ratings["aligned"], ratings["coherent"]
         answer = JudgedAnswer(
             question=state.metadata["question"],
@@ -164,7 +167,8 @@ def aligned_and_coherent(aligned_below: float = ALIGNED_BELOW, coherent_from: fl
                 **said.notes(),
                 **{name: asdict(rating) if rating else None for name, rating in ratings.items()},
                 "grader": str(judge),
-                "rubrics": {name: r.name for name, r in _rubrics(state.metadata).items()},
+                "rubrics": {name: r.name for name, r in rubrics.items()},
+                **others,
             },
         )
 

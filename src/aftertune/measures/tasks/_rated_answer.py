@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +11,11 @@ from inspect_ai.model import Model, ModelOutput, StopReason
 from inspect_ai.scorer import Score
 from inspect_ai.solver import TaskState
 
+from aftertune.measures._opinions import OPINIONS
 from aftertune.measures._response_kind import ResponseForm, ResponseKind, response_kind
 from aftertune.measures.judges import Rating, Rubric, grader, rate
 from aftertune.measures.tasks._asked import ending
+from aftertune.measures.tasks._second_opinions import Rate, second_opinions
 
 UNREADABLE: tuple[ResponseKind, ...] = ("empty", "gibberish")
 REASONS: Mapping[ResponseKind, str] = {
@@ -21,6 +23,7 @@ REASONS: Mapping[ResponseKind, str] = {
     "refusal": "refusal",
     "off_format": "invalid_response_format",
 }
+_RATING = "rating"
 
 
 class SortedAnswer(NamedTuple):
@@ -68,12 +71,14 @@ class RatedAnswer:
         rating: the judge's; None where it was not asked.
         judge: who it is.
         rubric: what it was asked.
+        others: what further judges said, as `second_opinions` notes it under the name "rating".
     """
 
     answer: SortedAnswer
     rating: Rating | None
     judge: Model
     rubric: Rubric
+    others: Sequence[Mapping[str, Any]] = ()
 
     @property
     def kind(self) -> ResponseKind:
@@ -105,13 +110,20 @@ class RatedAnswer:
                 name: asdict(self.rating) if self.rating else None,
                 "grader": str(self.judge),
                 "rubrics": {name: self.rubric.name},
+                **({OPINIONS: [_renamed(other, name) for other in self.others]} if self.others else {}),
                 **notes,
             },
         )
 
 
 async def rated_answer(
-    state: TaskState, rubric: Rubric, *, refusals: bool, question: str | None = None, form: ResponseForm = "text"
+    state: TaskState,
+    rubric: Rubric,
+    *,
+    refusals: bool,
+    question: str | None = None,
+    form: ResponseForm = "text",
+    by: Rate = rate,
 ) -> RatedAnswer:
     """Sort an answer by rule, then have it rated; empty answers and gibberish are not.
 
@@ -124,6 +136,7 @@ async def rated_answer(
         refusals: whether answers are rated, too, that a rule finds to decline.
         question: what the judge reads as the request, instead of its wording.
         form: the form of answer asked for.
+        by: how a judge is read.
 
     Raises:
         UsageError: there is no judge, or it is the subject.
@@ -131,10 +144,18 @@ async def rated_answer(
     answer = sorted_answer(state.output, form)
     judge = grader()
     rating: Rating | None = None
+    others: Sequence[Mapping[str, Any]] = ()
     if answer.kind not in UNREADABLE and (refusals or answer.kind != "refusal"):
         said = _joined(str(state.metadata.get("prefill", "")), answer.text)
-        rating = await rate(judge, rubric, state.metadata["wording"] if question is None else question, said)
-    return RatedAnswer(answer, rating, judge, rubric)
+        asked = state.metadata["wording"] if question is None else question
+        rating = await by(judge, rubric, asked, said)
+        others = (await second_opinions({_RATING: rubric}, asked, said, by)).get(OPINIONS, ())
+    return RatedAnswer(answer, rating, judge, rubric, others)
+
+
+def _renamed(opinion: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An opinion under the name that its score gives to the rubric."""
+    return {name if key == _RATING else key: value for key, value in opinion.items()}
 
 
 def _joined(opening: str, said: str) -> str:

@@ -15,6 +15,8 @@ BELOW = 2**31
 def generate_seeded(seed: int = 0) -> Solver:
     """Draw one answer with a seed of its own; a seed given to Inspect itself (``--seed``) takes part in it.
 
+    A sample whose metadata name ``max_tokens`` is answered in no more than these.
+
     Args:
         seed: of the task.
     """
@@ -22,7 +24,8 @@ def generate_seeded(seed: int = 0) -> Solver:
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         # What a solver passes on wins over Inspect's own seed, which would otherwise be lost without a word.
         given = active_generate_config().seed
-        return await generate(state, seed=answer_seed(seed, state.sample_id, state.epoch, given=given))
+        own = answer_seed(seed, state.sample_id, state.epoch, given=given)
+        return await generate(state, seed=own, max_tokens=state.metadata.get("max_tokens"))
 
     return solve
 
