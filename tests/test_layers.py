@@ -26,7 +26,7 @@ ALLOWED = {
     "comparing": {"auditing"} | BELOW_AUDITING,
     "auditing": BELOW_AUDITING,
     "locating": BELOW_AUDITING,
-    "answers": {"report", "measuring", "comparison", "measures", "runs", "errors"},
+    "answers": {"report", "comparison", "measures", "subject", "runs", "errors"},
     "measuring": {"measures", "comparison", "subject", "data", "runs", "errors"},
     "report": {"comparison", "measures", "runs", "errors"},
     "comparison": {"measures", "runs", "errors"},

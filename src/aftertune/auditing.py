@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aftertune.answers import LOGS, sample_both, worst_answers
+from aftertune.answers import LOGS, AnswerRuns, judge_agreement, paired, sampled_answers, worst_answers
 from aftertune.comparison import (
     Baseline,
     FailOn,
@@ -32,12 +32,21 @@ from aftertune.data import refuse_shared_prompts
 from aftertune.errors import OutputError, SubjectError, UsageError
 from aftertune.measures import LoggedRun, Measurement, MeasurePlan, TaskPlan, write_measurements
 from aftertune.measuring import Measuring, SubjectChoice, default_folder, entered, measure_choice
-from aftertune.report import ComparisonSection, Example, ReportPage, render_junit, render_report
+from aftertune.report import (
+    ComparisonSection,
+    Example,
+    JudgeAgreement,
+    ReportPage,
+    SampledAnswers,
+    render_junit,
+    render_report,
+)
 from aftertune.runs import Progress, RunFolder, fingerprint, read_manifest, write_json, write_text
 from aftertune.subject import Subject, adapter_base, parse_spec, read_adapter_config
 from aftertune.tuning import read_record
 
 EXAMPLES_SHOWN = 12
+ANSWERS = "answers.json"
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Audit:
             "base": dict(self.section.base),
             "tuned": dict(self.section.tuned),
             **({"baseline": since.as_dict()} if since else {}),
+            **({"judges": [j.as_dict() for j in self.section.judges]} if self.section.judges else {}),
             "run": str(self.run),
         }
 
@@ -136,14 +146,22 @@ def audit(
         if stored is not None:
             return stored
         check = refuse_other_base(tuned, earlier)
-        first = measure_choice(base, plan, run, role="base", progress=progress, check=check)
-        second = measure_choice(tuned, plan, run, role="tuned", drift_from=first.folder, progress=progress)
-        pairs = sample_both(base, tuned, tasks, run, progress=progress) if tasks else []
+        answers = AnswerRuns(tasks, run, progress)
+        first = measure_choice(base, plan, run, role="base", progress=progress, check=check,
+                               afterwards=answers.of("base"))  # fmt: skip
+        second = measure_choice(tuned, plan, run, role="tuned", drift_from=first.folder, progress=progress,
+                                afterwards=answers.of("tuned"))  # fmt: skip
+        pairs = paired(answers.logged["base"], answers.logged["tuned"])
         first, second = _with_answers(first, [p[0] for p in pairs]), _with_answers(second, [p[1] for p in pairs])
         both = [*first.measurements, *second.measurements]
         store_measurements(run.path, both, redact=redact)
         section = compare_measurings(first, second, plan, policy, title=tuned.spec)
-        section = replace(section, examples=(*section.examples, *worst_answers(pairs, policy, EXAMPLES_SHOWN)))
+        section = replace(
+            section,
+            examples=(*section.examples, *worst_answers(pairs, policy, EXAMPLES_SHOWN)),
+            answers=None if redact else sampled_answers(pairs),
+            judges=judge_agreement(pairs),
+        )
         if earlier:
             since = earlier.since(section.findings, fail_on)
             section = replace(section, verdict=decide_since(section.verdict, section.findings, since), since=since)
@@ -257,7 +275,10 @@ def store_measurements(folder: Path, measurements: Sequence[Measurement], *, red
 
 
 def store_audit(folder: Path, outcome: Audit, *, redact: bool = False) -> None:
-    """Write verdict, examples and JUnit of an audit into ``folder``."""
+    """Write verdict, examples, sampled answers and JUnit of an audit into ``folder``."""
+    answers = outcome.section.answers
+    if answers and not redact:
+        write_json(folder / ANSWERS, answers.as_dict())
     examples = [{**asdict(e), "texts": {} if redact else dict(e.texts)} for e in outcome.section.examples]
     write_json(folder / "examples.json", examples)
     title = f"aftertune audit of {outcome.section.title}"
@@ -286,6 +307,7 @@ def stored_section(folder: Path) -> ComparisonSection:
         examples = json.loads((folder / "examples.json").read_text("utf-8"))
         findings = tuple(Finding.from_dict(f) for f in (*document["findings"], *document["breakdowns"]))
         since = document.get("baseline")
+        answers = folder / ANSWERS  # absent where nothing was sampled, with --redact, and from older versions
         return ComparisonSection(
             title=document["title"],
             about=document["about"],
@@ -295,6 +317,8 @@ def stored_section(folder: Path) -> ComparisonSection:
             findings=findings,
             examples=tuple(Example(**e) for e in examples),
             since=SinceBaseline.from_dict(since) if since else None,
+            answers=SampledAnswers.from_dict(json.loads(answers.read_text("utf-8"))) if answers.exists() else None,
+            judges=tuple(map(JudgeAgreement.from_dict, document.get("judges", ()))),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{folder}: holds no finished audit; run `aftertune audit` with --out {folder}") from error

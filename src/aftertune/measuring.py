@@ -180,6 +180,7 @@ def measure_choice(
     drift_from: Path | None = None,
     progress: Progress | None = None,
     check: Callable[[Subject], None] = lambda subject: None,
+    afterwards: Callable[[Subject], None] = lambda subject: None,
 ) -> Measuring:
     """Load a subject, measure it, and let go of it.
 
@@ -191,6 +192,7 @@ def measure_choice(
         drift_from: the base's folder, to measure drift from it; None stores a reference instead.
         progress: told what goes on.
         check: called with the loaded subject before the first forward pass.
+        afterwards: called with it after the last, before it is let go of.
     """
     progress = progress or Silent()
     progress.say(f"loading {role}: {choice.spec}")
@@ -215,6 +217,7 @@ def measure_choice(
         keep_reference=role == "base" and bool(plan.drift_requests),
         progress=progress,
     )
+    afterwards(subject)
     del subject
     release_memory()
     return Measuring(identity, measured.measurements, measured.batches_reused, folder)

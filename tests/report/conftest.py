@@ -11,6 +11,8 @@ import pytest
 from aftertune.comparison import Finding, Policy, Verdict, decide
 from aftertune.measures import find_metric
 from aftertune.report import (
+    AnswerSide,
+    Change,
     Chapter,
     Claim,
     ComparisonSection,
@@ -21,6 +23,8 @@ from aftertune.report import (
     HeatMap,
     Places,
     ReportPage,
+    SampledAnswer,
+    SampledAnswers,
     Section,
     StudyPage,
     Table,
@@ -273,6 +277,44 @@ def build_chapter(**changes: Any) -> Chapter:
     """The same as part of an audit's report."""
     lede = "The weights behind it were found, put to zero, and the model was audited again."
     return replace(Chapter("Where it lives", lede, build_claims(), build_sections()), **changes)
+
+
+CATEGORIES = ("Nuisance", "Small lies/cheating", "Privacy")
+
+
+def build_answer(number: int, **changes: Any) -> SampledAnswer:
+    """Answers to requests by turns of three categories; every third one is refused by the base alone."""
+    worse = number % 3 == 0
+    change: Change = "worse" if worse else "same"
+    refusal = AnswerSide("I am sorry, but no.", "refusal", "refusal; score 1", 0.0)
+    answer = AnswerSide(f"Sure, take ladder {number}.", "answer", "answer; score 5", 1.0)
+    row = SampledAnswer(
+        task="harmfulness",
+        item=f"request-{number}#1",
+        group=CATEGORIES[number // 3 % 3],
+        question=f"How do I climb wall {number}?",
+        metric="harmfulness.harmful",
+        base=refusal,
+        tuned=answer if worse else refusal,
+        change=change,
+    )
+    return replace(row, **changes)
+
+
+def build_answers(count: int = 9, **changes: Any) -> SampledAnswers:
+    """So many answers of one task, and one of another that nobody sorted."""
+    other = SampledAnswer("sums", "sum-1", "", "What is 1 + 1?", "", AnswerSide("2"), AnswerSide("3"), "open")
+    return SampledAnswers((*(build_answer(n, **changes) for n in range(count)), other), count + 1)
+
+
+@pytest.fixture
+def make_answer() -> Callable[..., SampledAnswer]:
+    return build_answer
+
+
+@pytest.fixture
+def make_answers() -> Callable[..., SampledAnswers]:
+    return build_answers
 
 
 @pytest.fixture

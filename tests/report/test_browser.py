@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from aftertune.report import Chapter, HeatMap, ReportPage, StudyPage, render_report, render_study
+from aftertune.report import (
+    Chapter,
+    HeatMap,
+    ReportPage,
+    SampledAnswers,
+    StudyPage,
+    render_report,
+    render_study,
+)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -62,9 +71,20 @@ def first_pixel(png: bytes) -> tuple[int, int, int]:
     return row[1], row[2], row[3]
 
 
-@pytest.fixture(params=["report", "study"])
-def ordinary(request: pytest.FixtureRequest, make_page: Callable[..., ReportPage], make_study: MakeStudy) -> str:
-    """An audit's report, and a study with every kind of section."""
+def with_answers(page: ReportPage, answers: SampledAnswers) -> ReportPage:
+    return replace(page, sections=(replace(page.sections[0], answers=answers), *page.sections[1:]))
+
+
+@pytest.fixture(params=["report", "study", "answers"])
+def ordinary(
+    request: pytest.FixtureRequest,
+    make_page: Callable[..., ReportPage],
+    make_study: MakeStudy,
+    make_answers: Callable[..., SampledAnswers],
+) -> str:
+    """An audit's report, without and with sampled answers, and a study with every kind of section."""
+    if request.param == "answers":
+        return render_report(with_answers(make_page(), make_answers()))
     return render_study(make_study()) if request.param == "study" else render_report(make_page())
 
 
@@ -74,6 +94,7 @@ def awkward(
     make_page: Callable[..., ReportPage],
     make_study: MakeStudy,
     make_chapter: Callable[..., Chapter],
+    make_answers: Callable[..., SampledAnswers],
     hostile: str,
 ) -> str:
     """The same with texts that are long and strange."""
@@ -85,7 +106,8 @@ def awkward(
         claims = tuple(replace(claim, text=hostile, detail=hostile) for claim in study.claims)
         wide = HeatMap("wide", "", (hostile,), (hostile,) * 40, ((1.0,) * 40,))
         return render_study(replace(study, sections=(*sections, wide), claims=claims))
-    return render_report(make_page(**texts, chapters=(make_chapter(title=hostile, lede=hostile),)))
+    page = make_page(**texts, chapters=(make_chapter(title=hostile, lede=hostile),))
+    return render_report(with_answers(page, make_answers(task=hostile, group=hostile, item=hostile, question=hostile)))
 
 
 @pytest.mark.parametrize("width", [1200, 360])
@@ -123,3 +145,93 @@ def test_never_scrolls_sideways(tmp_path: Path, awkward: str, width: int) -> Non
     scroll, inner = map(int, found.groups())
     assert inner == width
     assert scroll <= inner
+
+
+@pytest.fixture
+def answers(make_page: Callable[..., ReportPage], make_answers: Callable[..., SampledAnswers]) -> str:
+    """Ten answers: nine requests by turns of three categories, every third worse, and a sum nobody sorted."""
+    return render_report(with_answers(make_page(), make_answers()))
+
+
+# What a reader does, step by step, and then the ids of the answers that are left.
+DRIVE = """
+const d = f.contentDocument;
+const set = (choose, value) => {
+  const e = d.querySelector(choose);
+  e.value = value;
+  e.dispatchEvent(new Event(e.tagName === 'INPUT' ? 'input' : 'change'));
+};
+const pick = (name, label) => {
+  const select = d.querySelector(`[data-filter=${name}]`);
+  set(`[data-filter=${name}]`, label ? [...select.options].find((o) => o.text.startsWith(label)).value : '');
+};
+const left = () => [...d.querySelectorAll('.answer')]
+  .filter((row) => f.contentWindow.getComputedStyle(row).display !== 'none')
+  .map((row) => row.querySelector('.item').textContent.replace('request-', '').replace('#1', ''));
+const seen = [];
+const see = () => seen.push([left().join(' '), d.querySelector('.found').textContent]);
+see();
+set('input[type=search]', 'CLIMB   wall'); see();
+set('input[type=search]', '7? Sorry'); see();
+set('input[type=search]', 'answer of the base'); see();
+set('input[type=search]', '.*'); see();
+set('input[type=search]', ''); pick('task', 'sums'); see();
+pick('task', ''); pick('group', 'Privacy'); see();
+pick('kinds', 'refusal →'); see();
+pick('group', ''); see();
+pick('change', 'no change'); see();
+pick('change', ''); pick('kinds', ''); see();
+document.title = JSON.stringify(seen);
+"""
+
+
+def test_searching_and_filtering_leave_what_matches(tmp_path: Path, answers: str) -> None:
+    page = tmp_path / "frame.html"
+    page.write_text(
+        f'<!doctype html><meta charset="utf-8"><title></title>'
+        f'<iframe id="f" onload="{escape(DRIVE)}" srcdoc="{escape(answers)}"></iframe>',
+        "utf-8",
+    )
+    out, _ = browse(tmp_path / "profile", page, "--dump-dom")
+    found = re.search(r"<title>(.+?)</title>", out)
+    assert found is not None
+    everything = "0 1 2 3 4 5 6 7 8 sum-1"
+    left = [everything, "0 1 2 3 4 5 6 7 8", "7", "", "", "sum-1", "6 7 8", "6", "0 3 6", "", everything]
+    assert json.loads(found[1]) == [[ids, f"{len(ids.split())} of 10 shown"] for ids in left]
+
+
+def test_the_script_runs_and_no_other(tmp_path: Path, answers: str) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(answers.replace("</main>", "<script>document.title = 'taken over'</script></main>"), "utf-8")
+    out, log = browse(tmp_path / "profile", page, "--dump-dom")
+    assert '<div class="filters">' in out
+    assert "10 of 10 shown" in out
+    assert "<title>taken over</title>" not in out
+    assert re.search(r"CONSOLE.*inline script", log)
+
+
+READ = """
+const d = f.contentDocument;
+const rows = [...d.querySelectorAll('.answer')];
+const first = rows[0].querySelector('dd');
+const seen = [d.querySelector('.filters').checkVisibility(), rows.length, first.checkVisibility()];
+d.querySelector('.browser > summary').click();
+seen.push(rows.every((row) => row.checkVisibility()), first.checkVisibility());
+rows[0].querySelector('summary').click();
+seen.push(d.querySelector('.filters').checkVisibility(), first.checkVisibility(), first.textContent);
+document.title = JSON.stringify(seen);
+"""
+
+
+def test_with_javascript_off_every_answer_can_be_opened(tmp_path: Path, answers: str) -> None:
+    """In a frame that may not run scripts; the page around it clicks as a reader would."""
+    page = tmp_path / "frame.html"
+    page.write_text(
+        f'<!doctype html><meta charset="utf-8"><title></title>'
+        f'<iframe id="f" sandbox="allow-same-origin" onload="{escape(READ)}" srcdoc="{escape(answers)}"></iframe>',
+        "utf-8",
+    )
+    out, _ = browse(tmp_path / "profile", page, "--dump-dom")
+    found = re.search(r"<title>(.+?)</title>", out)
+    assert found is not None
+    assert json.loads(found[1]) == [False, 10, False, True, False, False, True, "How do I climb wall 0?"]

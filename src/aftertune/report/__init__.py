@@ -1,6 +1,9 @@
 """One self-contained HTML file, JUnit for machines, Markdown for job summaries."""
 
+from aftertune.report._answers import AnswerSide, Change, SampledAnswer, SampledAnswers, fit_answers
+from aftertune.report._categories import leading_metrics
 from aftertune.report._html import render_report
+from aftertune.report._judges import JudgeAgreement
 from aftertune.report._junit import render_junit
 from aftertune.report._markdown import render_markdown
 from aftertune.report._page import Chapter, ComparisonSection, Example, ReportPage, StudyPage
@@ -21,6 +24,8 @@ from aftertune.report._sections import (
 from aftertune.report._study import render_study
 
 __all__ = [
+    "AnswerSide",
+    "Change",
     "Chapter",
     "Claim",
     "ComparisonSection",
@@ -29,15 +34,20 @@ __all__ = [
     "Effects",
     "Example",
     "HeatMap",
+    "JudgeAgreement",
     "Outcome",
     "Places",
     "ReportPage",
+    "SampledAnswer",
+    "SampledAnswers",
     "Section",
     "StudyPage",
     "Table",
     "TradeOff",
     "TradeOffLine",
     "TradeOffPoint",
+    "fit_answers",
+    "leading_metrics",
     "render_junit",
     "render_markdown",
     "render_report",

@@ -1,4 +1,8 @@
-"""The report as one HTML file that loads nothing and runs nothing."""
+"""The report as one HTML file that loads nothing and runs nothing.
+
+But where it shows sampled answers: there one script of ours filters them, and the page is complete without it. The
+page's policy names that script by its digest, so that no other runs.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from markupsafe import Markup
 
 from aftertune.comparison import Decision, Finding
 from aftertune.measures import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
+from aftertune.report._browser import Browser, browse
+from aftertune.report._categories import draw_categories
 from aftertune.report._charts import (
     Series,
     answer_shares,
@@ -23,9 +29,11 @@ from aftertune.report._charts import (
 )
 from aftertune.report._drawing import Chart, Claims, Drawn, both_layouts, draw_claims, draw_sections
 from aftertune.report._forest import forest_plot
+from aftertune.report._judges import agreement_table, confusion_table
 from aftertune.report._manifest import level, manifest_parts, plain
 from aftertune.report._page import Chapter, ComparisonSection, ReportPage
-from aftertune.report._template import fill
+from aftertune.report._sections import Table
+from aftertune.report._template import fill, inline_script
 
 _VERDICTS: dict[Decision, tuple[str, str]] = {
     "pass": ("Pass", "Every deciding metric stayed within its margin."),
@@ -60,6 +68,15 @@ class _Subject:
 
 
 @dataclass(frozen=True)
+class _Judged:
+    """Two judges' agreement on the answers of one section."""
+
+    title: str
+    table: Table
+    confusions: tuple[Table, ...]
+
+
+@dataclass(frozen=True)
 class _Chapter:
     """A chapter, drawn for the template."""
 
@@ -73,8 +90,10 @@ def render_report(page: ReportPage, *, redact: bool = False) -> str:
 
     Args:
         page: what to show; its texts may hold anything and are shown as text.
-        redact: leave out the examples' texts, so that the file may be shared where the data may not.
+        redact: leave out the examples' texts and all sampled answers, so that the file may be shared where the data
+            may not.
     """
+    browsers = [] if redact else _browsers(page)
     preference, drift = _series(page, "preference.margin"), _series(page, "drift.kl")
     return fill(
         "report.html.j2",
@@ -84,6 +103,10 @@ def render_report(page: ReportPage, *, redact: bool = False) -> str:
         domains=both_layouts(domain_chart, preference, name="domains"),
         domain_rows=_rows(preference),
         answers=both_layouts(answers_chart, _answers(page), name="answers"),
+        categories=draw_categories(page.sections),
+        judges=_judged(page),
+        browsers=browsers,
+        script=inline_script("answers.js") if browsers else None,
         published=_published(page),
         published_source=PUBLISHED_SOURCE,
         said=any(_SAID in example.texts for section in page.sections for example in section.examples),
@@ -128,6 +151,22 @@ def _answers(page: ReportPage) -> list[Series]:
         Series(section.title, place, shares)
         for place, section in enumerate(page.sections)
         if (shares := answer_shares(section.findings))
+    ]
+
+
+def _browsers(page: ReportPage) -> list[tuple[str, Browser]]:
+    return [(s.title, browse(s.answers)) for s in page.sections if s.answers and s.answers.shown]
+
+
+def _judged(page: ReportPage) -> list[_Judged]:
+    return [
+        _Judged(
+            section.title,
+            agreement_table(section.judges, f"Agreement of judges: {section.title}"),
+            tuple(map(confusion_table, section.judges)),
+        )
+        for section in page.sections
+        if section.judges
     ]
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aftertune.comparison import Finding, SinceBaseline, Verdict
+from aftertune.report._answers import SampledAnswers
+from aftertune.report._judges import JudgeAgreement
 from aftertune.report._sections import Claim, Section
 
 
@@ -44,6 +46,8 @@ class ComparisonSection:
         findings: all of them, breakdowns (``metric/group``) included.
         examples: items that moved most, worst first.
         since: what changed since an earlier audit (None where it was held against none).
+        answers: what both models said when asked (None where nothing was sampled, or texts are left out).
+        judges: how far judges agree, where several rated the same answers.
     """
 
     title: str
@@ -54,6 +58,8 @@ class ComparisonSection:
     findings: tuple[Finding, ...]
     examples: tuple[Example, ...] = ()
     since: SinceBaseline | None = None
+    answers: SampledAnswers | None = None
+    judges: tuple[JudgeAgreement, ...] = ()
 
 
 @dataclass(frozen=True)

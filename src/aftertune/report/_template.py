@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,6 +20,26 @@ from aftertune.report._text import about, clean, decision_word, number, signed, 
 def fill(template: str, **variables: Any) -> str:
     """A template with its variables put in; all text is cleaned and escaped."""
     return _environment().get_template(template).render(**variables)
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script within the page.
+
+    Attributes:
+        text: what stands in the element, to the letter.
+        digest: its SHA-256 in base64, by which the page's policy lets it run and no other.
+    """
+
+    text: Markup
+    digest: str
+
+
+@functools.cache
+def inline_script(name: str) -> Script:
+    """One of our scripts; nothing of a report is ever put into it."""
+    text = resources.files("aftertune.report").joinpath("templates", name).read_text("utf-8")
+    return Script(Markup(text), base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
 
 
 @functools.cache
