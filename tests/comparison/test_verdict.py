@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -106,3 +107,11 @@ def test_notes_and_needed_prompts_are_told() -> None:
 def test_each_verdict_has_its_exit_code() -> None:
     codes = {d: Verdict(d, ()).exit_code for d in ("pass", "fail", "inconclusive")}
     assert codes == {"pass": 0, "fail": 1, "inconclusive": 3}
+
+
+def test_a_metric_without_numbers_is_not_told_to_have_kept_its_value() -> None:
+    absent = replace(finding("inconclusive", note="no item has a finite number on both sides"), items=0)
+    text = describe(absent)
+    assert text == (
+        "preference.margin has no numbers to compare: inconclusive (no item has a finite number on both sides)"
+    )

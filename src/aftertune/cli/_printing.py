@@ -32,16 +32,22 @@ def decision_word(decision: str) -> str:
     return click.style(decision.upper(), fg=_COLOURS[decision], bold=True)
 
 
+def _interval(finding: Finding) -> str:
+    low, high = finding.interval
+    return f"[{low:+.3f}, {high:+.3f}]"
+
+
 def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBaseline | None = None) -> None:
     """The table of findings (no breakdowns), what changed since a baseline, and the verdict with its reasons."""
     states = {c.metric: c.state for c in since.changes} if since else {}
     rows = [
         (
             f.metric,
-            f"{f.base:.3f}",
-            f"{f.tuned:.3f}",
-            f"{f.difference:+.3f}",
-            f"[{f.interval[0]:+.3f}, {f.interval[1]:+.3f}]",
+            *(
+                (f"{f.base:.3f}", f"{f.tuned:.3f}", f"{f.difference:+.3f}", _interval(f))
+                if f.items
+                else ("n/a", "n/a", "n/a", "n/a")
+            ),
             f"{f.margin:g}",
             f.decision if f.decides else f"({f.decision})",
             *([states.get(f.metric, "")] if since else []),

@@ -37,6 +37,8 @@ class Verdict:
 
 def describe(finding: Finding) -> str:
     """One line: what happened to a metric."""
+    if not finding.items:
+        return f"{finding.metric} has no numbers to compare: {finding.decision} ({finding.note})"
     sign = 1 if finding.worse == "higher" else -1
     low, high = sorted(sign * end for end in finding.interval)
     text = (
