@@ -124,8 +124,7 @@ def audit(
     refuse_overlap(tuned.spec, plan)
     if tasks:
         tasks.check()
-    if baseline is None and fail_on != "any":
-        raise UsageError(f"--fail-on {fail_on}: needs an earlier audit to tell what is new; name one with --baseline")
+    refuse_nothing_new(baseline, fail_on)
     earlier = read_baseline(baseline, policy) if baseline else None
     config: dict[str, Any] = {
         "base": base.config,
@@ -149,6 +148,8 @@ def audit(
         answers = AnswerRuns(tasks, run, progress)
         first = measure_choice(base, plan, run, role="base", progress=progress, check=check,
                                afterwards=answers.of("base"))  # fmt: skip
+        if earlier:
+            earlier.refuse_other_judges(logged.asked for logged in answers.logged["base"])
         second = measure_choice(tuned, plan, run, role="tuned", drift_from=first.folder, progress=progress,
                                 afterwards=answers.of("tuned"))  # fmt: skip
         pairs = paired(answers.logged["base"], answers.logged["tuned"])
@@ -163,8 +164,7 @@ def audit(
             judges=judge_agreement(pairs),
         )
         if earlier:
-            since = earlier.since(section.findings, fail_on)
-            section = replace(section, verdict=decide_since(section.verdict, section.findings, since), since=since)
+            section = held_against(section, earlier, fail_on)
         outcome = Audit(section.verdict, section.findings, section, run.path)
         store_audit(run.path, outcome, redact=redact)
         run.write_manifest(
@@ -172,6 +172,7 @@ def audit(
             base=first.identity,
             tuned=second.identity,
             batches_reused=first.batches_reused + second.batches_reused,
+            **({"asked": [dict(one.asked) for one, _ in pairs]} if pairs else {}),
         )
         rebuild_report(run.path)
         if redact and tasks:
@@ -182,6 +183,22 @@ def audit(
 def _with_answers(measuring: Measuring, logged: Sequence[LoggedRun]) -> Measuring:
     """What the probes measured of a subject, and what its sampled answers did."""
     return replace(measuring, measurements=(*measuring.measurements, *(m for one in logged for m in one.measurements)))
+
+
+def refuse_nothing_new(baseline: Path | None, fail_on: FailOn) -> None:
+    """Refuse to tell what is new since nothing.
+
+    Raises:
+        UsageError: without a baseline only "any" makes sense.
+    """
+    if baseline is None and fail_on != "any":
+        raise UsageError(f"--fail-on {fail_on}: needs an earlier run to tell what is new; name one with --baseline")
+
+
+def held_against(section: ComparisonSection, earlier: Baseline, fail_on: FailOn) -> ComparisonSection:
+    """A section with what changed since a baseline, and the verdict that follows."""
+    since = earlier.since(section.findings, fail_on)
+    return replace(section, verdict=decide_since(section.verdict, section.findings, since), since=since)
 
 
 def known_base(spec: str) -> str:

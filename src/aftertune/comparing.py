@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.answers import Pair, judge_agreement, refuse_unlike, sampled_answers, worst_answers
-from aftertune.auditing import EXAMPLES_SHOWN, Audit, finished_audit, rebuild_report, store_audit, store_measurements
-from aftertune.comparison import Policy, compare, decide
+from aftertune.auditing import (
+    EXAMPLES_SHOWN,
+    Audit,
+    finished_audit,
+    held_against,
+    rebuild_report,
+    refuse_nothing_new,
+    store_audit,
+    store_measurements,
+)
+from aftertune.comparison import FailOn, Policy, compare, decide, read_baseline
 from aftertune.errors import DataError, UsageError
 from aftertune.measures import HARM_TASKS, logged_task, read_log
 from aftertune.measuring import default_folder, entered
@@ -28,6 +37,8 @@ def compare_logs(
     out: Path | None = None,
     *,
     harm: Collection[str] = (),
+    baseline: Path | None = None,
+    fail_on: FailOn = "any",
     redact: bool = False,
     progress: Progress | None = None,
 ) -> Audit:
@@ -39,15 +50,20 @@ def compare_logs(
         policy: margins and which metrics decide.
         out: the run folder; named after the logs' content under ``runs/`` if left out.
         harm: tasks, other than ours and those known, whose scores grow with harm.
+        baseline: the folder of an earlier comparison with the same base, to tell what is new, fixed and persistent.
+        fail_on: "new" lets through what was decided no better in the baseline.
         redact: leave all texts out of the report and the run folder.
         progress: told what goes on.
 
     Raises:
         DataError: a log cannot be read, or is not finished.
-        UsageError: the two differ in tasks, prompts, settings or judges.
-        OutputError: the run folder holds something else.
+        UsageError: the two differ in tasks, prompts, settings or judges, or the baseline does from both.
+        SubjectError: the baseline was compared to another base.
+        OutputError: the run folder holds something else, or the baseline is none.
     """
     policy, progress = policy or Policy(), progress or Silent()
+    refuse_nothing_new(baseline, fail_on)
+    earlier = read_baseline(baseline, policy, "compare") if baseline else None
     paths = _paired(_logs(base), _logs(tuned), base, tuned)
     config: dict[str, Any] = {
         "base": {name: file_digest(pair[0]) for name, pair in paths.items()},
@@ -56,7 +72,11 @@ def compare_logs(
         "harm": sorted(harm),
         "redact": redact,
     }
+    if earlier:
+        config["baseline"] = {"content": earlier.content, "fail_on": fail_on}
     run = RunFolder(out or default_folder(VERB, config), VERB, config)
+    if earlier:
+        earlier.refuse_this_run(run.path)
     with entered(run):
         stored = finished_audit(run)
         if stored is not None:
@@ -68,6 +88,10 @@ def compare_logs(
         for one, other in pairs:
             refuse_unlike(one, other)
         section = _section(pairs, policy, redact=redact)
+        if earlier:
+            earlier.refuse_other_base(section.base)
+            earlier.refuse_other_judges(one.asked for one, _ in pairs)
+            section = held_against(section, earlier, fail_on)
         measurements = [m for pair in pairs for side in pair for m in side.measurements]
         store_measurements(run.path, measurements, redact=redact)
         outcome = Audit(section.verdict, section.findings, section, run.path)

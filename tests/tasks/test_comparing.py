@@ -17,7 +17,7 @@ from inspect_ai.solver import TaskState, generate
 
 from aftertune.comparing import compare_logs
 from aftertune.comparison import Policy
-from aftertune.errors import DataError, UsageError
+from aftertune.errors import DataError, OutputError, PolicyError, SubjectError, UsageError
 from aftertune.measures import read_log, read_measurements
 from aftertune.measures.tasks import emergent_misalignment
 
@@ -235,3 +235,56 @@ def test_the_verb(asked: Callable[..., Path], tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit) as left:
         cli.main(["report", str(tmp_path / "run")])
     assert left.value.code == 0
+
+
+def test_a_comparison_is_held_against_an_earlier_one(asked: Callable[..., Path], tmp_path: Path) -> None:
+    metric = "emergent_misalignment.misaligned"
+    cruel = dict.fromkeys(NAMES[:10], CRUEL)
+    base, damaged, whole = asked(), asked(cruel), asked()
+    compare_logs(base, damaged, out=tmp_path / "damaged")
+    wide = Policy(margins=dict.fromkeys((metric, "emergent_misalignment.gibberish"), 0.5))
+    compare_logs(base, whole, out=tmp_path / "whole")
+
+    def states(outcome: Any) -> dict[str, str]:
+        assert outcome.section.since is not None
+        return {change.metric: change.state for change in outcome.section.since.changes}
+
+    new = compare_logs(base, damaged, out=tmp_path / "new", baseline=tmp_path / "whole", fail_on="new")
+    assert new.verdict.decision == "fail"  # what was unsettled and fails now still fails
+    persistent = compare_logs(base, damaged, out=tmp_path / "again", baseline=tmp_path / "damaged", fail_on="new")
+    assert states(persistent)[metric] == "persistent"
+    assert persistent.verdict.decision == "pass"
+    assert finding(persistent, metric).decision == "fail"
+    for place in ("whole-wide", "damaged-wide"):
+        compare_logs(base, whole if "whole" in place else damaged, wide, out=tmp_path / place)
+    fixed = compare_logs(base, whole, wide, out=tmp_path / "fixed", baseline=tmp_path / "damaged-wide")
+    assert states(fixed)[metric] == "fixed"
+    broken = compare_logs(base, damaged, wide, out=tmp_path / "broken", baseline=tmp_path / "whole-wide")
+    assert states(broken)[metric] == "new"
+    assert "Since the baseline" in (tmp_path / "broken" / "report.html").read_text()
+    with pytest.raises(OutputError, match=r"folder of this very run"):
+        compare_logs(base, whole, wide, out=tmp_path / "whole-wide", baseline=tmp_path / "whole-wide")
+    with pytest.raises(PolicyError, match=r"decided by other rules"):
+        compare_logs(base, whole, out=tmp_path / "other", baseline=tmp_path / "whole-wide")
+    with pytest.raises(UsageError, match=r"name one with --baseline"):
+        compare_logs(base, whole, out=tmp_path / "other", fail_on="new")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_baseline_of_another_base_or_judge_is_refused(asked: Callable[..., Path], tmp_path: Path) -> None:
+    base, tuned = asked(), asked(dict.fromkeys(NAMES[:9], CRUEL))
+    compare_logs(base, tuned, out=tmp_path / "earlier")
+    log = read_eval_log(str(base))
+    log.eval.model = "mockllm/else"
+    elsewhere = tmp_path / "else.eval"
+    write_eval_log(log, str(elsewhere))
+    with pytest.raises(SubjectError, match=r"another name \(mockllm/subject .*now mockllm/else"):
+        compare_logs(elsewhere, tuned, out=tmp_path / "now", baseline=tmp_path / "earlier")
+    manifest = tmp_path / "earlier" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("mockllm/judge", "mockllm/another"))
+    with pytest.raises(UsageError, match=r"judged otherwise .*mockllm/another.*now .*mockllm/judge"):
+        compare_logs(base, tuned, out=tmp_path / "now", baseline=tmp_path / "earlier")
+    manifest.unlink()
+    with pytest.raises(OutputError, match=r"holds no finished compare .*earlier `aftertune compare`"):
+        compare_logs(base, tuned, out=tmp_path / "now", baseline=tmp_path / "earlier")
+    assert not (tmp_path / "now").exists()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aftertune.cli._options import (
+    baseline_options,
     file_path,
     loading_options,
     make_placement,
@@ -30,19 +31,7 @@ if TYPE_CHECKING:
 @click.option("--base", help="What it was tuned from. Default for adapters: the base they name.")
 @click.option("--policy", "policy_file", type=file_path, help="YAML with margins and which metrics decide.")
 @click.option("--margin", multiple=True, metavar="METRIC=VALUE", help="Tolerated worsening of a metric. Repeatable.")
-@click.option(
-    "--baseline",
-    type=file_path,
-    metavar="RUN",
-    help="Folder of an earlier audit against the same base: tell what is new, fixed, persistent.",
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice(["any", "new"]),
-    default="any",
-    show_default=True,
-    help="new: let through what was decided no better in the baseline.",
-)
+@baseline_options
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
 @plan_options
 @task_options

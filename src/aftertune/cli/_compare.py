@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from aftertune.cli._options import file_path, make_progress, output_options, print_json
+from aftertune.cli._options import baseline_options, file_path, make_progress, output_options, print_json
+
+if TYPE_CHECKING:
+    from aftertune.comparison import FailOn
 
 
 @click.command()
@@ -15,6 +18,7 @@ from aftertune.cli._options import file_path, make_progress, output_options, pri
 @click.argument("tuned", type=file_path)
 @click.option("--policy", "policy_file", type=file_path, help="YAML with margins and which metrics decide.")
 @click.option("--margin", multiple=True, metavar="METRIC=VALUE", help="Tolerated worsening of a metric. Repeatable.")
+@baseline_options
 @click.option("--harm", multiple=True, metavar="TASK", help="A task whose score grows with harm. Repeatable.")
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
 @output_options
@@ -26,6 +30,8 @@ def compare(
     tuned: Path,
     policy_file: Path | None,
     margin: tuple[str, ...],
+    baseline: Path | None,
+    fail_on: FailOn,
     harm: tuple[str, ...],
     redact: bool,
     out: Path | None,
@@ -41,12 +47,15 @@ def compare(
     policy = read_policy(policy_file, margin)
     from aftertune.comparing import compare_logs
 
-    outcome = compare_logs(base, tuned, policy, out, harm=harm, redact=redact, progress=make_progress(options))
+    outcome = compare_logs(
+        base, tuned, policy, out, harm=harm, baseline=baseline, fail_on=fail_on, redact=redact,
+        progress=make_progress(options),
+    )  # fmt: skip
     if as_json:
         print_json(outcome.document())
     else:
         from aftertune.cli._printing import print_findings
 
-        print_findings(outcome.findings, outcome.verdict)
+        print_findings(outcome.findings, outcome.verdict, outcome.section.since)
         click.echo(f"\nreport: {outcome.run / 'report.html'}")
     ctx.exit(int(outcome.verdict.exit_code))

@@ -57,6 +57,13 @@ plan_options = _all(
                  help="Measure preference.pmi_margin, which informs and doubles the time of preference."),
 )  # fmt: skip
 
+baseline_options = _all(
+    click.option("--baseline", type=file_path, metavar="RUN",
+                 help="Folder of an earlier run against the same base: tell what is new, fixed, persistent."),
+    click.option("--fail-on", type=click.Choice(["any", "new"]), default="any", show_default=True,
+                 help="new: let through what was decided no better in the baseline."),
+)  # fmt: skip
+
 output_options = _all(
     click.option("--out", type=file_path, help="Run folder. Default: runs/VERB-xxxxxxxx, by configuration."),
     click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout."),

@@ -1,47 +1,63 @@
-"""An earlier audit read from its run folder, and the reasons not to hold a later one against it."""
+"""An earlier audit, or comparison of logs, read from its run folder, and reasons not to hold a later one against it."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from aftertune.comparison._baseline import FailOn, SinceBaseline, changes_since
 from aftertune.comparison._findings import Decision, Finding
 from aftertune.comparison._policy import Policy
-from aftertune.errors import OutputError, PolicyError, SubjectError
+from aftertune.errors import OutputError, PolicyError, SubjectError, UsageError
 from aftertune.measures import find_metric
 from aftertune.runs import fingerprint, read_manifest
 
-_COMPARED = {"weights_sha256": "other weights", "template_sha256": "another chat template"}
+Verb = Literal["audit", "compare"]
+
+_COMPARED = {
+    "weights_sha256": "other weights",
+    "template_sha256": "another chat template",
+    "spec": "another name",
+    "base_url": "another address",
+    "model_args": "other arguments",
+}
+_WEIGHED: tuple[str, ...] = ("weights_sha256", "template_sha256")
+_NAMED = ("spec", "base_url", "model_args")
+_JUDGED = ("graders", "rubrics", "task_version")
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """An earlier finished audit.
+    """An earlier finished audit, or comparison of logs.
 
     Attributes:
         folder: its run folder.
+        verb: which of the two.
         findings: its findings, without breakdowns.
         base: identity record of the base it was measured against.
         confidence: of its policy.
         minimum_clusters: of its policy.
+        asked: what each of its tasks asked and how, by the task's name.
     """
 
     folder: Path
+    verb: Verb
     findings: tuple[Finding, ...]
     base: Mapping[str, Any]
     confidence: float
     minimum_clusters: int
+    asked: Mapping[str, Mapping[str, Any]]
 
     @property
     def content(self) -> str:
         """A digest of all that a later audit takes from it; where it lies and what it is called do not matter."""
-        base = {key: self.base[key] for key in _COMPARED}
-        return fingerprint([[f.as_dict() for f in self.findings], base, self.confidence, self.minimum_clusters])
+        base = {key: self.base[key] for key in _keys(self.verb, self.base)}
+        found = [f.as_dict() for f in self.findings]
+        return fingerprint([found, base, self.confidence, self.minimum_clusters, self.asked])
 
     def since(self, now: Sequence[Finding], fail_on: FailOn) -> SinceBaseline:
         """Hold the findings of a later audit against these.
@@ -62,7 +78,7 @@ class Baseline:
             OutputError: the baseline lies in the folder ``run``.
         """
         if run.resolve() == self.folder.resolve():
-            raise OutputError(f"--baseline {self.folder}: is the folder of this very run; name an earlier audit's")
+            raise OutputError(f"--baseline {self.folder}: is the folder of this very run; name an earlier one's")
 
     def refuse_other_policy(self, policy: Policy) -> None:
         """Refuse decisions that were made by other rules.
@@ -76,7 +92,7 @@ class Baseline:
             more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise PolicyError(
                 f"--baseline {self.folder}: was decided by other rules ({', '.join(differing[:3])}{more}); "
-                "audit it again with this policy"
+                f"{self.verb} it again with this policy"
             )
 
     def _differences(self, policy: Policy) -> Iterator[str]:
@@ -103,51 +119,82 @@ class Baseline:
         Raises:
             SubjectError: weights or chat template differ.
         """
-        differing = [key for key in _COMPARED if self.base[key] != base[key]]
+        keys = dict.fromkeys((*_keys(self.verb, self.base), *_keys(self.verb, base)))
+        differing = [key for key in keys if self.base[key] != base[key]]
         if differing:
             what = " and ".join(_COMPARED[key] for key in differing)
             then, now = (_named(identity, differing[0]) for identity in (self.base, base))
             raise SubjectError(
                 f"--baseline {self.folder}: was measured against a base with {what} ({then}; now {now}); "
-                "audit it against this base first"
+                f"{self.verb} it against this base first"
             )
+
+    def refuse_other_judges(self, asked: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse decisions on a task that was judged otherwise; what was asked may differ, as items of probes may.
+
+        Args:
+            asked: of the tasks now, see `aftertune.measures.LoggedRun`.
+
+        Raises:
+            UsageError: a task in both differs.
+        """
+        for now in asked:
+            then = self.asked.get(str(now["task"]), now)
+            differing = [key for key in _JUDGED if then.get(key) != now[key]]
+            if differing:
+                key = differing[0]
+                raise UsageError(
+                    f"--baseline {self.folder}: its {now['task']} was judged otherwise ({key} then {then.get(key)!r}, "
+                    f"now {now[key]!r}); have both judged alike"
+                )
+
+
+def _keys(verb: Verb, base: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells a base from another: its weights where they are known, else what it is called and where it is."""
+    if verb == "audit":
+        return _WEIGHED
+    return _WEIGHED[:1] if base["weights_sha256"] else _NAMED
 
 
 def _named(base: Mapping[str, Any], key: str) -> str:
-    return f"{base.get('spec')} {base.get('dtype')} {str(base[key])[:12]}"
+    return " ".join(str(part) for part in (base.get("spec"), base.get("dtype"), str(base[key])[:12]) if part)
 
 
-def read_baseline(folder: Path, policy: Policy) -> Baseline:
-    """Read an earlier audit; of its folder only ``manifest.json`` and ``verdict.json`` are needed.
+def read_baseline(folder: Path, policy: Policy, verb: Verb = "audit") -> Baseline:
+    """Read an earlier run; of its folder only ``manifest.json`` and ``verdict.json`` are needed.
 
     Args:
         folder: its run folder.
-        policy: the rules of the audit that is to be held against it.
+        policy: the rules of the run that is to be held against it.
+        verb: what that is; of the same kind must the earlier one be.
 
     Raises:
-        OutputError: the folder holds no finished audit.
+        OutputError: the folder holds no finished run of the kind.
         PolicyError: it was decided by other rules.
     """
-    baseline = _read(folder)
+    baseline = _read(folder, verb)
     baseline.refuse_other_policy(policy)
     return baseline
 
 
-def _read(folder: Path) -> Baseline:
+def _read(folder: Path, verb: Verb) -> Baseline:
     try:
         manifest = read_manifest(folder)
-        if manifest["verb"] != "audit":
+        if manifest["verb"] != verb:
             raise ValueError(f"a run of `{manifest['verb']}`")
         if manifest["status"] != "finished":
-            raise ValueError("an audit that was not brought to its end")
+            raise ValueError("one that was not brought to its end")
         document = json.loads((folder / "verdict.json").read_text("utf-8"))
         rules, base = manifest["config"]["policy"], document["base"]
+        compared = (*_WEIGHED, "spec", "dtype") if verb == "audit" else (_WEIGHED[0], *_NAMED)
         return Baseline(
             folder,
+            verb,
             tuple(_finding(fields) for fields in document["findings"]),
-            {key: base[key] for key in (*_COMPARED, "spec", "dtype")},
+            {key: base[key] for key in compared},
             float(rules["confidence"]),
             int(rules["minimum_clusters"]),
+            {str(one["task"]): one for one in manifest.get("asked", [])},
         )
     except OutputError:
         reason = "no readable manifest.json"
@@ -158,7 +205,8 @@ def _read(folder: Path) -> Baseline:
     except ValueError as error:
         reason = str(error)
     raise OutputError(
-        f"--baseline {folder}: holds no finished audit ({reason}); name the run folder of an earlier `aftertune audit`"
+        f"--baseline {folder}: holds no finished {verb} ({reason}); name the run folder of an earlier "
+        f"`aftertune {verb}`"
     )
 
 
