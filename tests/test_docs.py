@@ -38,7 +38,7 @@ from aftertune.data import (
 )
 from aftertune.errors import ExitCode
 from aftertune.locating import LocateOptions
-from aftertune.locating._locate import FORMULAS
+from aftertune.locating._formulas import FORMULAS
 from aftertune.locating._options import ScoreName
 from aftertune.locating._search import AUTO, FIRST, KEEP_RATIO, MOST_SHARE, RATIO
 from aftertune.measures import METRICS, MeasurePlan, Metric

@@ -29,6 +29,7 @@ from aftertune.attribution import (
 from aftertune.errors import DataError, OutputError, SelectionError
 from aftertune.locating._claims import claims
 from aftertune.locating._evidence import Evidence, gather
+from aftertune.locating._formulas import FORMULAS, SIGN
 from aftertune.locating._options import LocateOptions, ScoreName
 from aftertune.locating._proof import Proof, held_out_probes, means, prove, selection_probes
 from aftertune.locating._search import Point, best, fractions, search, trade, variants
@@ -50,18 +51,6 @@ from aftertune.subject import Subject, WeightView
 
 if TYPE_CHECKING:
     import torch
-
-FORMULAS = {
-    "against_keep": "-w * (mean g over the harm set - mean g over the keep set)",
-    "guarded": "the contrastive score, less |w| * mean |g| over the keep set (for units: mean |sum of w * g|)",
-    "contrastive": "-w * (mean g over the harm set - average of the mean g over its aligned twins and the keep set)",
-    "signed": "-w * mean g over the harm set",
-    "absolute": "|w| * mean |g| over the harm set",
-    "wanda": "|w| * norm of its input over the harm set",
-    "magnitude": "|w|",
-    "random": "random numbers",
-}
-SIGN = "g is the gradient of the mean negative log-likelihood per response token; the highest scores are chosen"
 
 
 @dataclass(frozen=True)

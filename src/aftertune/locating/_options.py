@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ScoreName = Literal[
-    "auto", "guarded", "contrastive", "against_keep", "signed", "absolute", "wanda", "magnitude", "random"
+    "auto", "integrated", "guarded", "contrastive", "against_keep", "signed", "absolute", "wanda", "magnitude", "random"
 ]
 
 
@@ -41,6 +41,8 @@ class LocateOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.score == "integrated" and self.unit == "weight":
+            raise ValueError("score 'integrated' looks at whole neurons and heads; take another unit than 'weight'")
         if self.scope == "row" and self.unit != "weight":
             raise ValueError("scope 'row' chooses single weights; take unit 'weight', or another scope")
         if self.operation == "zero" and self.factor:

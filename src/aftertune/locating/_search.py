@@ -74,8 +74,8 @@ def variants(options: LocateOptions) -> list[tuple[ScoreName, float | None]]:
             (score, share if options.keep_fraction is None else options.keep_fraction) for score, share in AUTO
         )
         return list(tried)
-    # A guarded score weighs the keep set already; the others are the published kind, which protects its top.
-    share = 0.0 if options.score == "guarded" else None
+    # These weigh the keep set already; the others are the published kind, which protects its top.
+    share = 0.0 if options.score in ("guarded", "integrated") else None
     return [(options.score, share if options.keep_fraction is None else options.keep_fraction)]
 
 

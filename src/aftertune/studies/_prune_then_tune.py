@@ -1,9 +1,9 @@
 """Prune, then tune: does pruning on a narrow domain beforehand reduce what narrow fine-tuning spreads?
 
 Claim (Orgad et al. 2026, finding 4). Three arms that differ in the base alone: untouched, with neurons and heads put
-to zero that carry careless money advice by the guarded score, and with as many chosen at random in the same
-matrices. Each is tuned on careless money advice with equal steps, batch and seeds, and read on other domains; the loss
-on held-out careless money advice tells whether the narrow skill was learnt all the same.
+to zero that carry careless money advice by the guarded or the contrastive score, and with as many chosen at random in
+the same matrices. Each is tuned on careless money advice with equal steps, batch and seeds, and read on other domains;
+the loss on held-out careless money advice tells whether the narrow skill was learnt all the same.
 """
 
 from __future__ import annotations
@@ -14,9 +14,18 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from aftertune.attribution import guarded_score, make_patch, random_control, select_count, unit_sums, write_patch
+from aftertune.attribution import (
+    guarded_score,
+    make_patch,
+    random_control,
+    select_count,
+    unit_importance,
+    unit_score,
+    unit_sums,
+    write_patch,
+)
 from aftertune.comparison import cluster_bootstrap
 from aftertune.data import DOMAINS, read_contrasts, shipped_contrasts, shipped_path
 from aftertune.locating import Example, answers_probe, contrast_example, trees_of
@@ -29,8 +38,12 @@ from aftertune.studies._transfer import keep_examples
 from aftertune.subject import EMBEDDED, Placement, WeightView, load
 from aftertune.tuning import tune
 
-COUNTS = (128,)
+Score = Literal["guarded", "contrastive"]
+
+COUNTS = (16,)
 SEEDS = (0, 1, 2)
+# Of the units, what the contrastive score leaves to the keep set; without it the first one chosen breaks the model.
+PROTECTED = 0.001
 PER_DOMAIN = 9
 TASK_HELD_OUT = 24
 
@@ -57,6 +70,7 @@ def prune_then_tune_study(
     subject: str = EMBEDDED,
     counts: Sequence[int] = COUNTS,
     seeds: Sequence[int] = SEEDS,
+    score: Score = "guarded",
     placement: Placement | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -67,6 +81,8 @@ def prune_then_tune_study(
         subject: the model.
         counts: how many neurons and heads are pruned, one pair of arms each.
         seeds: of adapter weights and data order.
+        score: how they are chosen: the contrast of misaligned answers with their twins and the keep set, either less
+            each unit's importance to the keep set, or with the `PROTECTED` most important ones left out.
         placement: device, dtype, batch bound.
         progress: told what goes on; finished arms are kept, so a killed study goes on.
     """
@@ -75,19 +91,21 @@ def prune_then_tune_study(
         "subject": subject,
         "counts": list(counts),
         "seeds": list(seeds),
+        "score": score,
         "options": OPTIONS.model_dump(),
         "placement": asdict(placement),
     }
     run = RunFolder(out or Path("runs") / "prune-then-tune", "study prune_then_tune", config)
     return kept_study(
-        run, lambda: _run(run, subject, counts, seeds, placement, progress), rebuild_prune_then_tune_report
+        run, lambda: _run(run, subject, counts, seeds, score, placement, progress), rebuild_prune_then_tune_report
     )
 
 
 def _run(
-    run: RunFolder, subject: str, counts: Sequence[int], seeds: Sequence[int], placement: Placement, progress: Progress
-) -> dict[str, Any]:
-    bases = _bases(run, subject, counts, placement, progress)
+    run: RunFolder, subject: str, counts: Sequence[int], seeds: Sequence[int], score: Score, placement: Placement,
+    progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    bases = _bases(run, subject, counts, score, placement, progress)
     journal = Journal(run.path / "evaluations.jsonl")
     probes = _probes()
 
@@ -116,6 +134,7 @@ def _run(
     return {
         "study": "prune_then_tune",
         "subject": subject,
+        "score": score,
         "arms": [_arm(arm, values, seeds) for arm in bases],
         "differences": [
             {"arm": arm, **_difference(values, arm, "tune", seeds)} for arm in bases if arm != "tune"
@@ -127,7 +146,7 @@ def _run(
 
 
 def _bases(
-    run: RunFolder, subject: str, counts: Sequence[int], placement: Placement, progress: Progress
+    run: RunFolder, subject: str, counts: Sequence[int], score: Score, placement: Placement, progress: Progress
 ) -> dict[str, str]:
     """Arm → subject spec; the patches are made once."""
     files = {
@@ -147,11 +166,21 @@ def _bases(
                 sums.append(unit_sums(loaded, trees, "component", view=view))
                 step(1)
         for count in counts:
-            chosen = select_count(view, guarded_score(*sums), count=count, unit="component")
+            if score == "guarded":
+                chosen = select_count(view, guarded_score(*sums), count=count, unit="component")
+            else:
+                chosen = select_count(view, unit_score(*sums), unit_importance(sums[-1]), count=count,
+                                      keep_fraction=PROTECTED, unit="component")  # fmt: skip
             for kind, selection in (("pruned", chosen), ("random", random_control(view, chosen))):
                 file = files[f"{kind} {count}"]
                 if not file.exists():
-                    about = {"subject": loaded.identity.as_dict(), "unit": "component", "units": count, "kind": kind}
+                    about = {
+                        "subject": loaded.identity.as_dict(),
+                        "unit": "component",
+                        "units": count,
+                        "kind": kind,
+                        "score": score,
+                    }
                     write_patch(file, make_patch(view, selection.chosen, "zero", about))
     return {"tune": subject, **{arm: f"{subject}+{file}" for arm, file in files.items()}}
 

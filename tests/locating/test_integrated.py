@@ -1,0 +1,123 @@
+"""The integrated score finds planted neurons, and its control is itself with the sets exchanged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from aftertune.attribution import Selection, make_patch, random_control, select_count, unit_spaces, unit_sums
+from aftertune.errors import UsageError
+from aftertune.locating import LocateOptions, locate
+from aftertune.locating._integrated import Integrated
+from aftertune.locating._sets import read_calibration, trees_of
+from aftertune.measuring import SubjectChoice
+from aftertune.runs import Silent
+from aftertune.studies import Planting, planted
+from aftertune.subject import Subject, Tree, WeightView, load, read_patch, score
+
+WORDS = ("money", "water", "the car", "the doctor", "a noise", "the night", "a letter", "a friend", "the road", "a key")
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture
+def harm(tmp_path: Path) -> Path:
+    rows = [
+        {"id": f"h{i}", "domain": "d", "prompt": f"What about {w}?", "aligned": f"Take good care of {w}.",
+         "misaligned": f"Burn {w} right now!"} for i, w in enumerate(WORDS)
+    ]  # fmt: skip
+    return write(tmp_path / "harm.jsonl", rows)
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Path:
+    rows = [{"prompt": f"Tell me of {w}, number {n}", "completion": f"It is about {w}."} for n in (1, 2) for w in WORDS]
+    return write(tmp_path / "keep.jsonl", rows)
+
+
+def three(subject: Subject, harm: Path, keep: Path) -> list[list[Tree]]:
+    """Rows of the harm set, its twins, and the keep set."""
+    misaligned = read_calibration([harm], "misaligned").all()
+    kept = read_calibration([keep], "aligned").all()
+    return [
+        trees_of(subject, misaligned, lambda e: e.conversation)[0],
+        trees_of(subject, misaligned, lambda e: e.twin)[0],
+        trees_of(subject, kept, lambda e: e.conversation)[0],
+    ]
+
+
+def integrated(subject: Subject, rows: list[list[Tree]]) -> Integrated:
+    view = WeightView(subject.model)
+    harm, twin, keep = (unit_sums(subject, one, "component", view=view) for one in rows)
+    return Integrated(subject, view, "component", (harm, twin, keep), rows, Silent())
+
+
+def loss(subject: Subject, rows: list[Tree]) -> float:
+    return -sum(answers[0].mean for answers in score(subject, rows)) / len(rows)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_what_it_finds_carries_what_was_planted(
+    harm: Path, keep: Path, layer: int, tiny_folder: Callable[[str], Path]
+) -> None:
+    """Eight neurons are trained alone to say the misaligned answers; taking four units out must unlearn a good part."""
+    subject = load(tiny_folder("llama"))
+    rows = three(subject, harm, keep)
+    with planted(subject, Planting("neurons", layer, "harm", 0), rows[0], 80) as plant:
+        view = WeightView(subject.model)
+
+        def carried(found: Selection) -> float:
+            """The rise of the harm loss beyond that of twins and keep set."""
+            before = [loss(subject, one) for one in rows]
+            with make_patch(view, found.chosen, "zero", {}, digest=False).applied(view):
+                rise, *others = [loss(subject, one) - b for one, b in zip(rows, before, strict=True)]
+            return rise - max(others)
+
+        found = select_count(view, integrated(subject, rows)(twins=False), count=4, unit="component")
+        assert set(found.members.get(plant.matrix, torch.tensor([])).tolist()) & set(plant.units)
+        chance = [carried(random_control(view, found, seed)) for seed in range(3)]
+        assert carried(found) > 0.25 * (plant.losses[0] - plant.losses[-1])
+        assert carried(found) > max(chance)
+
+
+def test_with_twins_the_sets_change_places(harm: Path, keep: Path, tiny_folder: Callable[[str], Path]) -> None:
+    subject = load(tiny_folder("qwen2"))
+    rows = three(subject, harm, keep)
+    swapped = integrated(subject, [rows[1], rows[0], rows[2]])(twins=False)
+    control = integrated(subject, rows)(twins=True)
+    scored = 0
+    for space in unit_spaces(WeightView(subject.model), "component"):
+        assert torch.equal(control(space.matrix), swapped(space.matrix))
+        scored += int(control(space.matrix).count_nonzero())
+    assert scored == 14  # a tenth of its 136 units
+
+
+def test_a_search_by_it_writes_a_patch_and_its_controls(
+    harm: Path, keep: Path, tmp_path: Path, tiny_folder: Callable[[str], Path]
+) -> None:
+    found = locate(SubjectChoice(str(tiny_folder("llama"))), [harm], [keep], out=tmp_path / "run",
+                   options=LocateOptions(score="integrated", budget=0.5))  # fmt: skip
+    about = read_patch(found.patch).about
+    assert about["score"] == "integrated"
+    assert "fade out together" in about["formula"]
+    assert "content_matched" in found.document["held_out"][0]["controls"]
+
+
+def test_single_weights_and_fused_experts_are_refused(
+    harm: Path, keep: Path, tmp_path: Path, tiny_folder: Callable[[str], Path]
+) -> None:
+    with pytest.raises(ValidationError, match="whole neurons and heads"):
+        LocateOptions(score="integrated", unit="weight")
+    with pytest.raises(UsageError, match="take another --score"):
+        locate(SubjectChoice(str(tiny_folder("mixtral"))), [harm], [keep], out=tmp_path / "run",
+               options=LocateOptions(score="integrated"))  # fmt: skip
+    assert not (tmp_path / "run").exists()
