@@ -161,11 +161,12 @@ def test_a_closed_subject_is_let_go_of_whoever_keeps_the_model(tiny_subject: Tin
     del subject
     gc.collect()
     assert alive() is None
+    for gone in (kept, get_model(str(ours), memoize=False)):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            ask(gone, "Hi.")
+        assert caught.group_contains(UsageError, match="no such subject in memory")
     with pytest.raises(UsageError, match="no such subject in memory"):
-        get_model(str(ours), memoize=False)
-    with pytest.raises(BaseExceptionGroup) as caught:
-        ask(kept, "Hi.")
-    assert caught.group_contains(UsageError, match="no such subject in memory")
+        get_model("aftertune/live:nonsense", memoize=False)
     again = inspect_model(tiny_subject("llama"))
     assert str(again) == str(ours)
 
@@ -223,3 +224,23 @@ def test_an_eval_through_it_logs_true_counts(tiny_subject: TinySubject) -> None:
         assert (one.output.usage.output_tokens < 10) <= (one.output.stop_reason == "stop")
     by_question = {q: {s.output.completion for s in log.samples if s.input == q} for q in QUESTIONS}
     assert all(len(answers) == 2 for answers in by_question.values())
+
+
+def test_what_a_live_model_said_can_be_judged_again_without_it(tiny_subject: TinySubject, tmp_path: Path) -> None:
+    """Audits sample live models; whoever judges their logs later has another process."""
+    from inspect_ai import Task, eval, score
+    from inspect_ai.dataset import MemoryDataset, Sample
+    from inspect_ai.scorer import includes
+
+    ours = inspect_model(tiny_subject("llama"))
+    task = Task(dataset=MemoryDataset([Sample("Hi.", target="e")]), scorer=includes())
+    [log] = eval(task, model=ours, log_dir=str(tmp_path), display="none", score=False, max_tokens=8)
+    name = ours.api.canonical_name()
+    ours.api.close()
+    again = score(log, includes(), display="none")
+    assert again.status == "success"
+    assert again.results is not None
+    [sample] = again.samples or []
+    assert sample.scores is not None
+    assert sample.scores["includes"].value == ("C" if "e" in sample.output.completion.lower() else "I")
+    assert get_model(str(ours), memoize=False).api.canonical_name() == name

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 import secrets
 import threading
 from collections import Counter
@@ -114,18 +115,22 @@ class SubjectAPI(ModelAPI):
         self.max_batch_tokens = None if bound is None else int(bound)
         live = model_name.startswith(_LIVE)
         self._slot = _find_live(model_name, model_args) if live else _Slot(_load(model_name, model_args))
-        self._turn = _turns.setdefault(self.subject, threading.Lock())
         self._queue = anyio.Lock()
         self._waiting: list[_Ticket] = []
         self._drawn: Counter[tuple[int, tuple[int, ...]]] = Counter()
         self._chance = secrets.randbits(64)
 
     @property
+    def present(self) -> Subject | None:
+        """Who answers, if it is in memory: what a live model said can be judged again without it."""
+        return self._slot.subject
+
+    @property
     def subject(self) -> Subject:
         """Who answers.
 
         Raises:
-            UsageError: it was let go of.
+            UsageError: it is not in memory, or was let go of.
         """
         if self._slot.subject is None:
             raise UsageError(f"aftertune/{self.model_name}: {_GONE}")
@@ -142,6 +147,9 @@ class SubjectAPI(ModelAPI):
 
     def canonical_name(self) -> str:
         """What was loaded, and the digest of its weights."""
+        if self.present is None and self.model_name.startswith(_LIVE):
+            _, digest, spec = self.model_name.split(":", 2)
+            return f"{re.sub(r'~[0-9]+$', '', spec)}@{digest}"
         return f"{self.subject.identity.spec}@{self.subject.identity.weights_sha256[:12]}"
 
     def max_tokens(self) -> int | None:
@@ -150,7 +158,7 @@ class SubjectAPI(ModelAPI):
 
     def max_connections(self) -> int:
         """How many answers may be waited for at once: as many as one batch takes."""
-        return batch_rows(self.subject)
+        return batch_rows(self.present) if self.present else 1
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
@@ -235,7 +243,7 @@ class SubjectAPI(ModelAPI):
         def finished(index: int, answer: Generation) -> None:
             batch[index].outcome = answer
 
-        with self._turn:
+        with _turns.setdefault(self.subject, threading.Lock()):
             try:
                 requests = [ticket.request for ticket in batch]
                 generate(self.subject, requests, max_batch_tokens=self.max_batch_tokens, finished=finished)
@@ -290,10 +298,9 @@ _GONE = "no such subject in memory; make one with aftertune.inspect_model(subjec
 def _find_live(name: str, model_args: dict[str, Any]) -> _Slot:
     if model_args:
         raise UsageError(f"aftertune/{name}: a subject in memory takes no -M flags but max_batch_tokens")
-    slot = _live.get(name)
-    if slot is None or slot.subject is None:
+    if name.count(":") < 2:
         raise UsageError(f"aftertune/{name}: {_GONE}")
-    return slot
+    return _live.get(name) or _Slot(None)
 
 
 def _load(name: str, model_args: dict[str, Any]) -> Subject:

@@ -49,7 +49,7 @@ def same_model(first: Model, second: Model) -> bool:
     """
     if first.api is second.api:
         return True
-    ours = [s for model in (first, second) if isinstance(s := getattr(model.api, "subject", None), Subject)]
+    ours = [s for model in (first, second) if isinstance(s := getattr(model.api, "present", None), Subject)]
     if len(ours) == 2:
         one, other = (subject.identity for subject in ours)
         return (one.weights_sha256, one.patches) == (other.weights_sha256, other.patches)
