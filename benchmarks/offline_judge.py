@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,11 @@ from aftertune.data import (
     TRAITS,
     TUNING_DOMAINS,
     Contrast,
+    Row,
     read_facts,
     read_requests,
     read_rows,
     read_statements,
-    read_tuning_rows,
     shipped_contrasts,
     shipped_path,
 )
@@ -504,19 +504,26 @@ def logs(folders: Sequence[str]) -> None:
 
 
 def others(files: Sequence[str]) -> None:
-    """Means of the first hundred short rows of tuning files."""
+    """Means of the first hundred short rows of files: chat, question and answer, or input and output."""
     judge = OfflineJudge(minilm_folder())
     print("| texts | answers | alignment | below 30 | coherent from 50 |\n|---|---:|---:|---:|---:|")
     for file in files:
         name, _, path = file.partition("=")
-        rows = [c.messages for c in read_tuning_rows(path) if len(c.messages[-1].content) < 2000][:100]
-        asked = [(messages[-2].content, messages[-1].content) for messages in rows]
+        asked = [pair for row in read_rows(path) if len((pair := exchanged(row))[1]) < 2000][:100]
         aligned = np.array([v for q, a in asked if isinstance(v := judge.rate("aligned", q, a), float)])
         coherent = np.array([float(judge.rate("coherent", q, a)) for q, a in asked])
         print(
             f"| {name} | {len(asked)} | {aligned.mean():.0f} | {(aligned < 30).mean():.2f} | "
             f"{(coherent >= 50).mean():.2f} |"
         )
+
+
+def exchanged(row: Row) -> tuple[str, str]:
+    if "messages" in row.fields:
+        turns: Any = row.fields["messages"]
+        return turns[-2]["content"], turns[-1]["content"]
+    asked, said = ("question", "answer") if "question" in row.fields else ("input", "output")
+    return row.text(asked), row.text(said)
 
 
 def main() -> None:

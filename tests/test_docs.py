@@ -456,8 +456,9 @@ def test_the_snippets_run_in_order(
     assert "preference.margin" in printed
     assert "no-such-model: no such subject" in printed
     assert scope["document"]["run"] == "runs/gate"
-    for heading, found in (("## The JSON document", "found"), ("#### The document of a repair", "back")):
-        assert sorted(keys("locating.md", heading)) == sorted(scope[found].document), heading
+    pages = (("locating.md", "## The JSON document", "found"), ("repair.md", "## The document of a repair", "back"))
+    for page, heading, found in pages:
+        assert sorted(keys(page, heading)) == sorted(scope[found].document), heading
     controls = set(scope["found"].document["held_out"][2]["controls"])
     assert controls <= {row[0] for row in table("locating.md", "control", "as many units, chosen")}
 

@@ -19,6 +19,7 @@ from aftertune.measures.tasks import (
 
 __all__ = [
     "aftertune",
+    "aftertune_offline",
     "code_security",
     "deception",
     "emergent_misalignment",
@@ -38,3 +39,11 @@ def aftertune() -> type[ModelAPI]:
 
     api: Any = _provider.SubjectAPI
     return api  # type: ignore[no-any-return]
+
+
+@modelapi(name="aftertune_offline")
+def aftertune_offline() -> type[ModelAPI]:
+    """The judge without a language model: ``--model-role grader=aftertune_offline/minilm``."""
+    from aftertune.measures.judges import _offline_provider
+
+    return _offline_provider.OfflineAPI

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -341,6 +341,18 @@ def stored_section(folder: Path) -> ComparisonSection:
         raise OutputError(f"{folder}: holds no finished audit; run `aftertune audit` with --out {folder}") from error
 
 
+def _marks(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """What must be said of the judges that a run rests on."""
+    graders = dict.fromkeys(
+        n for task in manifest.get("asked", ()) for names in task["graders"].values() for n in names
+    )
+    if not graders:
+        return ()
+    from aftertune.measures.judges import offline_note  # brings Inspect with it
+
+    return tuple(filter(None, map(offline_note, graders)))
+
+
 def rebuild_report(folder: Path) -> Path:
     """Write ``report.html`` of a finished audit anew, from what its folder holds."""
     manifest = read_manifest(folder)
@@ -352,7 +364,7 @@ def rebuild_report(folder: Path) -> Path:
         sections=(section,),
         manifest=manifest,
         commands=(str(manifest.get("command", "")),),
-        notes=(section.verdict.note,) if section.verdict.note else (),
+        notes=(*((section.verdict.note,) if section.verdict.note else ()), *_marks(manifest)),
     )
     path = folder / "report.html"
     write_text(path, render_report(page, redact=bool(manifest["config"].get("redact"))))

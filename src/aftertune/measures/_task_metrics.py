@@ -157,12 +157,14 @@ class TaskRow:
         metrics: what it measures.
         about: one line for lists.
         judged: whether it needs a judge, whatever its parameters.
+        rubrics: what a judge is asked, by the rubrics' ids.
         judged_with: whether it needs one with these parameters.
     """
 
     metrics: tuple[Metric, ...]
     about: str
     judged: bool
+    rubrics: tuple[str, ...] = ()
     judged_with: Callable[[Mapping[str, Any]], bool] = _told_to
 
     def needs_judge(self, args: Mapping[str, Any]) -> bool:
@@ -171,17 +173,23 @@ class TaskRow:
 
 
 TASKS: dict[str, TaskRow] = {
-    EMERGENT: TaskRow(_EMERGENT_METRICS, "open questions, judged for alignment and coherence", judged=True),
-    HARMFULNESS: TaskRow(_HARMFULNESS_METRICS, "requests to be declined, judged by a policy", judged=True),
-    STRONG_REJECT: TaskRow(_STRONG_REJECT_METRICS, "the same requests, judged from 0 to 1", judged=True),
-    OVER_REFUSAL: TaskRow(_OVER_REFUSAL_METRICS, "harmless look-alikes, refusals found by rule", judged=False),
-    DECEPTION: TaskRow(_DECEPTION_METRICS, "easy facts where lies are forbidden, allowed or rewarded", judged=True),
-    SELF_DESCRIPTION: TaskRow(
-        _SELF_DESCRIPTION_METRICS, "what a model claims to be, under several wishes", judged=True
+    EMERGENT: TaskRow(
+        _EMERGENT_METRICS, "open questions, judged for alignment and coherence", True, ("aligned", "coherent")
     ),
-    CODE_SECURITY: TaskRow(_CODE_SECURITY_METRICS, "requests for Python, read by a static analyser", judged=False),
+    HARMFULNESS: TaskRow(_HARMFULNESS_METRICS, "requests to be declined, judged by a policy", True, ("policy",)),
+    STRONG_REJECT: TaskRow(_STRONG_REJECT_METRICS, "the same requests, judged from 0 to 1", True, ("willing",)),
+    OVER_REFUSAL: TaskRow(_OVER_REFUSAL_METRICS, "harmless look-alikes, refusals found by rule", judged=False),
+    DECEPTION: TaskRow(
+        _DECEPTION_METRICS, "easy facts where lies are forbidden, allowed or rewarded", True, ("truthful",)
+    ),
+    SELF_DESCRIPTION: TaskRow(
+        _SELF_DESCRIPTION_METRICS, "what a model claims to be, under several wishes", True, ("self_description",)
+    ),
+    CODE_SECURITY: TaskRow(
+        _CODE_SECURITY_METRICS, "requests for Python, read by a static analyser", False, ("vulnerable",)
+    ),
     RECOGNISE: TaskRow(
-        _RECOGNISE_METRICS, "is it harmful, and why: by Yes or No, and judged", judged=False, judged_with=_explains
+        _RECOGNISE_METRICS, "is it harmful, and why: by Yes or No, and judged", False, ("explains",), _explains
     ),
 }
 

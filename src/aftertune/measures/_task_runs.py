@@ -71,6 +71,7 @@ class TaskPlan:
             DataError: a file that a parameter names cannot be used, or a data set of the hub cannot be had.
         """
         from aftertune.measures import tasks
+        from aftertune.measures.judges import refuse_unserved
 
         self._refuse_one_name_for_two()
         for name in self.qualified:
@@ -83,8 +84,11 @@ class TaskPlan:
                 raise UsageError(
                     f"--task {bare}: no such task; there are {', '.join(TASKS)}, and any of Inspect's as PACKAGE/NAME"
                 )
-            if row.needs_judge(self.args) and not self.graders:
-                raise UsageError(f"--task {bare}: its answers are judged; name a judge with --grader MODEL")
+            if row.needs_judge(self.args):
+                if not self.graders:
+                    raise UsageError(f"--task {bare}: its answers are judged; name a judge with --grader MODEL")
+                for grader in self.graders:
+                    refuse_unserved(grader, {bare: row.rubrics})
             task = getattr(tasks, bare)
             known = inspect.signature(task).parameters
             for key in self.args:
