@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from aftertune.attribution import Selection, make_patch, random_control, select_
 from aftertune.errors import UsageError
 from aftertune.locating import LocateOptions, locate
 from aftertune.locating._integrated import Integrated
+from aftertune.locating._options import ScoreName
 from aftertune.locating._sets import read_calibration, trees_of
 from aftertune.measuring import SubjectChoice
 from aftertune.runs import Silent
@@ -121,3 +122,10 @@ def test_single_weights_and_fused_experts_are_refused(
         locate(SubjectChoice(str(tiny_folder("mixtral"))), [harm], [keep], out=tmp_path / "run",
                options=LocateOptions(score="integrated"))  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_knows_every_score() -> None:
+    from aftertune.cli._locate import locate as command
+
+    [choices] = [p.type.choices for p in command.params if p.name == "score"]  # type: ignore[attr-defined]
+    assert tuple(choices) == get_args(ScoreName)

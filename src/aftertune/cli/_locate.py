@@ -57,7 +57,18 @@ REPAIR = {"task": ("--task", None), "task_answers": ("--task-answers", None)}
 @click.option(
     "--score",
     type=click.Choice(
-        ["auto", "guarded", "contrastive", "against_keep", "signed", "absolute", "wanda", "magnitude", "random"]
+        [
+            "auto",
+            "integrated",
+            "guarded",
+            "contrastive",
+            "against_keep",
+            "signed",
+            "absolute",
+            "wanda",
+            "magnitude",
+            "random",
+        ]
     ),
     default="auto",
     show_default=True,
