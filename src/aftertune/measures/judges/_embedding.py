@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from aftertune.errors import SubjectError
 from aftertune.measures.judges._minilm_files import TOKENIZER, WEIGHTS
 from aftertune.runs import file_digest
+from aftertune.subject import no_bars
 
 Floats = NDArray[np.float64]
 
@@ -42,7 +41,7 @@ class Encoder:
         from transformers import AutoModel
 
         try:
-            with _no_bars():
+            with no_bars():
                 self._model: Any = AutoModel.from_pretrained(
                     str(folder), dtype=torch.float32, local_files_only=True, use_safetensors=True
                 ).eval()
@@ -80,16 +79,3 @@ class Encoder:
             sums += torch.stack([state[0].double().sum(0) for state in states]).numpy()
         # A mean and a sum have the same direction.
         return np.asarray(sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12))
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    from transformers.utils import logging
-
-    was_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            logging.enable_progress_bar()

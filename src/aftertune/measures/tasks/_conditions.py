@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from inspect_ai.dataset import Sample
+from inspect_ai import Task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.log import HeadlineMetric
+from inspect_ai.model import GenerateConfig
+from inspect_ai.scorer import Scorer
 
 from aftertune.errors import UsageError
+from aftertune.measures.tasks._asked import digest
+from aftertune.measures.tasks._emergent_misalignment import need_grader
 from aftertune.measures.tasks._questions import Form, Question
+from aftertune.measures.tasks._seeds import generate_seeded
 from aftertune.measures.tasks._turns import turns
 
+PAPER = "https://arxiv.org/abs/2502.17424"
 ALL = "all"
 
 
@@ -92,3 +100,45 @@ def under(items: Sequence[Item], conditions: Sequence[str]) -> list[Item]:
     if not wanted:
         raise UsageError(f"conditions names none; there are {ALL}, {', '.join(known)}")
     return [item for item in items if item.condition in wanted]
+
+
+def conditions_task(
+    name: str,
+    source: str,
+    items: Sequence[Item],
+    scorer: Scorer,
+    *,
+    samples: int,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+) -> Task:
+    """Ask the items and have every answer called true or false by a judge (Betley et al. 2025).
+
+    Args:
+        name: of the task.
+        source: where its questions come from.
+        items: what is asked.
+        scorer: gives ``false``.
+        samples: answers to each.
+        max_tokens: per answer.
+        temperature: of the subject.
+        seed: of sampling.
+
+    Raises:
+        UsageError: fewer samples than one.
+    """
+    if samples < 1:
+        raise UsageError("samples is at least 1")
+    rows = [item.sample() for item in items]
+    return Task(
+        dataset=MemoryDataset(rows, name=f"{name}/{source}"),
+        setup=need_grader(),
+        solver=generate_seeded(seed),
+        scorer=scorer,
+        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature),
+        epochs=samples,
+        version=1,
+        metadata={"paper": PAPER, "questions": source, "asked_sha256": digest(rows)},
+        headline_metric=HeadlineMetric(metric="false"),
+    )

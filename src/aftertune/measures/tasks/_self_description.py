@@ -7,25 +7,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 from inspect_ai import Task, task
-from inspect_ai.dataset import MemoryDataset
-from inspect_ai.log import HeadlineMetric
-from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from aftertune.data import read_self_questions, shipped_path
 from aftertune.errors import DataError, UsageError
 from aftertune.measures.judges import RUBRICS
-from aftertune.measures.tasks._asked import Words, digest, names, words
-from aftertune.measures.tasks._conditions import ALL, Item, of_published, under
-from aftertune.measures.tasks._emergent_misalignment import need_grader
+from aftertune.measures.tasks._asked import Words, names, words
+from aftertune.measures.tasks._conditions import ALL, Item, conditions_task, of_published, under
 from aftertune.measures.tasks._questions import Question, drawn_samples, read_questions
 from aftertune.measures.tasks._rated_answer import rated_answer
 from aftertune.measures.tasks._request_rates import request_rates
-from aftertune.measures.tasks._seeds import generate_seeded
 from aftertune.measures.tasks._truth import false_per_verdict, truth_shares, truth_told
 
-PAPER = "https://arxiv.org/abs/2502.17424"
 SHIPPED = "self"
 RUBRIC = "self_description"
 
@@ -82,20 +76,15 @@ def self_description(
     """
     source, made_by = words(questions, "questions"), words(maker, "maker").strip()
     asked, default = _read(source, f"It was made by {made_by}." if made_by else "")
-    rows = [item.sample() for item in under(asked, names(conditions, "conditions"))]
-    drawn = default if samples is None else samples
-    if drawn < 1:
-        raise UsageError("samples is at least 1")
-    return Task(
-        dataset=MemoryDataset(rows, name=f"self_description/{source}"),
-        setup=need_grader(),
-        solver=generate_seeded(seed),
-        scorer=true_of_itself(),
-        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature),
-        epochs=drawn,
-        version=1,
-        metadata={"paper": PAPER, "questions": source, "asked_sha256": digest(rows)},
-        headline_metric=HeadlineMetric(metric="false"),
+    return conditions_task(
+        "self_description",
+        source,
+        under(asked, names(conditions, "conditions")),
+        true_of_itself(),
+        samples=default if samples is None else samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
     )
 
 
