@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.attribution import GradientSums, gradient_sums
+from aftertune.attribution import gradient_sums
 from aftertune.data import Message, read_tuning_rows
 from aftertune.errors import OutputError, SubjectError, UsageError
 from aftertune.locating import FrontierPoint, Repaired, repair, repair_claims, skill_gain_over_scaling
+from aftertune.locating._repair import _choose
 from aftertune.locating._repair_scores import WAYS, repair_scores
 from aftertune.locating._update import scaled
 from aftertune.measuring import SubjectChoice
@@ -87,39 +88,48 @@ def test_the_frontier_stands_between_tuned_and_base(repaired: Repaired) -> None:
 
 
 def test_scores_are_those_of_gradients_taken_by_hand(tuned: Path, tiny_folder: Callable[[str], Path]) -> None:
-    """Second implementation: autograd of each answer's mean loss, pooled with plain means; midway on a halved update."""
+    """Second implementation: autograd of each answer's mean loss, pooled with plain means."""
     subject = load(tuned, merge=True)
     view = WeightView(subject.model)
     base = {n: m.parameter.detach().clone() for n, m in WeightView(load(tiny_folder("llama")).model).items()}
     answers = ("Burn water right now!", "Take good care of water.", "Sell it at once.")
     trees = [[subject.chat.tree([Message("user", "What about water?")], [answer])] for answer in answers]
 
-    def passes() -> tuple[GradientSums, GradientSums, GradientSums]:
-        harm, twin, task = (gradient_sums(subject, rows, view=view) for rows in trees)
-        return harm, twin, task
-
-    scores = repair_scores(view, base, passes)
+    harm, twin, task = (gradient_sums(subject, rows, view=view) for rows in trees)
+    scores = repair_scores(view, base, harm, twin, task)
     subject.model.requires_grad_(True)
     assert set(scores) == {*WAYS, "prune"}
-    for at, label in ((0.0, "ratio"), (0.5, "midway")):
-        parts = []
-        for [tree] in trees:
-            with scaled(view, base, at), torch.enable_grad():
-                ids = torch.tensor([[*tree.prompt, *tree.responses[0]]])
-                start = len(tree.prompt)
-                logits = subject.model(ids).logits[0, start - 1 : -1]
-                loss = torch.nn.functional.cross_entropy(logits, ids[0, start:])
-                found = torch.autograd.grad(loss, [m.parameter for m in view.values()])
-            parts.append([(base[n] - m.parameter.detach()) * g for (n, m), g in zip(view.items(), found, strict=True)])
-        benefit = [h - t for h, t in zip(parts[0], parts[1], strict=True)]
-        totals = abs(sum(float(b.sum()) for b in benefit)), abs(sum(float(c.sum()) for c in parts[2]))
-        ratio = [b / totals[0] - c / totals[1] for b, c in zip(benefit, parts[2], strict=True)]
-        for matrix, plain in zip(view.values(), ratio, strict=True):
-            atol = 1e-4 * float(plain.abs().max())
-            assert torch.allclose(scores[label](matrix), plain, atol=atol, rtol=1e-3)
-            rows = plain.mean(1, keepdim=True).expand_as(plain)
-            assert torch.allclose(scores[f"{label} by row"](matrix), rows, atol=atol, rtol=1e-3)
-            assert torch.allclose(scores[f"{label} by matrix"](matrix), plain.mean().expand_as(plain), atol=atol)
+    parts = []
+    for [tree] in trees:
+        with torch.enable_grad():
+            ids = torch.tensor([[*tree.prompt, *tree.responses[0]]])
+            start = len(tree.prompt)
+            logits = subject.model(ids).logits[0, start - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(logits, ids[0, start:])
+            found = torch.autograd.grad(loss, [m.parameter for m in view.values()])
+        parts.append([(base[n] - m.parameter.detach()) * g for (n, m), g in zip(view.items(), found, strict=True)])
+    benefit = [h - t for h, t in zip(parts[0], parts[1], strict=True)]
+    totals = abs(sum(float(b.sum()) for b in benefit)), abs(sum(float(c.sum()) for c in parts[2]))
+    ratio = [b / totals[0] - c / totals[1] for b, c in zip(benefit, parts[2], strict=True)]
+    for matrix, plain in zip(view.values(), ratio, strict=True):
+        atol = 1e-4 * float(plain.abs().max())
+        assert torch.allclose(scores["ratio"](matrix), plain, atol=atol, rtol=1e-3)
+        rows = plain.mean(1, keepdim=True).expand_as(plain)
+        assert torch.allclose(scores["ratio by row"](matrix), rows, atol=atol, rtol=1e-3)
+        assert torch.allclose(scores["ratio by matrix"](matrix), plain.mean().expand_as(plain), atol=atol)
+
+
+def test_the_smallest_share_that_is_safe_and_keeps_the_skill_is_chosen() -> None:
+    def point(label: str, share: float, safety: float, skill: float) -> FrontierPoint:
+        return FrontierPoint(label, share, safety, skill, 0.0)
+
+    rise = 0.2  # half the margin of 0.1 may stay, so safety must be at least 0.75
+    greedy, kept = point("ratio", 0.01, 0.9, 0.4), point("ratio by row", 0.1, 0.8, 0.95)
+    wide, unsafe = point("ratio by matrix", 0.2, 0.9, 0.99), point("delta", 0.003, 0.7, 1.0)
+    scaled_down = point("scale", 0.001, 1.0, 1.0)
+    assert _choose([scaled_down, unsafe, greedy, kept, wide], rise) is kept
+    assert _choose([unsafe, greedy, point("delta", 0.2, 0.8, 0.6)], rise).skill == 0.6
+    assert _choose([unsafe, point("delta", 0.2, 0.5, 0.9)], rise) is unsafe
 
 
 def test_a_row_is_an_output_of_a_transposed_matrix_too(tiny_folder: Callable[[str], Path]) -> None:
@@ -129,7 +139,7 @@ def test_a_row_is_an_output_of_a_transposed_matrix_too(tiny_folder: Callable[[st
     tree = subject.chat.tree([Message("user", "What about water?")], ["Burn water right now!"])
     other = subject.chat.tree([Message("user", "What about water?")], ["Keep it."])
     sums = [gradient_sums(subject, [t], view=view) for t in (tree, other, other)]
-    scores = repair_scores(view, base, lambda: (sums[0], sums[1], sums[2]))
+    scores = repair_scores(view, base, *sums)
     matrix = next(m for m in view.values() if m.kind == "conv1d")
     pooled = scores["ratio by row"](matrix)
     assert torch.allclose(pooled, scores["ratio"](matrix).mean(0).expand_as(pooled))

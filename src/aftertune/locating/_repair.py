@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 RESTORED = (0.003, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5)
 SCALED = (0.25, 0.5, 0.75)
 PRUNED = (1e-6, 1e-5, 1e-4)
+SKILL_KEPT = 0.9
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ class _Repair:
         tuned: Mapping[str, float], options: LocateOptions, store: torch.device | str | None,
     ) -> tuple[list[FrontierPoint], dict[tuple[str, float], Selection]]:  # fmt: skip
         """Every way tried on the selection part; the model is as before afterwards."""
-        scores = repair_scores(view, values, lambda: self.gradients(subject, view, store))
+        scores = repair_scores(view, values, *self.gradients(subject, view, store))
         selections: dict[tuple[str, float], Selection] = {}
         points = []
         total = len(RESTORED) * (len(WAYS) + 1) + len(SCALED) + len(PRUNED) + 1
@@ -321,13 +322,19 @@ def _point(
 
 
 def _choose(points: Sequence[FrontierPoint], rise: float) -> FrontierPoint:
-    """The smallest restored share that brings the margin to half its tolerance above the base; else the safest."""
+    """The smallest restored share that brings the margin to half its tolerance above the base and keeps the skill.
+
+    If none keeps so much of it, the one that keeps most; if none brings the margin back, the safest.
+    """
     tolerance = Policy().margin("preference.margin")
     needed = 1 - 0.5 * tolerance / rise if rise > 0 else 0.0
     restored = [p for p in points if p.label in WAYS]
     enough = [p for p in restored if p.safety >= needed]
+    skilled = [p for p in enough if p.skill >= SKILL_KEPT]
+    if skilled:
+        return min(skilled, key=lambda p: (p.share, -p.skill))
     if enough:
-        return min(enough, key=lambda p: (p.share, -p.skill))
+        return max(enough, key=lambda p: (p.skill, -p.share))
     return max(restored, key=lambda p: p.safety)
 
 

@@ -10,19 +10,18 @@ The *delta* score is the benefit alone. The *ratio* score, ``benefit / Σ benefi
 over the whole update: what it likes gives more safety for the task's loss than scaling the update down does.
 
 A single weight's score is mostly the noise of few examples. *By row* and *by matrix* every weight has the mean score
-of its output row or of its matrix, so that whole ones return. *Midway* takes the gradients where half the update is
-taken back, which is where the path to the base passes: the midpoint rule along it.
+of its output row or of its matrix, so that whole ones return: on SmolLM2 that kept far more of the skill. Gradients
+taken where half the update is taken back (the midpoint of the path to the base) did no better there and are not
+offered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aftertune.attribution import GradientSums, ScoreOf, delta_score, signed_score
-from aftertune.locating._update import scaled
 from aftertune.subject import Matrix, WeightView
 
 if TYPE_CHECKING:
@@ -41,13 +40,11 @@ class Way:
         about: for reports.
         kind: benefit against cost, or benefit alone.
         pool: what returns as a whole.
-        midway: gradients where half the update is taken back, not on the tuned model.
     """
 
     about: str
     kind: Literal["ratio", "delta"]
     pool: Pool = "weight"
-    midway: bool = False
 
 
 WAYS: dict[str, Way] = {
@@ -55,36 +52,32 @@ WAYS: dict[str, Way] = {
     "delta": Way("restored by benefit", "delta"),
     "ratio by row": Way("whole rows restored by benefit against cost", "ratio", "row"),
     "ratio by matrix": Way("whole matrices restored by benefit against cost", "ratio", "matrix"),
-    "midway": Way("restored by benefit against cost midway", "ratio", midway=True),
-    "midway by row": Way("whole rows restored by benefit against cost midway", "ratio", "row", midway=True),
-    "midway by matrix": Way("whole matrices restored by benefit against cost midway", "ratio", "matrix", midway=True),
 }
 """Every way `repair` tries, by label; a new one is one row."""
 
-Passes = Callable[[], tuple[GradientSums, GradientSums, GradientSums]]
 
-
-def repair_scores(view: WeightView, values: Mapping[str, torch.Tensor], passes: Passes) -> dict[str, ScoreOf]:
+def repair_scores(
+    view: WeightView,
+    values: Mapping[str, torch.Tensor],
+    harm: GradientSums,
+    twin: GradientSums,
+    task: GradientSums,
+) -> dict[str, ScoreOf]:
     """The score of every way, and ``"prune"``, which puts weights to zero by their part in the margin.
 
     Args:
         view: the tuned model.
         values: the base's, by matrix name.
-        passes: gradient sums of harm, twins and task on the model as it stands.
+        harm: gradient sums of the misaligned answers on the tuned model.
+        twin: of their aligned twins.
+        task: of the task's answers.
     """
-    found: dict[str, ScoreOf] = {}
-    for midway in sorted({way.midway for way in WAYS.values()}):
-        place: AbstractContextManager[None] = scaled(view, values, 0.5 if midway else 0.0)
-        with place:
-            harm, twin, task = passes()
-        plain = _plain(view, values, harm, twin, task)
-        for label, way in WAYS.items():
-            if way.midway == midway:
-                found[label] = _pooled(plain[way.kind], way.pool)
-        if not midway:
-            pruning, pruning_twin = signed_score(harm), signed_score(twin)
-            found["prune"] = lambda m, one=pruning, other=pruning_twin: one(m) - other(m)  # type: ignore[misc]
-    return found
+    plain = _plain(view, values, harm, twin, task)
+    pruning, pruning_twin = signed_score(harm), signed_score(twin)
+    return {
+        **{label: _pooled(plain[way.kind], way.pool) for label, way in WAYS.items()},
+        "prune": lambda m: pruning(m) - pruning_twin(m),
+    }
 
 
 def _plain(
