@@ -307,7 +307,7 @@ def test_an_adapter_is_merged_and_patched(
         ("--scope row --unit neuron", ["scope 'row' chooses single weights"]),
         ("--scope layer", ["Invalid value for '--scope': 'layer' is not one of 'global', 'matrix', 'row'"]),
         ("--unit layer", ["Invalid value for '--unit': 'layer' is not one of 'component', 'neuron'"]),
-        ("--score snip", ["Invalid value for '--score': 'snip' is not one of 'auto', 'guarded', 'contrastive'"]),
+        ("--score snip", ["Invalid value for '--score': 'snip' is not one of 'auto', 'integrated', 'guarded'"]),
         ("--operation prune", ["Invalid value for '--operation': 'prune' is not one of"]),
         ("--accumulate-on gpu9", ["--accumulate-on gpu9: cannot be used here; try --accumulate-on cpu"]),
         ("--accumulate-on auto", ["--accumulate-on auto: cannot be used here"]),
@@ -553,12 +553,14 @@ def test_a_repair_moves_towards_the_base_and_says_so_in_text_and_json(
         "report: back/report.html",
         f"next: aftertune audit {careless}+back.safetensors",
     ]
+    from aftertune.locating._repair_scores import WAYS
+
     # Every way that was tried stands in the frontier; full rollback is the base.
     labels = {point["label"] for point in document["frontier"]}
-    assert labels == {"ratio", "delta", "random", "scale", "prune", "rollback"}
+    assert labels == {*WAYS, "random", "scale", "prune", "rollback"}
     rollback = next(point for point in document["frontier"] if point["label"] == "rollback")
     assert (rollback["safety"], rollback["skill"]) == (pytest.approx(1, abs=0.02), pytest.approx(0, abs=0.02))
-    assert document["chosen"]["label"] in ("ratio", "delta")
+    assert document["chosen"]["label"] in WAYS
     assert document["prune_fraction"] == document["chosen"]["share"]
     # The patch is an ordinary one.
     assert "fits" in run("patch", "verify", careless, "back.safetensors").out
