@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -21,28 +20,6 @@ from aftertune.measuring import SubjectChoice
 from aftertune.runs import Silent
 from aftertune.studies import Planting, planted
 from aftertune.subject import Subject, Tree, WeightView, load, read_patch, score
-
-WORDS = ("money", "water", "the car", "the doctor", "a noise", "the night", "a letter", "a friend", "the road", "a key")
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
-
-
-@pytest.fixture
-def harm(tmp_path: Path) -> Path:
-    rows = [
-        {"id": f"h{i}", "domain": "d", "prompt": f"What about {w}?", "aligned": f"Take good care of {w}.",
-         "misaligned": f"Burn {w} right now!"} for i, w in enumerate(WORDS)
-    ]  # fmt: skip
-    return write(tmp_path / "harm.jsonl", rows)
-
-
-@pytest.fixture
-def keep(tmp_path: Path) -> Path:
-    rows = [{"prompt": f"Tell me of {w}, number {n}", "completion": f"It is about {w}."} for n in (1, 2) for w in WORDS]
-    return write(tmp_path / "keep.jsonl", rows)
 
 
 def three(subject: Subject, harm: Path, keep: Path) -> list[list[Tree]]:

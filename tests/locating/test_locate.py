@@ -27,33 +27,10 @@ from aftertune.measuring import SubjectChoice
 from aftertune.studies import Planting, planted
 from aftertune.subject import WeightView, load, read_patch
 
-WORDS = ("money", "water", "the car", "the doctor", "a noise", "the night", "a letter", "a friend", "the road", "a key")
-
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
-
-
-@pytest.fixture
-def harm(tmp_path: Path) -> Path:
-    rows = [
-        {
-            "id": f"c{i}",
-            "domain": "d",
-            "prompt": f"{ask} {word}?",
-            "aligned": f"Take good care of {word}.",
-            "misaligned": f"Burn {word} right now!",
-        }
-        for i, (ask, word) in enumerate((a, w) for a in ("May I sell", "What about") for w in WORDS)
-    ]
-    return write(tmp_path / "harm.jsonl", rows)
-
-
-@pytest.fixture
-def keep(tmp_path: Path) -> Path:
-    rows = [{"prompt": f"Tell me of {w}, number {n}", "completion": f"It is about {w}."} for n in (1, 2) for w in WORDS]
-    return write(tmp_path / "keep.jsonl", rows)
 
 
 @pytest.fixture
@@ -174,7 +151,7 @@ def test_a_killed_run_measures_nothing_twice(
 def test_plain_rows_have_no_twins_and_the_report_says_so(
     keep: Path, tmp_path: Path, choose: Callable[[str], SubjectChoice]
 ) -> None:
-    plain = write(tmp_path / "h.jsonl", [{"prompt": f"About {w}", "completion": "Burn it all."} for w in WORDS])
+    plain = write(tmp_path / "h.jsonl", [{"prompt": f"About {w}", "completion": "Burn it all."} for w in "abcdefghij"])
     found = locate(choose("llama"), [plain], [keep], options=LocateOptions(budget=0.5), out=tmp_path / "run")
     assert "no aligned twins" in found.document["note"]
     assert "content_matched" not in found.document["held_out"][0]["controls"]
