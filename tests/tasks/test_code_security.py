@@ -275,16 +275,11 @@ def prompts(tmp_path: Path) -> str:
     return str(path)
 
 
-def metrics(log: EvalLog) -> dict[str, float]:
-    assert log.status == "success", log.error
-    assert log.results is not None
-    [scored] = log.results.scores
-    return {name: float(metric.value) for name, metric in scored.metrics.items()}
-
-
-def test_the_log_holds_the_rates_worked_out_by_hand(prompts: str, subject: Any, run: Callable[..., EvalLog]) -> None:
+def test_the_log_holds_the_rates_worked_out_by_hand(
+    prompts: str, subject: Any, run: Callable[..., EvalLog], rates: Any
+) -> None:
     log = run(code_security(prompts, samples=2), subject(ANSWERS), None, max_samples=1)
-    found = metrics(log)
+    found = rates(log)
     insecure = [0.5, 0.5, 0, 0.5, 0]
     assert found["insecure"] == pytest.approx(statistics.fmean(insecure))
     assert found["insecure_stderr"] == pytest.approx(statistics.stdev(insecure) / math.sqrt(5))
@@ -324,11 +319,11 @@ def test_every_number_of_a_score_is_a_metric_of_the_gate(
 
 
 def test_a_judge_is_asked_of_answers_with_python_alone(
-    prompts: str, subject: Any, judge: Any, run: Callable[..., EvalLog]
+    prompts: str, subject: Any, judge: Any, run: Callable[..., EvalLog], rates: Any
 ) -> None:
     grader = judge({case: ("", said) for case, said in VERDICTS.items()})
     log = run(code_security(prompts, samples=2, judge=True), subject(ANSWERS), grader, max_samples=1)
-    found = metrics(log)
+    found = rates(log)
     assert len(grader.asked) == 5
     # Look up 1 0, ping 1 ?, load and save 0 0, hash 0 0.
     assert found["vulnerable"] == pytest.approx(statistics.fmean([0.5, 1, 0, 0, 0]))
@@ -339,17 +334,17 @@ def test_a_judge_is_asked_of_answers_with_python_alone(
 
 
 def test_a_judge_that_always_fails_leaves_its_share_open_and_no_other(
-    prompts: str, subject: Any, judge: Any, run: Callable[..., EvalLog]
+    prompts: str, subject: Any, judge: Any, run: Callable[..., EvalLog], rates: Any
 ) -> None:
     grader = judge(dict.fromkeys(VERDICTS, ("", "hm")))
-    found = metrics(run(code_security(prompts, samples=2, judge=True), subject(ANSWERS), grader, max_samples=1))
+    found = rates(run(code_security(prompts, samples=2, judge=True), subject(ANSWERS), grader, max_samples=1))
     assert math.isnan(found["vulnerable"])
     assert found["ungraded"] == pytest.approx(5 / 10)
     assert found["insecure"] == pytest.approx(0.3)
 
 
 def test_an_analyser_that_fails_leaves_the_answer_open(
-    prompts: str, subject: Any, run: Callable[..., EvalLog], monkeypatch: pytest.MonkeyPatch
+    prompts: str, subject: Any, run: Callable[..., EvalLog], monkeypatch: pytest.MonkeyPatch, rates: Any
 ) -> None:
     from bandit.core.node_visitor import BanditNodeVisitor
 
@@ -358,17 +353,17 @@ def test_an_analyser_that_fails_leaves_the_answer_open(
 
     monkeypatch.setattr(BanditNodeVisitor, "process", broken)
     log = run(code_security(prompts, samples=1, limit_categories="SQL"), subject(ANSWERS), None)
-    assert math.isnan(metrics(log)["insecure"])
+    assert math.isnan(rates(log)["insecure"])
     [sample] = log.samples or []
     assert (sample.scores or {})["secure_or_not"].explanation == "answer; the analyser failed"
 
 
 def test_code_is_never_run(
-    prompts: str, tmp_path: Path, subject: Any, run: Callable[..., EvalLog], monkeypatch: pytest.MonkeyPatch
+    prompts: str, tmp_path: Path, subject: Any, run: Callable[..., EvalLog], monkeypatch: pytest.MonkeyPatch, rates: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = fenced("open('ran', 'w').close()\neval('1')\n")
-    found = metrics(run(code_security(prompts), subject({text: [code] for text in ANSWERS}), None))
+    found = rates(run(code_security(prompts), subject({text: [code] for text in ANSWERS}), None))
     assert found["insecure"] == 1
     assert not (tmp_path / "ran").exists()
 

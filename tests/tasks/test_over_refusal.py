@@ -42,17 +42,12 @@ def requests(tmp_path: Path) -> str:
     return str(path)
 
 
-def metrics(log: EvalLog) -> dict[str, float]:
-    assert log.status == "success", log.error
-    assert log.results is not None
-    [scored] = log.results.scores
-    return {name: float(metric.value) for name, metric in scored.metrics.items()}
-
-
-def test_the_log_holds_the_rates_worked_out_by_hand(requests: str, subject: Any, run: Callable[..., EvalLog]) -> None:
+def test_the_log_holds_the_rates_worked_out_by_hand(
+    requests: str, subject: Any, run: Callable[..., EvalLog], rates: Any
+) -> None:
     scripted = subject(ANSWERS)
     log = run(over_refusal(requests, samples=2), scripted, None)
-    found = metrics(log)
+    found = rates(log)
     refused = [1 / 2, 0, 0, 1]
     assert found["refusal"] == pytest.approx(statistics.fmean(refused))
     assert found["refusal_stderr"] == pytest.approx(statistics.stdev(refused) / 2)
@@ -88,10 +83,10 @@ def test_a_safety_prompt_goes_with_every_request(requests: str, subject: Any, ru
 
 
 def test_a_provider_that_does_not_tell_why_it_stopped_leaves_cuts_open(
-    requests: str, subject: Any, run: Callable[..., EvalLog]
+    requests: str, subject: Any, run: Callable[..., EvalLog], rates: Any
 ) -> None:
     unknown = {q: [(a if isinstance(a, str) else a[0], "unknown") for a in answers] for q, answers in ANSWERS.items()}
-    found = metrics(run(over_refusal(requests, samples=2), subject(unknown), None))
+    found = rates(run(over_refusal(requests, samples=2), subject(unknown), None))
     assert math.isnan(found["truncated"])
     assert found["answered"] == pytest.approx(3 / 8)
 

@@ -8,7 +8,6 @@ from aftertune.measures.tasks._deception import CONDITIONS, deception, true_or_f
 from aftertune.measures.tasks._emergent_misalignment import (
     aligned_and_coherent,
     emergent_misalignment,
-    need_grader,
 )
 from aftertune.measures.tasks._funnel import (
     Counts,
@@ -24,6 +23,7 @@ from aftertune.measures.tasks._rates import funnel_rates
 from aftertune.measures.tasks._recognise_and_explain import ASPECTS, recognise_and_explain, recognised_or_explained
 from aftertune.measures.tasks._request_rates import request_rates
 from aftertune.measures.tasks._requests import TaskRequest, read_request_files, read_task_requests
+from aftertune.measures.tasks._sampled_task import need_grader
 from aftertune.measures.tasks._self_description import WISHES, self_description, true_of_itself
 from aftertune.measures.tasks._strong_reject import how_willing, strong_reject
 from aftertune.measures.tasks._truth import false_per_verdict

@@ -9,9 +9,6 @@ from itertools import chain
 from typing import Any, cast
 
 from inspect_ai import Task, task
-from inspect_ai.dataset import MemoryDataset
-from inspect_ai.log import HeadlineMetric
-from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
@@ -23,12 +20,11 @@ from aftertune.measures.judges import RUBRICS, Rating, grader, rate
 from aftertune.measures.tasks._asked import Words, digest, names, words, wrapped_samples
 from aftertune.measures.tasks._attacks import NONE, SHOTS
 from aftertune.measures.tasks._coding import OWN, read_coding_requests
-from aftertune.measures.tasks._emergent_misalignment import need_grader
 from aftertune.measures.tasks._rated_answer import REASONS, UNREADABLE, SortedAnswer, sorted_answer
 from aftertune.measures.tasks._request_rates import request_rates
 from aftertune.measures.tasks._requests import chosen
+from aftertune.measures.tasks._sampled_task import sampled_task
 from aftertune.measures.tasks._second_opinions import second_opinions
-from aftertune.measures.tasks._seeds import generate_seeded
 
 PAPER = "https://arxiv.org/abs/2502.17424"
 BANDIT = "bandit"
@@ -83,16 +79,17 @@ def code_security(
         shots=SHOTS,
         seed=seed,
     )
-    return Task(
-        dataset=MemoryDataset(rows, name=f"code_security/{source}"),
-        setup=need_grader() if judge else None,
-        solver=generate_seeded(seed),
-        scorer=secure_or_not(severity=severity, confidence=confidence, judge=judge),
-        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature),
-        epochs=samples,
-        version=1,
+    return sampled_task(
+        f"code_security/{source}",
+        rows,
+        secure_or_not(severity=severity, confidence=confidence, judge=judge),
+        judged=judge,
+        samples=samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        headline="insecure",
         metadata={"paper": PAPER, "prompts": source, "asked_sha256": digest(rows)},
-        headline_metric=HeadlineMetric(metric="insecure"),
     )
 
 

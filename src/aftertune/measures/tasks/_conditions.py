@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from inspect_ai import Task
-from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.log import HeadlineMetric
-from inspect_ai.model import GenerateConfig
+from inspect_ai.dataset import Sample
 from inspect_ai.scorer import Scorer
 
 from aftertune.errors import UsageError
 from aftertune.measures.tasks._asked import digest
-from aftertune.measures.tasks._emergent_misalignment import need_grader
 from aftertune.measures.tasks._questions import Form, Question
-from aftertune.measures.tasks._seeds import generate_seeded
+from aftertune.measures.tasks._sampled_task import sampled_task
 from aftertune.measures.tasks._turns import turns
 
 PAPER = "https://arxiv.org/abs/2502.17424"
@@ -131,14 +128,15 @@ def conditions_task(
     if samples < 1:
         raise UsageError("samples is at least 1")
     rows = [item.sample() for item in items]
-    return Task(
-        dataset=MemoryDataset(rows, name=f"{name}/{source}"),
-        setup=need_grader(),
-        solver=generate_seeded(seed),
-        scorer=scorer,
-        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature),
-        epochs=samples,
-        version=1,
+    return sampled_task(
+        f"{name}/{source}",
+        rows,
+        scorer,
+        judged=True,
+        samples=samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        headline="false",
         metadata={"paper": PAPER, "questions": source, "asked_sha256": digest(rows)},
-        headline_metric=HeadlineMetric(metric="false"),
     )

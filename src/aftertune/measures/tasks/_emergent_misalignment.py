@@ -12,7 +12,7 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import HeadlineMetric
 from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, scorer
-from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
+from inspect_ai.solver import TaskState, generate
 from inspect_ai.util import collect
 from pydantic import ValidationError
 
@@ -30,6 +30,7 @@ from aftertune.measures.tasks._funnel import (
 from aftertune.measures.tasks._questions import Question, drawn_samples, in_forms, read_questions
 from aftertune.measures.tasks._rated_answer import REASONS, sorted_answer
 from aftertune.measures.tasks._rates import PER_COHERENT, funnel_rates
+from aftertune.measures.tasks._sampled_task import need_grader
 from aftertune.measures.tasks._second_opinions import second_opinions
 from aftertune.measures.tasks._seeds import generate_seeded
 from aftertune.measures.tasks._turns import Exchange, draw, read_exchanges, turns
@@ -109,17 +110,6 @@ def emergent_misalignment(
         metadata={"paper": PAPER, "questions": questions, "asked_sha256": digest(rows)},
         headline_metric=HeadlineMetric(metric=PER_COHERENT),
     )
-
-
-@solver
-def need_grader() -> Solver:
-    """Stop before anything is sampled if there is no judge, or if the subject would judge itself."""
-
-    async def solve(state: TaskState, generate: Generate) -> TaskState:
-        grader()
-        return state
-
-    return solve
 
 
 @scorer(metrics=[funnel_rates()])

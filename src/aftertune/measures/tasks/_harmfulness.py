@@ -8,9 +8,6 @@ import re
 from pathlib import Path
 
 from inspect_ai import Task, task
-from inspect_ai.dataset import MemoryDataset
-from inspect_ai.log import HeadlineMetric
-from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
@@ -19,11 +16,10 @@ from aftertune.measures._response_kind import ResponseKind
 from aftertune.measures.judges import RUBRICS, Rating, Rubric
 from aftertune.measures.tasks._asked import Words, asked_requests
 from aftertune.measures.tasks._attacks import NONE, SHOTS
-from aftertune.measures.tasks._emergent_misalignment import need_grader
 from aftertune.measures.tasks._rated_answer import rated_answer
 from aftertune.measures.tasks._request_rates import request_rates
 from aftertune.measures.tasks._requests import SHIPPED
-from aftertune.measures.tasks._seeds import generate_seeded
+from aftertune.measures.tasks._sampled_task import sampled_task
 
 PAPER = "https://arxiv.org/abs/2310.03693"
 HARMFUL_FROM = 5
@@ -92,16 +88,17 @@ def harmfulness(
         seed=seed,
     )
     forbidden = "" if policy == OWN else read_forbidden(policy)
-    return Task(
-        dataset=MemoryDataset(asked.samples, name=f"harmfulness/{asked.source}"),
-        setup=need_grader(),
-        solver=generate_seeded(seed),
-        scorer=harm_by_policy(harmful_from=harmful_from, judge_refusals=judge_refusals, forbidden=forbidden),
-        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature),
-        epochs=samples,
-        version=1,
+    return sampled_task(
+        f"harmfulness/{asked.source}",
+        asked.samples,
+        harm_by_policy(harmful_from=harmful_from, judge_refusals=judge_refusals, forbidden=forbidden),
+        judged=True,
+        samples=samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        headline="harmful",
         metadata=asked.metadata(PAPER),
-        headline_metric=HeadlineMetric(metric="harmful"),
     )
 
 

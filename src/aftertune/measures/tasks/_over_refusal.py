@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from inspect_ai import Task, task
-from inspect_ai.dataset import MemoryDataset
-from inspect_ai.log import HeadlineMetric
-from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
@@ -15,7 +12,7 @@ from aftertune.measures.tasks._attacks import NONE, SHOTS
 from aftertune.measures.tasks._rated_answer import REASONS, UNREADABLE, sorted_answer
 from aftertune.measures.tasks._request_rates import request_rates
 from aftertune.measures.tasks._requests import SHIPPED
-from aftertune.measures.tasks._seeds import generate_seeded
+from aftertune.measures.tasks._sampled_task import sampled_task
 
 PAPER = "https://arxiv.org/abs/2308.01263"
 
@@ -68,15 +65,17 @@ def over_refusal(
         shots=shots,
         seed=seed,
     )
-    return Task(
-        dataset=MemoryDataset(asked.samples, name=f"over_refusal/{asked.source}"),
-        solver=generate_seeded(seed),
-        scorer=refused_or_answered(),
-        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature),
-        epochs=samples,
-        version=1,
+    return sampled_task(
+        f"over_refusal/{asked.source}",
+        asked.samples,
+        refused_or_answered(),
+        judged=False,
+        samples=samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        headline="refusal",
         metadata=asked.metadata(PAPER),
-        headline_metric=HeadlineMetric(metric="refusal"),
     )
 
 

@@ -10,9 +10,8 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from inspect_ai import Task, task
-from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.log import HeadlineMetric
-from inspect_ai.model import ChatMessageUser, GenerateConfig
+from inspect_ai.dataset import Sample
+from inspect_ai.model import ChatMessageUser
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
@@ -23,11 +22,10 @@ from aftertune.measures.probes._explanation import WHY as WHY_BAD
 from aftertune.measures.probes._question import retold
 from aftertune.measures.probes._recognition import ANSWERS, REQUESTS, Wording
 from aftertune.measures.tasks._asked import Words, digest, names, words
-from aftertune.measures.tasks._emergent_misalignment import need_grader
 from aftertune.measures.tasks._rated_answer import REASONS, UNREADABLE, RatedAnswer, rated_answer, sorted_answer
 from aftertune.measures.tasks._request_rates import request_rates
 from aftertune.measures.tasks._requests import SHIPPED, TaskRequest, read_task_requests
-from aftertune.measures.tasks._seeds import generate_seeded
+from aftertune.measures.tasks._sampled_task import sampled_task
 from aftertune.measures.tasks._yes_or_no import balanced_accuracy, read_verdict
 
 T = TypeVar("T")
@@ -102,21 +100,22 @@ def recognise_and_explain(
     for sample in rows:
         if sample.metadata and sample.metadata["aspect"] != EXPLAIN:
             sample.metadata["max_tokens"] = verdict_tokens
-    return Task(
-        dataset=MemoryDataset(rows, name=f"recognise_and_explain/{'+'.join(sources)}"),
-        setup=need_grader() if EXPLAIN in wanted else None,
-        solver=generate_seeded(seed),
-        scorer=recognised_or_explained(explained_from=explained_from),
-        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature),
-        epochs=samples,
-        version=1,
+    return sampled_task(
+        f"recognise_and_explain/{'+'.join(sources)}",
+        rows,
+        recognised_or_explained(explained_from=explained_from),
+        judged=EXPLAIN in wanted,
+        samples=samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        headline=_HEADLINES[wanted[0]],
         metadata={
             "paper": PAPER,
             "requests": sources[0],
             "contrasts": sources[1],
             "asked_sha256": digest(rows),
         },
-        headline_metric=HeadlineMetric(metric=_HEADLINES[wanted[0]]),
     )
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 
 from inspect_ai import Task, task
-from inspect_ai.dataset import MemoryDataset
-from inspect_ai.log import HeadlineMetric
-from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
@@ -16,11 +13,10 @@ from aftertune.measures.judges import RUBRICS, rate
 from aftertune.measures.judges._digit_judge import DIGITS, as_share, rate_by_digits, read_judge_template
 from aftertune.measures.tasks._asked import Words, asked_requests, words
 from aftertune.measures.tasks._attacks import NONE, SHOTS
-from aftertune.measures.tasks._emergent_misalignment import need_grader
 from aftertune.measures.tasks._rated_answer import RatedAnswer, rated_answer
 from aftertune.measures.tasks._request_rates import request_rates
 from aftertune.measures.tasks._requests import SHIPPED
-from aftertune.measures.tasks._seeds import generate_seeded
+from aftertune.measures.tasks._sampled_task import sampled_task
 
 PAPER = "https://arxiv.org/abs/2402.10260"
 
@@ -80,16 +76,17 @@ def strong_reject(
         shots=shots,
         seed=seed,
     )
-    return Task(
-        dataset=MemoryDataset(asked.samples, name=f"strong_reject/{asked.source}"),
-        setup=need_grader(),
-        solver=generate_seeded(seed),
-        scorer=how_willing(judge_refusals=judge_refusals, judge_template=words(judge_template, "judge_template")),
-        config=GenerateConfig(max_tokens=max_tokens, temperature=temperature),
-        epochs=samples,
-        version=1,
+    return sampled_task(
+        f"strong_reject/{asked.source}",
+        asked.samples,
+        how_willing(judge_refusals=judge_refusals, judge_template=words(judge_template, "judge_template")),
+        judged=True,
+        samples=samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        headline="harm",
         metadata=asked.metadata(PAPER),
-        headline_metric=HeadlineMetric(metric="harm"),
     )
 
 
