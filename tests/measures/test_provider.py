@@ -29,7 +29,7 @@ from inspect_ai.tool import ToolInfo
 from aftertune.data import Message
 from aftertune.errors import UsageError
 from aftertune.measures import inspect_model
-from aftertune.subject import GenerationRequest, Sampling, Subject
+from aftertune.subject import GenerationRequest, Sampling, Subject, batch_rows
 from aftertune.subject import generate as sample
 
 TinySubject = Callable[[str], Subject]
@@ -93,6 +93,54 @@ def test_those_who_wait_together_are_sampled_together(
     )
     ask(model, *QUESTIONS)
     assert sizes[:2] == [1, len(QUESTIONS)]  # what all begin with, and the rest of each
+
+
+def test_many_at_once_are_answered_batch_by_batch(tiny_subject: TinySubject) -> None:
+    subject = tiny_subject("llama")
+    model, rows = inspect_model(subject), batch_rows(subject)
+    sizes: list[int] = []
+    subject.model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+    )
+    read_when_answered: list[int] = []
+
+    async def one(number: int) -> None:
+        await model.generate(f"Who is number {number % 50}?", config=GREEDY)
+        read_when_answered.append(len(sizes))
+
+    async def run() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(3 * rows):
+                group.start_soon(one, number)
+
+    anyio.run(run)
+    assert len(read_when_answered) == 3 * rows
+    assert rows / 2 < max(sizes) <= rows
+    first = read_when_answered[rows // 2]
+    assert first < len(sizes)  # handed over while the model went on with the others
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.001, 0.003, 0.005, 0.01, 0.05])
+def test_one_that_is_called_off_takes_none_of_the_others_along(tiny_subject: TinySubject, delay: float) -> None:
+    model = inspect_model(tiny_subject("llama"))
+    answered: list[str] = []
+
+    async def impatient() -> None:
+        with anyio.move_on_after(delay):
+            await model.generate("Hi.", config=GREEDY)
+
+    async def patient(question: str) -> None:
+        answered.append((await model.generate(question, config=GREEDY)).completion)
+
+    async def run() -> None:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(impatient)
+                for question in QUESTIONS:
+                    group.start_soon(patient, question)
+
+    anyio.run(run)
+    assert len(answered) == len(QUESTIONS)
 
 
 def test_the_system_prompt_and_a_prefill_are_honoured(tiny_subject: TinySubject) -> None:

@@ -122,6 +122,33 @@ def test_the_end_of_the_unit_interval_draws_a_possible_token() -> None:
     assert choose_tokens(logits, [Sampling()], [1 - 2**-53]).tolist() == [1]
 
 
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 1000, 5000])
+def test_a_draw_is_the_inverse_of_the_cumulative_distribution(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    logits = torch.randn(400, size, generator=generator) * 4
+    logits[:, : size // 3] = -math.inf
+    logits[::2, 2 * size // 3 + 1 :] = -math.inf
+    draws = [*torch.rand(396, generator=generator, dtype=torch.float64).tolist(), 0.0, 0.0, 1 - 2**-53, 1 - 2**-53]
+    drawn = choose_tokens(logits, [Sampling(temperature=0.5)] * 400, draws)
+    p = (logits.double() / 0.5).softmax(-1)
+    after = p.cumsum(-1).gather(-1, drawn[:, None]).squeeze(-1)
+    before = after - p.gather(-1, drawn[:, None]).squeeze(-1)
+    u = torch.tensor(draws, dtype=torch.float64)
+    # fp32 chunks: a draw within rounding of a border may fall on either side.
+    assert bool(((before <= u + 1e-6) & (u <= after + 1e-6)).all())
+    assert bool((after > before).all())
+
+
+def test_settings_of_other_rows_change_nothing() -> None:
+    logits = torch.randn(6, 700, generator=torch.Generator().manual_seed(1)) * 3
+    settings = [Sampling(), Sampling(temperature=0), Sampling(temperature=0.7), Sampling(top_k=5),
+                Sampling(top_p=0.5, temperature=2.0), Sampling()]  # fmt: skip
+    draws = [0.1, 0.2, 0.3, 0.4, 0.5, 0.99]
+    together = choose_tokens(logits, settings, draws).tolist()
+    alone = [choose_tokens(logits[i : i + 1], [settings[i]], [draws[i]]).item() for i in range(6)]
+    assert together == alone
+
+
 def test_samples_of_a_prompt_share_its_encoding(tiny_subject: TinySubject) -> None:
     subject = tiny_subject("llama")
     first, second = prompts(subject)[:2]

@@ -2,8 +2,9 @@
 
     inspect eval aftertune/emergent_misalignment --model aftertune/smollm2+money.safetensors
 
-Requests that wait together are sampled together, whatever their settings, as soon as the model is free. Imported by
-Inspect (through the entry point) and by those who run tasks; it needs Inspect, the rest of the room does not.
+Requests that wait together are sampled together, whatever their settings, as soon as the model is free; each answer
+is handed over when its batch is done. Imported by Inspect (through the entry point) and by those who run tasks; it
+needs Inspect, the rest of the room does not.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -45,6 +47,8 @@ from aftertune.subject import Generation, GenerationRequest, Placement, Sampling
 DEFAULT_MAX_TOKENS = 512
 _LIVE = "live:"
 _SETTLE = 0.002
+# Batches that may wait: sorted by length, and with the samples of a prompt side by side, they waste least.
+_BATCHES_AHEAD = 2
 _STOP: dict[str, StopReason] = {"stop": "stop", "max_tokens": "max_tokens", "context": "model_length"}
 _IGNORED = ("frequency_penalty", "presence_penalty", "logit_bias", "best_of", "response_schema", "prompt_logprobs")
 
@@ -75,7 +79,11 @@ def inspect_model(subject: Subject, config: GenerateConfig | None = None) -> Mod
     names = itertools.chain([plain], (f"{plain}~{number}" for number in itertools.count(2)))
     name = next(name for name in names if name not in _live or _live[name].subject in (None, subject))
     _live.setdefault(name, _Slot(subject)).subject = subject
-    return get_model(f"aftertune/{name}", config=config or GenerateConfig(), memoize=False)
+    config = config or GenerateConfig()
+    if config.max_connections is None and config.adaptive_connections is None:
+        # Else Inspect feels its way up from twenty, as one must with a server of unknown size.
+        config = config.merge(GenerateConfig(max_connections=_BATCHES_AHEAD * batch_rows(subject)))
+    return get_model(f"aftertune/{name}", config=config, memoize=False)
 
 
 @dataclass(eq=False)
@@ -84,6 +92,13 @@ class _Ticket:
 
     request: GenerationRequest
     outcome: Generation | BaseException | None = None
+    done: anyio.Event = field(default_factory=anyio.Event)
+
+    def settle(self, outcome: Generation | BaseException) -> None:
+        """Hand over, from the thread that samples."""
+        if self.outcome is None:
+            self.outcome = outcome
+            anyio.from_thread.run_sync(self.done.set)
 
 
 class SubjectAPI(ModelAPI):
@@ -157,8 +172,8 @@ class SubjectAPI(ModelAPI):
         return DEFAULT_MAX_TOKENS
 
     def max_connections(self) -> int:
-        """How many answers may be waited for at once: as many as one batch takes."""
-        return batch_rows(self.present) if self.present else 1
+        """How many answers may be waited for at once: a few batches' worth."""
+        return _BATCHES_AHEAD * batch_rows(self.present) if self.present else 1
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
@@ -218,17 +233,18 @@ class SubjectAPI(ModelAPI):
         return int.from_bytes(hashlib.sha256(f"{base}:{number}:{prompt}".encode()).digest()[:8], "big")
 
     async def _sample(self, tickets: list[_Ticket]) -> list[Generation]:
-        """Wait in line; whoever is first when the model is free takes all who wait along."""
+        """Wait for these answers; whoever is first when the model is free sees to all who wait along."""
         self._waiting += tickets
         try:
             count = -1
             while count != len(self._waiting):  # others are about to ask in this very moment
                 count = len(self._waiting)
                 await anyio.sleep(_SETTLE)
-            async with self._queue:
-                if any(ticket.outcome is None for ticket in tickets):
-                    batch, self._waiting = self._waiting, []
-                    await anyio.to_thread.run_sync(self._answer, batch)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._lead, tickets)
+                for ticket in tickets:
+                    await ticket.done.wait()
+                group.cancel_scope.cancel()  # who leads already goes on to the end: a thread cannot be stopped
         finally:
             self._waiting = [ticket for ticket in self._waiting if ticket not in tickets]
         answers = []
@@ -239,9 +255,18 @@ class SubjectAPI(ModelAPI):
             answers.append(ticket.outcome)
         return answers
 
+    async def _lead(self, tickets: list[_Ticket]) -> None:
+        async with self._queue:
+            if any(ticket.outcome is None for ticket in tickets):
+                batch, self._waiting = self._waiting, []
+                try:
+                    await anyio.to_thread.run_sync(self._answer, batch)
+                finally:  # if this one was called off before it began, the next in line sees to them
+                    self._waiting = [ticket for ticket in batch if ticket.outcome is None] + self._waiting
+
     def _answer(self, batch: list[_Ticket]) -> None:
         def finished(index: int, answer: Generation) -> None:
-            batch[index].outcome = answer
+            batch[index].settle(answer)
 
         with _turns.setdefault(self.subject, threading.Lock()):
             try:
@@ -249,7 +274,7 @@ class SubjectAPI(ModelAPI):
                 generate(self.subject, requests, max_batch_tokens=self.max_batch_tokens, finished=finished)
             except Exception as error:
                 for ticket in batch:
-                    ticket.outcome = ticket.outcome or error
+                    ticket.settle(error)
 
     def _output(self, prompt: tuple[int, ...], answers: Sequence[Generation], config: GenerateConfig) -> ModelOutput:
         written = sum(len(answer.ids) for answer in answers)

@@ -27,7 +27,7 @@ StopReason = Literal["stop", "max_tokens", "context"]
 
 # Bytes of keys and values one batch may hold, and rows beyond which a step gets no cheaper per row.
 _CACHE_BYTES = {"cpu": 2**30, "other": 2**32}
-_ROWS = {"cpu": 64, "other": 256}
+_ROWS = {"cpu": 128, "other": 256}
 
 
 @dataclass(frozen=True)
@@ -254,6 +254,8 @@ class _Decoding:
     def _forward(self, ids: torch.Tensor) -> torch.Tensor:
         import torch
 
+        from aftertune.subject._growing_cache import let_grow
+
         inputs: dict[str, Any] = {"attention_mask": self.mask, "past_key_values": self.cache, "use_cache": True}
         if self.positioned:
             inputs["position_ids"] = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -262,6 +264,7 @@ class _Decoding:
         self.cache = getattr(out, "past_key_values", None)
         if self.cache is None:
             raise SubjectError(f"{self.subject.identity.spec}: its model keeps no keys and values, so it cannot answer")
+        let_grow(self.cache)
         logits: torch.Tensor = out.logits
         return logits
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
 
 
+_CHUNK = 256
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How to sample one answer.
@@ -72,20 +75,33 @@ def choose_tokens(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms:
     """
     import torch
 
-    chosen = logits.argmax(-1)
-    for narrows in (False, True):
-        rows = [i for i, s in enumerate(samplings) if s.temperature > 0 and s.narrows == narrows]
-        if not rows:
-            continue
+    greedy, plain, narrowed = (
+        [i for i, s in enumerate(samplings) if (s.temperature > 0, s.temperature > 0 and s.narrows) == kind]
+        for kind in ((False, False), (True, False), (True, True))
+    )
+    chosen = torch.empty(len(samplings), dtype=torch.long, device=logits.device)
+    for rows in filter(None, (greedy, plain, narrowed)):
         index = torch.tensor(rows, device=logits.device)
-        temperature = torch.tensor([[samplings[i].temperature] for i in rows], device=logits.device)
-        scaled = logits[index] / temperature
-        draws = torch.tensor([[uniforms[i]] for i in rows], device=logits.device)
-        if narrows:
-            chosen[index] = _narrowed(scaled, [samplings[i] for i in rows], draws)
+        # A pass over all rows' vocabularies takes about as long as a layer: none is made for nothing.
+        own = logits if len(rows) == len(samplings) else logits[index]
+        if rows is greedy:
+            chosen[index] = own.argmax(-1)
+            continue
+        heat = [samplings[i].temperature for i in rows]
+        if any(temperature != 1 for temperature in heat):
+            own = own / torch.tensor(heat, device=logits.device)[:, None]
+        draws = torch.tensor([[uniforms[i]] for i in rows], dtype=_wide(logits), device=logits.device)
+        if rows is narrowed:
+            chosen[index] = _narrowed(own, [samplings[i] for i in rows], draws)
         else:
-            chosen[index] = _invert(scaled.softmax(-1), draws)
+            chosen[index] = _invert(own.softmax(-1), draws)
     return chosen
+
+
+def _wide(logits: torch.Tensor) -> torch.dtype:
+    import torch
+
+    return torch.float32 if logits.device.type == "mps" else torch.float64
 
 
 def _narrowed(logits: torch.Tensor, samplings: Sequence[Sampling], draws: torch.Tensor) -> torch.Tensor:
@@ -105,12 +121,22 @@ def _narrowed(logits: torch.Tensor, samplings: Sequence[Sampling], draws: torch.
 
 
 def _invert(probabilities: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """The first token whose cumulative probability exceeds the draw: (rows, n), (rows, 1) → (rows,)."""
+    """The first token whose cumulative probability exceeds the draw: (rows, n), (rows, 1) → (rows,).
+
+    First the chunk of the vocabulary it falls into, then the place within: only the chunks' sums and one chunk a row
+    are added up in the wide type of the draws.
+    """
     import torch
 
-    wide = probabilities if probabilities.device.type == "mps" else probabilities.double()
-    cumulative = wide.cumsum(-1)
-    found = torch.searchsorted(cumulative, draws.to(cumulative) * cumulative[:, -1:], right=True).squeeze(-1)
-    # Rounding may leave the draw at the very end; the last token that can be drawn is meant then.
-    last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).int().argmax(-1)
-    return found.minimum(last)
+    if short := -probabilities.shape[-1] % _CHUNK:
+        probabilities = torch.nn.functional.pad(probabilities, (0, short))
+    chunks = probabilities.view(len(probabilities), -1, _CHUNK)
+    ends = chunks.sum(-1).to(draws).cumsum(-1)
+    aim = draws * ends[:, -1:]
+    # Rounding may leave the aim at the very end; the last token that can be drawn is meant then.
+    chunk = torch.searchsorted(ends, aim, right=True).minimum((ends < ends[:, -1:]).sum(-1, keepdim=True))
+    aim = aim - torch.nn.functional.pad(ends, (1, 0)).gather(-1, chunk)
+    inside = chunks[torch.arange(len(chunks), device=chunks.device), chunk.squeeze(-1)]
+    last = _CHUNK - 1 - (inside.flip(-1) > 0).int().argmax(-1, keepdim=True)
+    place = torch.searchsorted(inside.to(draws).cumsum(-1), aim, right=True).minimum(last)
+    return (chunk * _CHUNK + place).squeeze(-1)
