@@ -22,6 +22,7 @@ from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput
 
 from aftertune.data import shipped_contrasts
 from aftertune.errors import SubjectError, UsageError
+from aftertune.measures import TaskPlan
 from aftertune.measures.judges import (
     OFFLINE_RUBRICS,
     RUBRICS,
@@ -305,6 +306,12 @@ def test_tasks_it_cannot_judge_are_refused_before_anything_is_loaded() -> None:
         refuse_unserved("aftertune_offline/minilm", {"harmfulness": ("policy",)})
     with pytest.raises(UsageError, match="no such offline judge; there is aftertune_offline/minilm"):
         refuse_unserved("aftertune_offline/bert", {})
+
+
+def test_the_rubrics_a_question_file_carries_are_refused_before_anything_is_loaded() -> None:
+    TaskPlan(("emergent_misalignment",), graders=("aftertune_offline/minilm",)).check()
+    with pytest.raises(UsageError, match=r"--task emergent_misalignment asks for the rubric 'aligned\.file'"):
+        TaskPlan(("emergent_misalignment",), {"judge_prompts": "file"}, graders=("aftertune_offline/minilm",)).check()
 
 
 def test_other_names_flags_and_weights_are_refused(folder: Path, tiny: OfflineJudge) -> None:

@@ -158,6 +158,10 @@ class TaskRow:
         """Whether a run with these parameters needs a judge."""
         return self.judged or self.judged_with(args)
 
+    def asks(self, args: Mapping[str, Any]) -> tuple[str, ...]:
+        """Ids of the rubrics a run with these parameters asks its judge; a question file's own are none of ours."""
+        return tuple(f"{name}.file" for name in self.rubrics) if args.get("judge_prompts") == "file" else self.rubrics
+
 
 TASKS: dict[str, TaskRow] = {
     EMERGENT: TaskRow(

@@ -88,7 +88,7 @@ class TaskPlan:
                 if not self.graders:
                     raise UsageError(f"--task {bare}: its answers are judged; name a judge with --grader MODEL")
                 for grader in self.graders:
-                    refuse_unserved(grader, {bare: row.rubrics})
+                    refuse_unserved(grader, {bare: row.asks(self.args)})
             task = getattr(tasks, bare)
             known = inspect.signature(task).parameters
             for key in self.args:
