@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 STRIP_BYTES = 2**20
+# What a batch may add to model and accumulators: the activations its backward pass needs, or 64 MiB.
+BATCH_SHARE = 0.25
+LEAST_BATCH_BYTES = 2**26
 
 
 @dataclass
@@ -82,11 +85,24 @@ def gradient_sums(
     one_by_one = any(matrix.kind == "experts" for matrix in view.values())
     if one_by_one:
         say("experts are fused: their gradients are taken one example at a time")
-    batches = [[i] for i in range(len(rows))] if one_by_one else plan_batches(rows, subject.max_batch_tokens)
+    batches = [[i] for i in range(len(rows))] if one_by_one else plan_batches(rows, backward_tokens(subject, view))
     experts = {matrix.name for matrix in view.values() if matrix.kind == "experts"}
     with _hooks(view, sums, absolute) as work:
         sums.losses[:] = backward_passes(subject, rows, batches, work.begin, work.finish, names, step, experts)
     return sums
+
+
+def backward_tokens(subject: Subject, view: WeightView) -> int:
+    """Tokens of one forward and backward pass: what keeps its activations near a quarter of model and accumulators.
+
+    An estimate: inputs and outputs of every matrix in view, and three times the logits were all tokens a response's.
+    Never more than the subject's own bound; larger batches would hardly be faster.
+    """
+    floats = sum(m.parameter.shape[-1] + m.parameter.shape[-2] for m in view.values()) + 3 * subject.vocabulary
+    model = sum(p.numel() * p.element_size() for p in subject.model.parameters())
+    size = next(iter(view.values())).parameter.element_size()
+    budget = max(LEAST_BATCH_BYTES, BATCH_SHARE * (model + 2 * 4 * view.weights))
+    return max(1, min(subject.max_batch_tokens, int(budget / (size * floats))))
 
 
 def backward_passes(

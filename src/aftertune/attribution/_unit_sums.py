@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aftertune.attribution._gradients import GradientSums, backward_passes
+from aftertune.attribution._gradients import GradientSums, backward_passes, backward_tokens
 from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, guarded, unit_spaces
 from aftertune.errors import NumericalError, UsageError
 from aftertune.subject import Matrix, Subject, Tree, WeightView, plan_batches
@@ -66,7 +66,7 @@ def unit_sums(
         sums.signed[space.matrix.name] = torch.zeros(space.units, dtype=torch.float32)
         sums.absolute[space.matrix.name] = torch.zeros(space.units, dtype=torch.float32)
     current: list[str] = []
-    batches = plan_batches(rows, subject.max_batch_tokens)
+    batches = plan_batches(rows, backward_tokens(subject, view))
     with _watched(view, spaces, sums, current):
         losses = backward_passes(subject, rows, batches, lambda n: current.__setitem__(slice(None), n), _nothing,
                                  names, step)  # fmt: skip
@@ -91,10 +91,11 @@ def _watched(view: WeightView, spaces: Sequence[UnitSpace], sums: UnitSums, name
         name = space.matrix.name
 
         def before(module: Any, args: tuple[torch.Tensor, ...]) -> None:
-            inputs = args[0]
+            # Detached: a hook that holds the tensor it hangs on is a cycle, and keeps a batch's whole graph alive.
+            inputs = args[0].detach()
 
             def collect(gradient: torch.Tensor) -> None:
-                effect = (inputs.detach().float() * gradient.float()).reshape(len(names), -1, inputs.shape[-1]).sum(1)
+                effect = (inputs.float() * gradient.float()).reshape(len(names), -1, inputs.shape[-1]).sum(1)
                 effect = effect.reshape(len(names), space.units, -1).sum(-1)
                 finite = effect.isfinite().all(1)
                 if not bool(finite.all()):
@@ -105,7 +106,7 @@ def _watched(view: WeightView, spaces: Sequence[UnitSpace], sums: UnitSums, name
                 sums.signed[name] += effect.sum(0).cpu()
                 sums.absolute[name] += effect.abs().sum(0).cpu()
 
-            inputs.register_hook(collect)  # type: ignore[no-untyped-call]
+            args[0].register_hook(collect)  # type: ignore[no-untyped-call]
 
         return before
 
