@@ -28,8 +28,8 @@ def subject(request: pytest.FixtureRequest, tiny_model: Any, tiny_tokenizer: Any
 def test_a_sweep_lets_go_of_its_graph_at_once(subject: Subject, sweep: Callable[[Subject], Any]) -> None:
     seen: list[weakref.ref[torch.Tensor]] = []
 
-    def note(module: Any, args: Any, output: torch.Tensor) -> None:
-        seen.append(weakref.ref(output))
+    def note(module: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen.extend((weakref.ref(args[0]), weakref.ref(output)))
 
     watched = [m for m in subject.model.modules() if isinstance(m, torch.nn.Linear)] or [
         m for m in subject.model.modules() if type(m).__name__ == "Conv1D"
