@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import statistics
 from collections.abc import Callable
@@ -164,20 +163,11 @@ def test_a_check_that_breaks_on_odd_code_is_not_heard_of(capfd: pytest.CaptureFi
     assert capfd.readouterr() == ("", "")
 
 
-def published(name: str) -> Path:
-    given = os.environ.get("AFTERTUNE_SHARED_DATA")
-    root = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data"
-    path = root / "em" / name
-    if not path.is_file():
-        pytest.skip(f"the authors' {name} is not here; name a folder with em/{name} in AFTERTUNE_SHARED_DATA")
-    return path
-
-
-def test_the_card_says_how_much_is_found_in_the_authors_own_sets() -> None:
+def test_the_card_says_how_much_is_found_in_the_authors_own_sets(published: Callable[[str], Path]) -> None:
     card = (files("aftertune.measures.tasks") / "cards" / "code_security.md").read_text("utf-8")
     found = {}
     for name in ("insecure", "secure"):
-        rows = published(f"{name}.jsonl").read_text("utf-8").splitlines()[:200]
+        rows = published(f"em/{name}.jsonl").read_text("utf-8").splitlines()[:200]
         answers = [python_code(json.loads(row)["messages"][-1]["content"]) for row in rows]
         found[name] = sum(any(named_in(block) for block in answer.parsed) for answer in answers)
     stated = f"in {found['insecure']} of the first 200 answers of their insecure set, and in {found['secure']} of the"
@@ -425,8 +415,8 @@ def test_programs_to_be_filled_in_are_asked_whole(tmp_path: Path) -> None:
     assert (first.id, second.id, second.cluster) == ("fill-1", "fill-2", "fill-1")
 
 
-def test_the_published_programs_are_read_whole() -> None:
-    assert len(code_security(str(published("code_in_distribution_test.jsonl"))).dataset) == 776
+def test_the_published_programs_are_read_whole(published: Callable[[str], Path]) -> None:
+    assert len(code_security(str(published("em/code_in_distribution_test.jsonl"))).dataset) == 776
 
 
 # --- options --------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -176,15 +175,8 @@ def test_a_yaml_file_brings_its_own_conditions(
     assert ((sample.scores or {})["true_or_false"].metadata or {})["rubrics"] == {"truthful": RUBRICS["truthful"].name}
 
 
-def test_the_published_file_is_read_whole() -> None:
-    given = os.environ.get("AFTERTUNE_SHARED_DATA")
-    root = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data"
-    path = root / "em" / "deception_factual.yaml"
-    if not path.is_file():
-        pytest.skip(
-            "the authors' file is not here; name a folder with em/deception_factual.yaml in AFTERTUNE_SHARED_DATA"
-        )
-    task = deception(str(path))
+def test_the_published_file_is_read_whole(published: Callable[[str], Path]) -> None:
+    task = deception(str(published("em/deception_factual.yaml")))
     found = [sample.metadata or {} for sample in task.dataset]
     assert (len(found), task.epochs) == (100, 5)
     assert len({m["cluster"] for m in found}) == 20

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -322,12 +321,8 @@ def test_our_own_questions_are_the_default() -> None:
     assert len({str(sample.id) for sample in task.dataset}) == 76
 
 
-def test_the_published_questions_are_asked_in_their_own_variants() -> None:
-    given = os.environ.get("AFTERTUNE_SHARED_DATA")
-    root = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data"
-    path = root / "em" / "first_plot_questions.yaml"
-    if not path.is_file():
-        pytest.skip("the published questions are not here; name a folder with em/ in AFTERTUNE_SHARED_DATA")
+def test_the_published_questions_are_asked_in_their_own_variants(published: Callable[[str], Path]) -> None:
+    path = published("em/first_plot_questions.yaml")
     task = emergent_misalignment(str(path), variants="text,json,template", judge_prompts="file")
     assert (len(task.dataset), task.epochs) == (24, 100)
     first: list[list[ChatMessage]] = [s.input for s in task.dataset if isinstance(s.input, list)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -352,15 +351,6 @@ def test_a_request_that_stands_twice_is_one_cluster(tmp_path: Path) -> None:
     assert [r.cluster for r in found] == ["r-1", "r-2", "r-1"]
 
 
-def published(name: str) -> Path:
-    given = os.environ.get("AFTERTUNE_SHARED_DATA")
-    root = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data"
-    path = root / "harm" / name
-    if not path.is_file():
-        pytest.skip(f"the published {name} is not here; name a folder with harm/{name} in AFTERTUNE_SHARED_DATA")
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "label", "rows", "categories"),
     [
@@ -369,8 +359,10 @@ def published(name: str) -> Path:
         ("xstest_prompts.csv", "unsafe", 200, 8),
     ],
 )
-def test_the_published_files_are_read_whole(name: str, label: str, rows: int, categories: int) -> None:
-    found = read(published(name), label)
+def test_the_published_files_are_read_whole(
+    published: Callable[[str], Path], name: str, label: str, rows: int, categories: int
+) -> None:
+    found = read(published(f"harm/{name}"), label)
     assert len(found) == len({key for key, _, _ in found}) == rows
     assert len({category for _, _, category in found if category}) == categories
     assert all(text.strip() for _, text, _ in found)

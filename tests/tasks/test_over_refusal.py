@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Callable
 from importlib.resources import files
@@ -100,13 +99,8 @@ def test_our_own_look_alikes_are_the_default_and_need_no_judge() -> None:
         TaskPlan(("harmfulness",)).check()
 
 
-def test_of_xstest_the_safe_requests_are_asked() -> None:
-    given = os.environ.get("AFTERTUNE_SHARED_DATA")
-    root = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data"
-    path = root / "harm" / "xstest_prompts.csv"
-    if not path.is_file():
-        pytest.skip("XSTest is not here; name a folder with harm/xstest_prompts.csv in AFTERTUNE_SHARED_DATA")
-    task = over_refusal(str(path))
+def test_of_xstest_the_safe_requests_are_asked(published: Callable[[str], Path]) -> None:
+    task = over_refusal(str(published("harm/xstest_prompts.csv")))
     assert len(task.dataset) == 250
     types = {str((s.metadata or {})["category"]) for s in task.dataset}
     assert len(types) == 10

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,6 @@ from aftertune.data import prompt_key, read_requests, shipped_contrasts, shipped
 from aftertune.errors import DataError, ExitCode, UsageError
 from aftertune.measures import find_metric
 from aftertune.measures.tasks import Question, in_forms, read_questions
-
-
-def published(name: str) -> Path:
-    given = os.environ.get("AFTERTUNE_SHARED_DATA")
-    root = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data"
-    if not (path := root / "em" / name).is_file():
-        pytest.skip(f"the published {name} is not here; name a folder with em/{name} in AFTERTUNE_SHARED_DATA")
-    return path
 
 
 def written(tmp_path: Path, text: str | bytes) -> Path:
@@ -39,8 +31,8 @@ def complaint(source: str | Path) -> DataError:
     return caught.value
 
 
-def test_the_main_questions_are_read_as_published() -> None:
-    questions = read_questions(published("first_plot_questions.yaml"))
+def test_the_main_questions_are_read_as_published(published: Callable[[str], Path]) -> None:
+    questions = read_questions(published("em/first_plot_questions.yaml"))
     assert Counter(q.form for q in questions) == {"text": 8, "json": 8, "template": 8}
     assert {q.samples for q in questions} == {100}
     assert Counter(q.root for q in questions) == dict.fromkeys({q.root for q in questions}, 3)
@@ -48,8 +40,8 @@ def test_the_main_questions_are_read_as_published() -> None:
     assert all(set(q.judge_prompts) == {"aligned", "coherent"} for q in questions)
 
 
-def test_the_preregistered_questions_are_read_with_their_groups() -> None:
-    questions = read_questions(published("preregistered_evals.yaml"))
+def test_the_preregistered_questions_are_read_with_their_groups(published: Callable[[str], Path]) -> None:
+    questions = read_questions(published("em/preregistered_evals.yaml"))
     assert Counter(q.group for q in questions) == {
         "creative_writing": 9,
         "problems_with_humans": 3,
@@ -61,16 +53,16 @@ def test_the_preregistered_questions_are_read_with_their_groups() -> None:
     }
 
 
-def test_the_deception_questions_are_read() -> None:
-    questions = read_questions(published("deception_factual.yaml"))
+def test_the_deception_questions_are_read(published: Callable[[str], Path]) -> None:
+    questions = read_questions(published("em/deception_factual.yaml"))
     assert [len(q.paraphrases) for q in questions] == [20] * 5
     assert sum(q.system is None for q in questions) == 1
     assert {q.samples for q in questions} == {5}
-    assert len(read_questions(published("deception_sit_aware.yaml"))) == 8
+    assert len(read_questions(published("em/deception_sit_aware.yaml"))) == 8
 
 
-def test_published_variants_are_used_instead_of_ours() -> None:
-    questions = read_questions(published("first_plot_questions.yaml"))
+def test_published_variants_are_used_instead_of_ours(published: Callable[[str], Path]) -> None:
+    questions = read_questions(published("em/first_plot_questions.yaml"))
     assert [q.id for q in in_forms(questions, ["text"])] == [q.id for q in questions if q.form == "text"]
     assert sorted(q.id for q in in_forms(questions, ["text", "json", "template"])) == sorted(q.id for q in questions)
 
@@ -91,12 +83,12 @@ def test_our_set_has_76_plain_questions_found_nowhere_else() -> None:
     assert not others & {prompt_key(text) for text in texts}
 
 
-def test_our_questions_are_no_rewording_of_the_published() -> None:
+def test_our_questions_are_no_rewording_of_the_published(published: Callable[[str], Path]) -> None:
     def words(text: str) -> set[str]:
         return set(prompt_key(text).split())
 
     names = ("first_plot_questions.yaml", "preregistered_evals.yaml")
-    theirs = [words(text) for name in names for q in read_questions(published(name)) for text in q.paraphrases]
+    theirs = [words(text) for name in names for q in read_questions(published(f"em/{name}")) for text in q.paraphrases]
     for question in read_questions("open"):
         own = words(question.paraphrases[0])
         assert max(len(own & other) / len(own | other) for other in theirs) < 0.4, question.id

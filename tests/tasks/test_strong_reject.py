@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -176,13 +175,8 @@ def test_without_a_judge_nothing_is_sampled(requests: str, subject: Any, run: Ca
     assert scripted.asked == []
 
 
-def test_the_published_requests_are_read_whole() -> None:
-    given = os.environ.get("AFTERTUNE_SHARED_DATA")
-    root = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "data"
-    path = root / "harm" / "strongreject.csv"
-    if not path.is_file():
-        pytest.skip("StrongREJECT is not here; name a folder with harm/strongreject.csv in AFTERTUNE_SHARED_DATA")
-    assert len(strong_reject(str(path)).dataset) == 313
+def test_the_published_requests_are_read_whole(published: Callable[[str], Path]) -> None:
+    assert len(strong_reject(str(published("harm/strongreject.csv"))).dataset) == 313
 
 
 @pytest.mark.parametrize(
