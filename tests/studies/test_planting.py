@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.attribution import make_patch, select_units
+from aftertune.attribution import gradient_sums, make_patch, select_units, unit_sums
 from aftertune.errors import UsageError
 from aftertune.studies import METHODS, Planting, planted, planted_study
+from aftertune.studies._planted_choice import Choices
+from aftertune.studies._planted_methods import Method, PlantedSums
 from aftertune.subject import Subject, Tree, WeightView, as_subject, response_losses, weights_digest
 
 
@@ -71,6 +73,32 @@ def test_other_architectures_are_told(tiny_model: Callable[..., Any], tiny_token
     gpt2 = as_subject(tiny_model("gpt2"), tiny_tokenizer, "gpt2")
     with pytest.raises(UsageError, match="Llama-like"), planted(gpt2, Planting("neurons", 0, "x", 0), rows(), 1):
         pass
+
+
+def test_the_best_of_several_sets_is_the_one_that_does_most_when_taken_out(subject: Subject) -> None:
+    view, given = WeightView(subject.model), rows()
+    sets = (given[:6], given[6:11], given[11:])
+    sums = PlantedSums(*(gradient_sums(subject, s, absolute=True) for s in sets),
+                       tuple(unit_sums(subject, s, "component") for s in sets))  # fmt: skip
+    single = [m for m in METHODS if m.unit == "component" and not m.rivals and not m.proposed]
+    best = Method("best", "component", single[0].harm, rivals=tuple(m.name for m in single))
+    choices = Choices(subject, view, sums, sets, [*single, best])
+
+    def losses() -> list[float]:
+        with torch.no_grad():
+            return [float(response_losses(subject, list(s)).mean()) for s in sets]
+
+    before, worth = losses(), {}
+    for method in single:
+        with make_patch(view, choices.choose(method, 4).chosen, "zero", {}).applied(view):
+            harm, twin, keep = (after - b for after, b in zip(losses(), before, strict=True))
+        worth[method.name] = harm - max(twin, keep)
+    assert len(set(worth.values())) > 3
+    winner = max(worth, key=lambda name: worth[name])
+    expected = choices.choose(next(m for m in single if m.name == winner), 4)
+    found = choices.choose(best, 4)
+    assert found.members.keys() == expected.members.keys()
+    assert all(torch.equal(found.members[name], expected.members[name]) for name in found.members)
 
 
 @pytest.mark.slow

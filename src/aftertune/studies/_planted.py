@@ -17,22 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aftertune.attribution import (
-    ScoreOf,
-    Selection,
-    UnitEffect,
-    absolute_score,
-    best_units,
-    candidate_units,
-    gradient_sums,
-    make_patch,
-    select_count,
-    select_units,
-    unit_sums,
-)
+from aftertune.attribution import Selection, gradient_sums, make_patch, select_units, unit_sums
 from aftertune.data import Contrast, ask, read_contrasts, shipped_contrasts, shipped_path
 from aftertune.runs import Progress, RunFolder, Silent, write_json
-from aftertune.studies._planted_methods import LOOKS, METHODS, Method, PlantedSums
+from aftertune.studies._planted_choice import Choices
+from aftertune.studies._planted_methods import METHODS, Method, PlantedSums
 from aftertune.studies._planted_report import rebuild_planted_report
 from aftertune.studies._planting import Planted, Planting, planted
 from aftertune.studies._study_run import kept_study
@@ -121,10 +110,11 @@ def mark_planting(
         sums = PlantedSums(harm, twin, keep, (one, two, three))
         carried = _losses(subject, held, others[BENIGN:])
         oracle = _effect(carried, _oracle(subject, view, plant, held, others[BENIGN:]))
+        choices = Choices(subject, view, sums, sets, methods)
         marks = []
         with progress.task(f"{planting.name}: methods", len(methods)) as step:
             for method in methods:
-                marks.append(_mark(subject, view, method, sums, sets, plant, oracle, carried, held, others[BENIGN:]))
+                marks.append(_mark(subject, view, method, choices, plant, oracle, carried, held, others[BENIGN:]))
                 step(1, method.name)
     return {
         "planting": {**asdict(planting), "name": planting.name},
@@ -166,8 +156,7 @@ def _mark(
     subject: Subject,
     view: WeightView,
     method: Method,
-    sums: PlantedSums,
-    sets: Sequence[Sequence[Tree]],
+    choices: Choices,
     plant: Planted,
     oracle: Mapping[str, float],
     carried: Mapping[str, float],
@@ -176,19 +165,10 @@ def _mark(
 ) -> Mark:
     truth = _truth(view, plant)
     count = truth.weights if method.unit == "weight" else truth.units
-    harm = method.harm(sums)
-    keep = absolute_score(sums.keep) if method.keep_share else None
     budget = max(oracle["benign"], BUDGET)
     recall: float | None = None
-    effects = []
-    if method.proposed:
-        proposed = select_count(view, harm, count=method.proposed * count, unit=method.unit)
-        effects = LOOKS[method.look](subject, proposed, sets, view=view)
     while True:
-        if effects:
-            chosen = best_units(view, effects, _worth, count, method.unit)
-        else:
-            chosen = _choose(view, method, harm, keep, count)
+        chosen = choices.choose(method, count)
         if recall is None and plant.units:
             recall = _recall(chosen, truth)
         with make_patch(view, chosen.chosen, "zero", {}, digest=False).applied(view):
@@ -206,17 +186,6 @@ def _mark(
         effect["harm"],
         effect["benign"],
     )
-
-
-def _worth(effect: UnitEffect) -> float:
-    """What taking a unit out costs the planted answers beyond what it costs their twins and other benign answers."""
-    harm, *benign = effect.rises
-    return harm - max(benign)
-
-
-def _choose(view: WeightView, method: Method, harm: ScoreOf, keep: ScoreOf | None, count: int) -> Selection:
-    fraction = min(0.5, method.keep_share * count / candidate_units(view, method.unit))
-    return select_count(view, harm, keep, count=count, keep_fraction=fraction, unit=method.unit)
 
 
 def _truth(view: WeightView, plant: Planted) -> Selection:
@@ -261,7 +230,7 @@ def planted_study(
     config = {
         "subject": subject,
         "plantings": [asdict(p) for p in plantings],
-        "methods": [[m.name, m.unit, m.keep_share, m.proposed, m.look] for m in methods],
+        "methods": [[m.name, m.unit, m.keep_share, m.proposed, m.look, m.rivals] for m in methods],
         "placement": asdict(placement),
         "steps": STEPS,
     }

@@ -50,6 +50,8 @@ class Method:
             answers' loss less that of the benign ones' then ranks. 0 for none.
         look: what is found out of each unit proposed: its effect when it goes "alone" (`exact_effects`), or its
             part in the effect of all proposed, along the "path" (`path_effects`).
+        rivals: names of other methods for the same unit: each one's choice is taken out whole, on the rows it was
+            found on, and the one stands that does most to the planted answers beyond the benign ones.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Method:
     keep_share: float = 0.0
     proposed: int = 0
     look: Look = "alone"
+    rivals: tuple[str, ...] = ()
 
 
 def _signed(sums: PlantedSums) -> ScoreOf:
@@ -93,6 +96,12 @@ METHODS = (
     Method("harm minus twin and keep", "component", _both),
     Method("harm minus keep, verified one by one", "component", _keep, proposed=4),
     Method("harm minus keep, integrated along the path", "component", _keep, proposed=4, look="path"),
+    Method(
+        "the best set of three (keep, twin and keep, path)",
+        "component",
+        _keep,
+        rivals=("harm minus keep", "harm minus twin and keep", "harm minus keep, integrated along the path"),
+    ),
     Method("harm minus twin and keep, guarded", "component", lambda sums: guarded_score(*sums.units)),
     Method("magnitude", "component", lambda sums: magnitude_score),
     Method("random", "component", lambda sums: random_score(0)),
