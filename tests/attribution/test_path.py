@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from aftertune.attribution import exact_effects, path_effects, select_units
+from aftertune.attribution import UnitEffect, exact_effects, path_effects, refined_path_effects, select_units
 from aftertune.data import Message
 from aftertune.errors import UsageError
 from aftertune.subject import Subject, Tree, WeightView, make_patch, score
@@ -50,6 +50,40 @@ def test_the_parts_add_up_to_the_whole_and_leave_the_model_as_it_was(tiny_subjec
     assert max(abs(rise) for rise in whole) > 0.05
     for number, rise in enumerate(whole):
         assert sum(e.rises[number] for e in effects) == pytest.approx(rise, abs=2e-3)
+
+
+def test_the_second_path_is_through_the_best_of_all_proposals_alone(tiny_subject: TinySubject) -> None:
+    subject = tiny_subject("llama")
+    with torch.no_grad():
+        for name, matrix in subject.model.named_parameters():
+            if name.endswith(("down_proj.weight", "o_proj.weight")):
+                matrix.mul_(20)
+    sets = [rows(subject, ("Hi.", "Burn all of it now.")), rows(subject, ("Water?", "Take care of yourself."))]
+    view = WeightView(subject.model)
+    neurons, head = "model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.o_proj.weight"
+    proposals = [
+        select_units(view, {neurons: torch.arange(8)}, "component"),
+        select_units(view, {neurons: torch.arange(5, 12), head: torch.tensor([1, 2])}, "component"),
+    ]
+    union = select_units(view, {neurons: torch.arange(12), head: torch.tensor([1, 2])}, "component")
+
+    def worth(effect: UnitEffect) -> float:
+        return effect.rises[0] - effect.rises[1]
+
+    points: list[int] = []
+    found = refined_path_effects(subject, proposals, sets, worth, 4, steps=32, view=view, step=points.append)
+    assert sum(points) == 64
+    first = sorted(path_effects(subject, union, sets, steps=32, view=view), key=worth, reverse=True)
+    assert {(e.matrix, e.number) for e in found} == {(e.matrix, e.number) for e in first[:4]}
+    members: dict[str, list[int]] = {}
+    for effect in found:
+        members.setdefault(effect.matrix, []).append(effect.number)
+    kept = select_units(view, {name: torch.tensor(sorted(numbers)) for name, numbers in members.items()}, "component")
+    before = [loss(subject, one) for one in sets]
+    with make_patch(view, kept.chosen, "zero", {}, digest=False).applied(view):
+        whole = [loss(subject, one) - b for one, b in zip(sets, before, strict=True)]
+    for number, rise in enumerate(whole):
+        assert sum(e.rises[number] for e in found) == pytest.approx(rise, abs=2e-3)
 
 
 def test_twins_that_share_a_task_share_its_part(tiny_subject: TinySubject) -> None:

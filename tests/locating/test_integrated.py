@@ -76,7 +76,7 @@ def test_with_twins_the_sets_change_places(harm: Path, keep: Path, tiny_folder: 
     for space in unit_spaces(WeightView(subject.model), "component"):
         assert torch.equal(control(space.matrix), swapped(space.matrix))
         scored += int(control(space.matrix).count_nonzero())
-    assert scored == 14  # a tenth of its 136 units
+    assert 14 <= scored <= 3 * 14  # each of three scores proposes a tenth of its 136 units
 
 
 def test_a_search_by_it_writes_a_patch_and_its_controls(

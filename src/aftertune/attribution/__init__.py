@@ -5,7 +5,7 @@ from aftertune.attribution._controls import magnitude_control, opposite_control,
 from aftertune.attribution._exact import UnitEffect, best_units, exact_effects
 from aftertune.attribution._gradients import GradientSums, gradient_sums
 from aftertune.attribution._overlap import Overlap, overlap
-from aftertune.attribution._path import path_effects
+from aftertune.attribution._path import path_effects, refined_path_effects
 from aftertune.attribution._scores import (
     ScoreOf,
     Unit,
@@ -74,6 +74,7 @@ __all__ = [
     "random_score",
     "read_patch",
     "read_sums",
+    "refined_path_effects",
     "select",
     "select_count",
     "select_units",

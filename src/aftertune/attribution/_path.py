@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from aftertune.attribution._exact import UnitEffect
-from aftertune.attribution._selection import Selection
+from aftertune.attribution._exact import UnitEffect, best_units
+from aftertune.attribution._selection import Selection, select_units
 from aftertune.attribution._unit_sums import unit_sums
 from aftertune.errors import UsageError
 from aftertune.subject import Subject, Tree, WeightView, make_patch
@@ -62,3 +62,46 @@ def path_effects(
                     rise[number] -= float(sums.signed[name][unit]) / (scale * steps * sums.examples)
         step(1)
     return [UnitEffect(name, unit, tuple(rise)) for (name, unit), rise in zip(units, rises, strict=True)]
+
+
+def refined_path_effects(
+    subject: Subject,
+    candidates: Sequence[Selection],
+    sets: Sequence[Sequence[Tree]],
+    worth: Callable[[UnitEffect], float],
+    count: int,
+    *,
+    steps: int = 4,
+    view: WeightView | None = None,
+    step: Callable[[int], None] = lambda done: None,
+) -> list[UnitEffect]:
+    """`path_effects` twice: of all candidates together, then of those ``count`` of most worth alone.
+
+    Many candidates let in what first order sees late, but with all of them gone the path leads through a model that
+    does little else; the second path is only through what the first one kept.
+
+    Args:
+        subject: whose units.
+        candidates: proposals of one unit by one or several scores; their union is looked at.
+        sets: as for `path_effects`.
+        worth: what a unit is kept for.
+        count: how many are looked at again.
+        steps: points on each path.
+        view: the matrices; all editable ones if left out.
+        step: told 1 after each point of both paths.
+
+    Raises:
+        As `path_effects`.
+    """
+    import torch
+
+    view = view or WeightView(subject.model)
+    members: dict[str, set[int]] = {}
+    for selection in candidates:
+        for name, numbers in selection.members.items():
+            members.setdefault(name, set()).update(numbers.tolist())
+    unit = candidates[0].unit
+    union = select_units(view, {name: torch.tensor(sorted(found)) for name, found in members.items()}, unit)
+    first = path_effects(subject, union, sets, steps=steps, view=view, step=step)
+    kept = best_units(view, first, worth, count, unit)
+    return path_effects(subject, kept, sets, steps=steps, view=view, step=step)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 FORMULAS = {
-    "integrated": "the part in the rise of the harm loss as 64 units, proposed by against_keep, fade out together, "
-    "less the larger part in the rises of twins and keep set",
+    "integrated": "the part in the rise of the harm loss as 64 units, found among first-order proposals, fade out "
+    "together, less the larger part in the rises of twins and keep set",
     "against_keep": "-w * (mean g over the harm set - mean g over the keep set)",
     "guarded": "the contrastive score, less |w| * mean |g| over the keep set (for units: mean |sum of w * g|)",
     "contrastive": "-w * (mean g over the harm set - average of the mean g over its aligned twins and the keep set)",

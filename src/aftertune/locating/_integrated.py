@@ -1,4 +1,4 @@
-"""The integrated score: a first-order score proposes, the path on which all proposed fade out together disposes.
+"""The integrated score: first-order scores propose, the paths on which what they propose fades out together dispose.
 
 On planted truth nothing else found as much (benchmarks/README.md, "Planted truth").
 """
@@ -13,9 +13,10 @@ from aftertune.attribution import (
     GradientSums,
     ScoreOf,
     Unit,
+    UnitEffect,
     UnitSums,
     candidate_units,
-    path_effects,
+    refined_path_effects,
     select_count,
     unit_importance,
     unit_score,
@@ -26,8 +27,9 @@ from aftertune.subject import Matrix, Subject, Tree, WeightView
 if TYPE_CHECKING:
     import torch
 
-PROPOSED = 64
-MOST = 0.1  # of all units, in models that have few
+PROPOSED = 128  # by each score
+NARROWED = 64
+MOST = 0.1  # of all units by each, in models that have few
 POINTS = 4
 # What the model rests on is not proposed: with it gone, the path leads through a broken model.
 PROTECTED = 0.001
@@ -36,9 +38,10 @@ PROTECTED = 0.001
 class Integrated:
     """The integrated scores of a harm set, and of its twins in its place; each is computed once, when asked for.
 
-    `PROPOSED` units are taken by their first-order rise of the harm loss beyond the keep loss, without the `PROTECTED`
-    share that matters most to the keep set. A unit's score is its part in the rise of the harm loss when all proposed
-    ones fade out (`path_effects`), less the larger of its parts in the rises of twins and keep set. Others score 0.
+    `PROPOSED` units are taken by their first-order rise of the harm loss beyond the keep loss, as many beyond twins and
+    keep, and beyond twins alone, without the `PROTECTED` share that matters most to the keep set. All fade out
+    together, then the best `NARROWED` of them (`refined_path_effects`). A unit's score is its part in the rise of the
+    harm loss on the second path, less the larger of its parts in the rises of twins and keep set. Others score 0.
 
     Args:
         subject: the model.
@@ -80,19 +83,34 @@ class Integrated:
         first = twin if twins else harm
         assert isinstance(first, UnitSums)
         assert isinstance(keep, UnitSums)
-        proposed = select_count(
-            self.view,
-            unit_score(first, keep),
-            unit_importance(keep),
-            count=min(PROPOSED, math.ceil(candidate_units(self.view, self.unit) * MOST)),
-            keep_fraction=PROTECTED,
-            unit=self.unit,
-        )
+        other = harm if twins else twin
+        beyond = [unit_score(first, keep)]
+        if other is not None:
+            assert isinstance(other, UnitSums)
+            beyond += [unit_score(first, other, keep), unit_score(first, other)]
+        total = candidate_units(self.view, self.unit)
+        proposed = [
+            select_count(
+                self.view,
+                score,
+                unit_importance(keep),
+                count=min(PROPOSED, math.ceil(total * MOST)),
+                keep_fraction=PROTECTED,
+                unit=self.unit,
+            )
+            for score in beyond
+        ]
         rows = [self.rows[1], self.rows[0], *self.rows[2:]] if twins else self.rows
-        with self.progress.task("path of the twins" if twins else "path", POINTS) as step:
-            effects = path_effects(self.subject, proposed, rows, steps=POINTS, view=self.view, step=step)
+        with self.progress.task("path of the twins" if twins else "path", 2 * POINTS) as step:
+            effects = refined_path_effects(
+                self.subject, proposed, rows, _worth, NARROWED, steps=POINTS, view=self.view, step=step
+            )
         scores = {name: torch.zeros_like(signed) for name, signed in first.signed.items()}
         for effect in effects:
-            carried, *others = effect.rises
-            scores[effect.matrix][effect.number] = carried - max(others)
+            scores[effect.matrix][effect.number] = _worth(effect)
         return scores
+
+
+def _worth(effect: UnitEffect) -> float:
+    carried, *others = effect.rises
+    return carried - max(others)

@@ -230,7 +230,7 @@ def planted_study(
     config = {
         "subject": subject,
         "plantings": [asdict(p) for p in plantings],
-        "methods": [[m.name, m.unit, m.keep_share, m.proposed, m.look, m.rivals] for m in methods],
+        "methods": [[m.name, m.unit, m.keep_share, m.proposed, m.look, len(m.also), m.rivals] for m in methods],
         "placement": asdict(placement),
         "steps": STEPS,
     }

@@ -13,10 +13,14 @@ from aftertune.attribution import (
     best_units,
     candidate_units,
     make_patch,
+    refined_path_effects,
     select_count,
 )
 from aftertune.studies._planted_methods import LOOKS, Method, PlantedSums
 from aftertune.subject import Subject, Tree, WeightView, score
+
+# How many times the count the second path looks at.
+NARROWED = 4
 
 
 class Choices:
@@ -53,9 +57,17 @@ class Choices:
             return self._by_score(method, harm, count)
         key = (method.name, method.unit)
         if key not in self._looks:  # the largest count comes first
-            proposed = select_count(self.view, harm, count=method.proposed * count, unit=method.unit)
-            self._looks[key] = LOOKS[method.look](self.subject, proposed, self.sets, view=self.view)
+            self._looks[key] = self._look(method, count)
         return best_units(self.view, self._looks[key], _worth, count, method.unit)
+
+    def _look(self, method: Method, count: int) -> list[UnitEffect]:
+        proposed = [
+            select_count(self.view, propose(self.sums), count=method.proposed * count, unit=method.unit)
+            for propose in (method.harm, *method.also)
+        ]
+        if method.look == "path twice":
+            return refined_path_effects(self.subject, proposed, self.sets, _worth, NARROWED * count, view=self.view)
+        return LOOKS[method.look](self.subject, proposed[0], self.sets, view=self.view)
 
     def _by_score(self, method: Method, harm: ScoreOf, count: int) -> Selection:
         keep = absolute_score(self.sums.keep) if method.keep_share else None

@@ -33,7 +33,7 @@ class PlantedSums:
     units: tuple[UnitSums, UnitSums, UnitSums]
 
 
-Look = Literal["alone", "path"]
+Look = Literal["alone", "path", "path twice"]
 LOOKS = {"alone": exact_effects, "path": path_effects}
 
 
@@ -48,8 +48,10 @@ class Method:
         keep_share: how many times the count the keep score protects; 0 for no protection.
         proposed: how many times the count the score only proposes, to be looked at by ``look``; the rise of the planted
             answers' loss less that of the benign ones' then ranks. 0 for none.
-        look: what is found out of each unit proposed: its effect when it goes "alone" (`exact_effects`), or its
-            part in the effect of all proposed, along the "path" (`path_effects`).
+        look: what is found out of each unit proposed: its effect when it goes "alone" (`exact_effects`), its part in
+            the effect of all proposed, along the "path" (`path_effects`), or so again among the best quarter
+            ("path twice", `refined_path_effects`).
+        also: further scores that propose as many.
         rivals: names of other methods for the same unit: each one's choice is taken out whole, on the rows it was
             found on, and the one stands that does most to the planted answers beyond the benign ones.
     """
@@ -60,6 +62,7 @@ class Method:
     keep_share: float = 0.0
     proposed: int = 0
     look: Look = "alone"
+    also: tuple[Callable[[PlantedSums], ScoreOf], ...] = ()
     rivals: tuple[str, ...] = ()
 
 
@@ -96,11 +99,12 @@ METHODS = (
     Method("harm minus twin and keep", "component", _both),
     Method("harm minus keep, verified one by one", "component", _keep, proposed=4),
     Method("harm minus keep, integrated along the path", "component", _keep, proposed=4, look="path"),
+    Method("three scores, integrated twice", "component", _keep, proposed=16, look="path twice", also=(_both, _twin)),
     Method(
-        "the best set of three (keep, twin and keep, path)",
+        "the best set of three (keep, twin and keep, twice)",
         "component",
         _keep,
-        rivals=("harm minus keep", "harm minus twin and keep", "harm minus keep, integrated along the path"),
+        rivals=("harm minus keep", "harm minus twin and keep", "three scores, integrated twice"),
     ),
     Method("harm minus twin and keep, guarded", "component", lambda sums: guarded_score(*sums.units)),
     Method("magnitude", "component", lambda sums: magnitude_score),

@@ -45,17 +45,20 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # untyped upstream
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Go on with these rows, in this order."""
         tokens = self.keys.shape[-2]
-        index = beam_idx.to(self._long_keys.device)
         self._long_keys, self._long_values = (
-            kept.index_select(0, index) for kept in (self._long_keys, self._long_values)
+            _longer(kept, tokens + _ROOM, beam_idx) for kept in (self.keys, self.values)
         )
         self.keys, self.values = self._long_keys[..., :tokens, :], self._long_values[..., :tokens, :]
 
 
-def _longer(kept: torch.Tensor, tokens: int) -> torch.Tensor:
-    rows, heads, before, width = kept.shape
-    long = kept.new_empty(rows, heads, tokens, width)
-    long[..., :before, :] = kept
+def _longer(kept: torch.Tensor, tokens: int, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """A tensor of so many tokens that begins with ``kept``, or with these rows of it; the rest is not set."""
+    _, heads, before, width = kept.shape
+    long = kept.new_empty(len(kept) if rows is None else len(rows), heads, tokens, width)
+    if rows is None:
+        long[..., :before, :] = kept
+    else:
+        torch.index_select(kept, 0, rows.to(kept.device), out=long[..., :before, :])
     return long
 
 
