@@ -63,7 +63,7 @@ def _run(
     placement: Placement, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     if aligned is None:
-        aligned = str(run.path / "aligned")
+        aligned = str(run.path / "checkpoint")  # beside the search's own folder
         if not Path(aligned).exists():
             progress.say("tuning on the safety set")
             tune(load(subject, placement=placement, merge=True), safety_rows(), Path(aligned), ALIGNING,
