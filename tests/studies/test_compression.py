@@ -11,7 +11,7 @@ import pytest
 from aftertune.data import shipped_contrasts
 from aftertune.locating import LocateOptions, locate
 from aftertune.measuring import SubjectChoice
-from aftertune.studies._compression import compression_study, safety_rows
+from aftertune.studies._compression import compression_outcome, compression_study, safety_rows
 
 OPTIONS = LocateOptions(limit=6, score="contrastive", keep_fraction=0.0, budget=0.5)
 
@@ -36,6 +36,23 @@ def test_both_checkpoints_are_searched_alike_and_nothing_is_done_twice(
     assert len(stamps) == 2
     assert compression_study(tmp_path / "run", **settings) == document
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+
+
+@pytest.mark.parametrize(
+    ("removed", "held_out", "outcome"),
+    [
+        ((0.1, 0.3), ("holds", "holds"), "holds"),
+        ((0.3, 0.1), ("holds", "cannot be told"), "does not hold"),
+        ((0.003, 0.012), ("cannot be told", "cannot be told"), "cannot be told"),
+        ((0.1, 0.3), ("holds", "does not hold"), "cannot be told"),
+        ((0.0, 0.0), ("cannot be told", "holds"), "cannot be told"),
+    ],
+)
+def test_what_does_not_hold_on_held_out_prompts_is_not_told_of_a_checkpoint(
+    removed: tuple[float, float], held_out: tuple[str, str], outcome: str
+) -> None:
+    rows = [{"mean_removed": r, "claims": [{"outcome": o}]} for r, o in zip(removed, held_out, strict=True)]
+    assert compression_outcome(rows) == outcome
 
 
 def test_it_is_aligned_on_both_halves_of_the_safety_set_and_searched_on_neither() -> None:

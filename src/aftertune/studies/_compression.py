@@ -17,7 +17,7 @@ from aftertune.data import Conversation, read_tuning_rows
 from aftertune.errors import UsageError
 from aftertune.locating import LocateOptions, area_under, locate, removal_at
 from aftertune.measuring import SubjectChoice
-from aftertune.report import Claim, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
+from aftertune.report import Claim, Outcome, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
 from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_text
 from aftertune.studies._study_run import kept_study
 from aftertune.subject import EMBEDDED, Placement, load
@@ -94,6 +94,18 @@ def safety_rows() -> list[Conversation]:
     return [row for pair in zip(harmful, harmless, strict=True) for row in pair]
 
 
+def compression_outcome(rows: Sequence[Mapping[str, Any]]) -> Outcome:
+    """Which checkpoint compresses better, told only if its own patch holds on held-out prompts.
+
+    The curves are of the part that the edits were chosen on, where the better of two that do nothing is chance.
+    """
+    before, aligned = rows
+    better = aligned if aligned["mean_removed"] > before["mean_removed"] else before
+    if better["claims"][0]["outcome"] != "holds":
+        return "cannot be told"
+    return "holds" if better is aligned else "does not hold"
+
+
 def rebuild_compression_report(folder: Path) -> Path:
     """Write ``report.html`` of a finished study anew."""
     document = json.loads((folder / "study.json").read_text("utf-8"))
@@ -113,9 +125,9 @@ def rebuild_compression_report(folder: Path) -> Path:
         claims=(
             Claim(
                 "The aligned checkpoint loses more harm at the same benign cost",
-                "holds" if aligned > before else "does not hold",
+                compression_outcome(rows),
                 f"mean harm removed over budgets up to {document['budget']:g}: {before:+.3f} before, {aligned:+.3f} "
-                "aligned, nats per token; one pair of checkpoints, no interval",
+                "aligned, nats per token, on the part it was chosen on; one pair of checkpoints, no interval",
             ),
         ),
         sections=(
