@@ -32,6 +32,11 @@ class UnitEffect:
     number: int
     rises: tuple[float, ...]
 
+    def beyond(self) -> float:
+        """The rise of the first set's loss less the largest rise of the others'."""
+        first, *others = self.rises
+        return first - max(others)
+
 
 def exact_effects(
     subject: Subject,

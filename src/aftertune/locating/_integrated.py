@@ -103,14 +103,9 @@ class Integrated:
         rows = [self.rows[1], self.rows[0], *self.rows[2:]] if twins else self.rows
         with self.progress.task("path of the twins" if twins else "path", 2 * POINTS) as step:
             effects = refined_path_effects(
-                self.subject, proposed, rows, _worth, NARROWED, steps=POINTS, view=self.view, step=step
+                self.subject, proposed, rows, UnitEffect.beyond, NARROWED, steps=POINTS, view=self.view, step=step
             )
         scores = {name: torch.zeros_like(signed) for name, signed in first.signed.items()}
         for effect in effects:
-            scores[effect.matrix][effect.number] = _worth(effect)
+            scores[effect.matrix][effect.number] = effect.beyond()
         return scores
-
-
-def _worth(effect: UnitEffect) -> float:
-    carried, *others = effect.rises
-    return carried - max(others)

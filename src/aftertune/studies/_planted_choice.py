@@ -58,7 +58,7 @@ class Choices:
         key = (method.name, method.unit)
         if key not in self._looks:  # the largest count comes first
             self._looks[key] = self._look(method, count)
-        return best_units(self.view, self._looks[key], _worth, count, method.unit)
+        return best_units(self.view, self._looks[key], UnitEffect.beyond, count, method.unit)
 
     def _look(self, method: Method, count: int) -> list[UnitEffect]:
         proposed = [
@@ -66,7 +66,9 @@ class Choices:
             for propose in (method.harm, *method.also)
         ]
         if method.look == "path twice":
-            return refined_path_effects(self.subject, proposed, self.sets, _worth, NARROWED * count, view=self.view)
+            return refined_path_effects(
+                self.subject, proposed, self.sets, UnitEffect.beyond, NARROWED * count, view=self.view
+            )
         return LOOKS[method.look](self.subject, proposed[0], self.sets, view=self.view)
 
     def _by_score(self, method: Method, harm: ScoreOf, count: int) -> Selection:
@@ -84,9 +86,3 @@ class Choices:
         with make_patch(self.view, chosen.chosen, "zero", {}, digest=False).applied(self.view):
             harm, *benign = (after - before for after, before in zip(self._losses(), self._whole, strict=True))
         return harm - max(benign)
-
-
-def _worth(effect: UnitEffect) -> float:
-    """What taking a unit out costs the planted answers beyond what it costs their twins and other benign answers."""
-    harm, *benign = effect.rises
-    return harm - max(benign)

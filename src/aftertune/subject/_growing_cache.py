@@ -1,7 +1,7 @@
 """Keys and values with room to grow, so that a step adds its column instead of copying all that came before.
 
-`transformers` appends by concatenation: every step allocates and copies the whole of every layer's cache, which at
-short contexts costs as much as the matrix products (benchmarks/README.md, "Sampling").
+`transformers` appends by concatenation: every step allocates and copies the whole of every layer's cache, a third of
+the time at 64 tokens (benchmarks/README.md, "Sampling").
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicLayer
 
-# Columns added at once; what is unused is memory, and is copied along when rows leave.
+# Columns added at once; what is unused of them is memory.
 _ROOM = 32
 
 

@@ -75,10 +75,9 @@ def choose_tokens(logits: torch.Tensor, samplings: Sequence[Sampling], uniforms:
     """
     import torch
 
-    greedy, plain, narrowed = (
-        [i for i, s in enumerate(samplings) if (s.temperature > 0, s.temperature > 0 and s.narrows) == kind]
-        for kind in ((False, False), (True, False), (True, True))
-    )
+    greedy = [i for i, s in enumerate(samplings) if s.temperature == 0]
+    plain = [i for i, s in enumerate(samplings) if s.temperature > 0 and not s.narrows]
+    narrowed = [i for i, s in enumerate(samplings) if s.temperature > 0 and s.narrows]
     chosen = torch.empty(len(samplings), dtype=torch.long, device=logits.device)
     for rows in filter(None, (greedy, plain, narrowed)):
         index = torch.tensor(rows, device=logits.device)
