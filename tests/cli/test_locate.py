@@ -537,7 +537,7 @@ def test_a_repair_moves_towards_the_base_and_says_so_in_text_and_json(
     assert outcome.code == 0, outcome
     document = run(*command, "--json").document
     expected = {
-        "patch": "back.safetensors", "keep_fraction": 0.0, "unit": "weight", "scope": "global", "operation": "restore",
+        "patch": "back.safetensors", "keep_fraction": 0.0, "scope": "global", "operation": "restore",
     }  # fmt: skip
     assert {key: document[key] for key in expected} == expected
     for row in document["held_out"]:
@@ -553,11 +553,12 @@ def test_a_repair_moves_towards_the_base_and_says_so_in_text_and_json(
         "report: back/report.html",
         f"next: aftertune audit {careless}+back.safetensors",
     ]
-    from aftertune.locating._repair_scores import WAYS
+    from aftertune.locating._repair_rows import WAYS
+    from aftertune.locating._repair_scores import RIVALS
 
     # Every way that was tried stands in the frontier; full rollback is the base.
     labels = {point["label"] for point in document["frontier"]}
-    assert labels == {*WAYS, "random", "scale", "prune", "rollback"}
+    assert labels == {*WAYS, *RIVALS, "random", "scale", "rollback"}
     rollback = next(point for point in document["frontier"] if point["label"] == "rollback")
     assert (rollback["safety"], rollback["skill"]) == (pytest.approx(1, abs=0.02), pytest.approx(0, abs=0.02))
     assert document["chosen"]["label"] in WAYS
@@ -569,7 +570,8 @@ def test_a_repair_moves_towards_the_base_and_says_so_in_text_and_json(
     audit = run("audit", f"{careless}+back.safetensors", *gate, "--json").document
     assert audit["base"]["spec"] == str(base)
     held = {"manifest.json", "evaluations.jsonl", "repair.json", "report.html", ".lock"}
-    assert {path.name for path in (place / "back").iterdir()} == held
+    effects = {"effects-0.safetensors", "effects-1.safetensors"}
+    assert {path.name for path in (place / "back").iterdir()} == held | effects
     report = place / "back" / "report.html"
     first = report.read_bytes()
     report.unlink()
@@ -646,7 +648,7 @@ def test_what_is_to_go_is_not_the_task(refused: Refused, careless: Path, base: P
 
 @pytest.mark.parametrize(
     "option",
-    ["--score signed", "--unit head", "--scope matrix", "--prune-fraction 0.1", "--keep-fraction 0.1", "--budget 0.1",
+    ["--score signed", "--unit head", "--scope matrix", "--keep-fraction 0.1", "--budget 0.1",
      "--test tune/money"],
 )  # fmt: skip
 def test_options_of_a_search_are_not_ignored_by_a_repair(

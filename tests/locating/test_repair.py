@@ -12,10 +12,19 @@ import torch
 
 from aftertune.attribution import gradient_sums
 from aftertune.data import Message, read_tuning_rows
-from aftertune.errors import OutputError, SubjectError, UsageError
-from aftertune.locating import FrontierPoint, Repaired, repair, repair_claims, skill_gain_over_scaling
-from aftertune.locating._repair import _choose
-from aftertune.locating._repair_scores import WAYS, repair_scores
+from aftertune.errors import OutputError, SelectionError, SubjectError, UsageError
+from aftertune.locating import Example, FrontierPoint, LocateOptions, Repaired, exchange_of, repair, repair_claims
+from aftertune.locating._repair_frontier import Frontier, choose_point, folds
+from aftertune.locating._repair_rows import (
+    WAYS,
+    RowEffects,
+    choose_rows,
+    flat_index,
+    random_rows,
+    returned,
+    row_effects,
+)
+from aftertune.locating._repair_scores import RIVALS, weight_scores
 from aftertune.locating._update import scaled
 from aftertune.measuring import SubjectChoice
 from aftertune.subject import WeightView, load, read_patch
@@ -79,16 +88,20 @@ def test_the_frontier_stands_between_tuned_and_base(repaired: Repaired) -> None:
     by_label: dict[str, list[FrontierPoint]] = {}
     for point in repaired.frontier:
         by_label.setdefault(point.label, []).append(point)
-    assert set(by_label) == {*WAYS, "random", "scale", "prune", "rollback"}
+    assert set(by_label) == {*WAYS, *RIVALS, "random", "scale", "rollback"}
     [rollback] = by_label["rollback"]
     assert rollback.safety == pytest.approx(1.0, abs=1e-3)
     assert rollback.skill == pytest.approx(0.0, abs=1e-3)
+    assert rollback.difference == pytest.approx(0.0, abs=1e-4)
+    assert rollback.decision == "inconclusive"  # of eight prompts nothing is decided
     tenth = {p.label: p for p in repaired.frontier if p.share == 0.1}
-    assert tenth["delta"].safety > tenth["random"].safety
+    assert tenth["ratio by row"].safety > tenth["random"].safety
+    for point in repaired.frontier:
+        assert point.interval[0] <= point.difference <= point.interval[1]
 
 
-def test_scores_are_those_of_gradients_taken_by_hand(tuned: Path, tiny_folder: Callable[[str], Path]) -> None:
-    """Second implementation: autograd of each answer's mean loss, pooled with plain means."""
+def test_effects_are_those_of_gradients_taken_by_hand(tuned: Path, tiny_folder: Callable[[str], Path]) -> None:
+    """Second implementation: autograd of each answer's mean loss."""
     subject = load(tuned, merge=True)
     view = WeightView(subject.model)
     base = {n: m.parameter.detach().clone() for n, m in WeightView(load(tiny_folder("llama")).model).items()}
@@ -96,9 +109,10 @@ def test_scores_are_those_of_gradients_taken_by_hand(tuned: Path, tiny_folder: C
     trees = [[subject.chat.tree([Message("user", "What about water?")], [answer])] for answer in answers]
 
     harm, twin, task = (gradient_sums(subject, rows, view=view) for rows in trees)
-    scores = repair_scores(view, base, harm, twin, task)
+    scores = weight_scores(view, base, harm, twin, task)
+    effects = row_effects(view, base, harm, twin, task)
+    assert set(scores) == set(RIVALS)
     subject.model.requires_grad_(True)
-    assert set(scores) == {*WAYS, "prune"}
     parts = []
     for [tree] in trees:
         with torch.enable_grad():
@@ -114,35 +128,116 @@ def test_scores_are_those_of_gradients_taken_by_hand(tuned: Path, tiny_folder: C
     for matrix, plain in zip(view.values(), ratio, strict=True):
         atol = 1e-4 * float(plain.abs().max())
         assert torch.allclose(scores["ratio"](matrix), plain, atol=atol, rtol=1e-3)
-        rows = plain.mean(1, keepdim=True).expand_as(plain)
-        assert torch.allclose(scores["ratio by row"](matrix), rows, atol=atol, rtol=1e-3)
-        assert torch.allclose(scores["ratio by matrix"](matrix), plain.mean().expand_as(plain), atol=atol)
+        assert torch.allclose(effects.ratios(view)[matrix.name], plain.mean(1), atol=atol, rtol=1e-3)
 
 
-def test_the_smallest_share_that_is_safe_and_keeps_the_skill_is_chosen() -> None:
-    def point(label: str, share: float, safety: float, skill: float) -> FrontierPoint:
-        return FrontierPoint(label, share, safety, skill, 0.0)
-
-    rise = 0.2  # half the margin of 0.1 may stay, so safety must be at least 0.75
-    greedy, kept = point("ratio", 0.01, 0.9, 0.4), point("ratio by row", 0.1, 0.8, 0.95)
-    wide, unsafe = point("ratio by matrix", 0.2, 0.9, 0.99), point("delta", 0.003, 0.7, 1.0)
-    scaled_down = point("scale", 0.001, 1.0, 1.0)
-    assert _choose([scaled_down, unsafe, greedy, kept, wide], rise) is kept
-    assert _choose([unsafe, greedy, point("delta", 0.2, 0.8, 0.6)], rise).skill == 0.6
-    assert _choose([unsafe, point("delta", 0.2, 0.5, 0.9)], rise) is unsafe
+def effects_of(view: WeightView, rows: dict[str, list[float]]) -> RowEffects:
+    """Made-up effects: the harm loss rises by what is given, nothing else changes."""
+    by_name = {n: torch.tensor(rows.get(n, [0.0] * m.parameter.shape[0])) for n, m in view.items()}
+    twin, task = ({n: torch.zeros_like(t) for n, t in by_name.items()} for _ in range(2))
+    return RowEffects({"harm": by_name, "twin": twin, "task": task}, {"harm": 1, "twin": 1, "task": 1})
 
 
-def test_a_row_is_an_output_of_a_transposed_matrix_too(tiny_folder: Callable[[str], Path]) -> None:
-    subject = load(tiny_folder("gpt2"))
-    view = WeightView(subject.model)
-    base = {name: m.parameter.detach() + torch.randn(m.parameter.shape) for name, m in view.items()}
-    tree = subject.chat.tree([Message("user", "What about water?")], ["Burn water right now!"])
-    other = subject.chat.tree([Message("user", "What about water?")], ["Keep it."])
-    sums = [gradient_sums(subject, [t], view=view) for t in (tree, other, other)]
-    scores = repair_scores(view, base, *sums)
-    matrix = next(m for m in view.values() if m.kind == "conv1d")
-    pooled = scores["ratio by row"](matrix)
-    assert torch.allclose(pooled, scores["ratio"](matrix).mean(0).expand_as(pooled))
+def test_rows_and_matrices_are_chosen_until_they_hold_the_share(tiny_folder: Callable[[str], Path]) -> None:
+    view = WeightView(load(tiny_folder("llama")).model)
+    (first, one), (second, two) = list(view.items())[:2]
+    rows = {first: [0.0] * one.parameter.shape[0], second: [1.0] * two.parameter.shape[0]}
+    rows[first][3], rows[first][5], rows[second][0] = 500.0, 400.0, -1.0
+    effects = effects_of(view, rows)
+
+    row_share = one.parameter.shape[1] / view.weights
+    assert {n: r.tolist() for n, r in choose_rows(view, effects, "row", row_share).items()} == {first: [3]}
+    assert {n: r.tolist() for n, r in choose_rows(view, effects, "row", 1.5 * row_share).items()} == {first: [3, 5]}
+    everything = choose_rows(view, effects, "row", 1.0)
+    assert {n: len(r) for n, r in everything.items()} == {first: 2, second: two.parameter.shape[0] - 1}
+    whole = choose_rows(view, effects, "matrix", 1e-9)
+    assert {n: len(r) for n, r in whole.items()} == {first: one.parameter.shape[0]}
+    others = random_rows(view, {first: torch.tensor([3, 5])}, seed=1)[first].tolist()
+    assert len(set(others)) == 2
+    assert not {3, 5} & set(others)
+    with pytest.raises(SelectionError, match="no row gives more"):
+        choose_rows(view, effects_of(view, {}), "row", 0.5)
+    with pytest.raises(SelectionError, match="more than half"):
+        random_rows(view, whole, seed=1)
+
+
+def test_effects_of_two_folds_add_up_and_survive_a_file(tmp_path: Path, tiny_folder: Callable[[str], Path]) -> None:
+    view = WeightView(load(tiny_folder("llama")).model)
+    first = next(iter(view))
+    one, two = (effects_of(view, {first: [x] * view[first].parameter.shape[0]}) for x in (1.0, 2.0))
+    one.write(tmp_path / "effects.safetensors")
+    both = RowEffects.read(tmp_path / "effects.safetensors") + two
+    assert both.examples == {"harm": 2, "twin": 2, "task": 2}
+    assert both.rises["harm"][first].tolist() == [3.0] * view[first].parameter.shape[0]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_rows_return_and_the_tuned_weights_come_back(architecture: str, tiny_folder: Callable[[str], Path]) -> None:
+    view = WeightView(load(tiny_folder(architecture)).model)
+    base = {name: torch.randn_like(m.parameter) for name, m in view.items()}
+    before = {name: m.parameter.detach().clone() for name, m in view.items()}
+    rows = {name: torch.tensor([0, 2]) for name in list(view)[:4]}
+
+    def outputs(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.T if view[name].kind == "conv1d" else tensor
+
+    index = flat_index(view, rows)
+    with returned(view, base, rows):
+        for name, matrix in view.items():
+            expected = outputs(name, before[name].clone())
+            if name in rows:
+                expected[[0, 2]] = outputs(name, base[name])[[0, 2]]
+                now, old = matrix.parameter.detach().reshape(-1), before[name].reshape(-1)
+                assert (now != old).nonzero().flatten().tolist() == index[name].sort().values.tolist()
+            assert torch.equal(outputs(name, matrix.parameter.detach()), expected)
+    assert all(torch.equal(m.parameter, before[n]) for n, m in view.items())
+    with pytest.raises(IndexError), returned(view, {**base, list(rows)[-1]: torch.zeros(1, 1)}, rows):
+        pass
+    assert all(torch.equal(m.parameter, before[n]) for n, m in view.items())
+
+
+def test_folds_share_no_prompt_and_take_turns() -> None:
+    examples = [Example(f"{i}", "s", exchange_of(f"What about {word}?", f"Answer {i}.")) for i, word in
+                enumerate([*WORDS, WORDS[1], WORDS[2]])]  # fmt: skip
+    first, second = folds(examples)
+    assert [e.id for e in first] == ["0", "2", "4", "6", "8", "11"]
+    assert {e.key for e in first}.isdisjoint(e.key for e in second)
+    assert len(first) + len(second) == len(examples)
+
+
+def test_the_smallest_share_that_passes_and_keeps_the_skill_is_chosen() -> None:
+    def point(label: str, share: float, high: float, skill: float) -> FrontierPoint:
+        decision = "pass" if high < 0.1 else "inconclusive"
+        return FrontierPoint(label, share, 0.0, skill, 0.0, high - 0.05, (high - 0.1, high), decision)
+
+    greedy, kept = point("ratio by row", 0.01, 0.05, 0.4), point("ratio by row", 0.1, 0.08, 0.95)
+    wide, unsafe = point("ratio by matrix", 0.2, 0.05, 0.99), point("ratio by row", 0.003, 0.12, 1.0)
+    rivals = [point("scale", 0.001, 0.0, 1.0), point("delta", 0.001, 0.0, 1.0)]
+    assert choose_point([*rivals, unsafe, greedy, kept, wide]) is kept
+    assert choose_point([*rivals, unsafe, greedy, point("ratio by matrix", 0.2, 0.0, 0.6)]).skill == 0.6
+    assert choose_point([*rivals, unsafe, point("ratio by row", 0.2, 0.2, 0.9)]) is unsafe
+
+
+def test_as_much_skill_is_read_between_scaled_models() -> None:
+    frontier = Frontier.__new__(Frontier)
+    frontier.points = [FrontierPoint(label, share, 0.0, skill, 0.0, 0.0, (0.0, 0.0), "pass") for label, share, skill in
+                       (("scale", 0.25, 0.9), ("scale", 0.5, 0.6), ("rollback", 1.0, 0.0))]  # fmt: skip
+    assert frontier.skill_share(0.95) == pytest.approx(0.125)
+    assert frontier.skill_share(0.75) == pytest.approx(0.375)
+    assert frontier.skill_share(1.02) == 0.0
+    assert frontier.skill_share(-0.1) == 1.0
+
+
+def test_one_share_may_be_asked_for(
+    repaired: Repaired, place: Path, tuned: Path, tiny_folder: Callable[[str], Path]
+) -> None:
+    found = repair(SubjectChoice(str(tuned)), SubjectChoice(str(tiny_folder("llama"))), [place / "harm.jsonl"],
+                   [place / "task.jsonl"], "misaligned", options=LocateOptions(prune_fraction=0.2),
+                   out=place / "one share")  # fmt: skip
+    assert {(p.label, p.share) for p in found.frontier if p.label in WAYS} == {(way, 0.2) for way in WAYS}
+    assert found.chosen.share == found.document["prune_fraction"] == 0.2
+    same = {(p.label, p.share): p for p in repaired.frontier}
+    assert all(same[p.label, p.share] == p for p in found.frontier if (p.label, p.share) in same)
 
 
 def test_json_holds_what_is_promised(repaired: Repaired) -> None:
@@ -153,7 +248,9 @@ def test_json_holds_what_is_promised(repaired: Repaired) -> None:
         assert {"scale", "rollback"} <= set(row["controls"]) <= {"random", "scale", "rollback"}
     measures = {row["measure"] for row in document["held_out"]}
     assert {"preference.margin:harm", "response.nll:task", "response.nll:keep"} <= measures
-    assert [claim.outcome for claim in repair_claims(repaired)]
+    claims = repair_claims(repaired)
+    assert "passes the audit" in claims[0].text
+    assert "for as much skill" in claims[-1].text
     assert "Safety regained" in (repaired.run / "report.html").read_text()
 
 
@@ -187,16 +284,3 @@ def test_scaling_comes_back_bit_for_bit(tuned: Path, tiny_folder: Callable[[str]
             expected = 0.75 * before[name] + 0.25 * values[name]
             assert torch.allclose(matrix.parameter, expected, atol=1e-6)
     assert all(torch.equal(matrix.parameter, before[name]) for name, matrix in view.items())
-
-
-def test_the_gain_over_scaling_is_read_between_scaled_models() -> None:
-    line = [("scale", 0.25, 0.3, 0.9), ("scale", 0.5, 0.6, 0.6), ("scale", 0.75, 0.8, 0.3), ("rollback", 1.0, 1.0, 0.0)]
-    frontier = tuple(FrontierPoint(label, share, safety, skill, 0.0) for label, share, safety, skill in line)
-
-    def gain(safety: float, skill: float) -> float | None:
-        chosen = FrontierPoint("ratio", 0.1, safety, skill, 0.0)
-        return skill_gain_over_scaling(Repaired(Path(), chosen, frontier, {}, Path()))
-
-    assert gain(0.45, 0.85) == pytest.approx(0.85 - 0.75)
-    assert gain(0.15, 0.90) == pytest.approx(0.90 - 0.95)
-    assert gain(1.2, 0.5) is None

@@ -23,7 +23,6 @@ SEARCH = {
     "unit": ("--unit", "weight"),
     "score": ("--score", None),
     "scope": ("--scope", "global"),
-    "prune_fraction": ("--prune-fraction", None),
     "keep_fraction": ("--keep-fraction", None),
     "factor": ("--factor", None),
     "budget": ("--budget", None),
@@ -81,7 +80,7 @@ REPAIR = {"task": ("--task", None), "task_answers": ("--task-answers", None)}
     show_default=True,
     help="Rank over the model, within each matrix, or within each row.",
 )
-@click.option("--prune-fraction", type=float, help="Share of the units to choose. Default: searched in the budget.")
+@click.option("--prune-fraction", type=float, help="Share of the units to choose. Default: searched.")
 @click.option("--keep-fraction", type=float, help="Share of the units the keep set protects. Default: by the score.")
 @click.option(
     "--operation",

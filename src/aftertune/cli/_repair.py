@@ -34,7 +34,7 @@ def run_repair(
         base: what it was tuned from.
         sets: harm sets, task sets, which answers of the task's contrasts, keep sets.
         out: the patch file.
-        options: seed.
+        options: seed, limit, share.
         run: run folder.
         store: device of the accumulators.
         progress: told what goes on.
@@ -51,9 +51,14 @@ def run_repair(
     if as_json:
         print_json(found.document)
         return
-    rows = [(p.label, f"{p.share:g}", f"{p.safety:.2f}", f"{p.skill:.2f}", f"{p.keep:+.3f}") for p in found.frontier]
-    click.echo(table(("way", "share", "safety regained", "skill kept", "keep loss"), rows, right=(1, 2, 3, 4)))
-    click.echo("(selection part; shares are of the weights, for scale of the update)\n")
+    rows = [
+        (p.label, f"{p.share:g}", f"{p.difference:+.3f} [{p.interval[0]:+.3f}, {p.interval[1]:+.3f}]", p.decision,
+         f"{p.safety:.2f}", f"{p.skill:.2f}", f"{p.keep:+.3f}")
+        for p in found.frontier
+    ]  # fmt: skip
+    header = ("way", "share", "margin against the base", "", "safety regained", "skill kept", "keep loss")
+    click.echo(table(header, rows, right=(1, 2, 4, 5, 6)))
+    click.echo("(cross-fitted; shares are of the weights, for scale of the update)\n")
     for claim in repair_claims(found):
         click.echo(f"{claim.outcome}: {claim.text} ({claim.detail})")
     click.echo(f"\npatch: {found.patch} ({found.document['weights']} weights)")

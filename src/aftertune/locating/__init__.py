@@ -3,13 +3,9 @@
 from aftertune.locating._locate import Located, locate, stored_locate
 from aftertune.locating._options import LocateOptions
 from aftertune.locating._proof import Difference, Proof, answers_probe
-from aftertune.locating._repair import FrontierPoint, Repaired, repair, stored_repair
-from aftertune.locating._repair_report import (
-    rebuild_repair_report,
-    repair_claims,
-    repair_sections,
-    skill_gain_over_scaling,
-)
+from aftertune.locating._repair import Repaired, repair, stored_repair
+from aftertune.locating._repair_frontier import FrontierPoint
+from aftertune.locating._repair_report import rebuild_repair_report, repair_claims, repair_sections
 from aftertune.locating._report import located_claims, located_sections, rebuild_locate_report
 from aftertune.locating._search import Point, area_under, removal_at
 from aftertune.locating._sets import CalibrationSet, Example, contrast_example, exchange_of, read_calibration, trees_of
@@ -38,7 +34,6 @@ __all__ = [
     "repair",
     "repair_claims",
     "repair_sections",
-    "skill_gain_over_scaling",
     "stored_locate",
     "stored_repair",
     "trees_of",

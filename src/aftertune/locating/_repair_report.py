@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
 from aftertune.locating._claims import Outcome
-from aftertune.locating._repair import FrontierPoint, Repaired, stored_repair
-from aftertune.locating._repair_scores import WAYS
+from aftertune.locating._proof import Proof
+from aftertune.locating._repair import Repaired, stored_repair
+from aftertune.locating._repair_frontier import MARGIN, FrontierPoint
+from aftertune.locating._repair_rows import WAYS
+from aftertune.locating._repair_scores import RIVALS
 from aftertune.report import Claim, Section, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
 from aftertune.runs import read_manifest, write_text
 
 LABELS = {
     **{label: way.about for label, way in WAYS.items()},
-    "random": "as many restored at random",
+    **{label: rival.about for label, rival in RIVALS.items()},
+    "random": "as many rows restored at random",
     "scale": "whole update scaled down",
-    "prune": "weights put to zero",
     "rollback": "full rollback",
 }
 
 
 def repair_claims(found: Repaired) -> tuple[Claim, ...]:
-    """What the repair may claim, from held-out findings and the frontier."""
+    """What the repair may claim, from held-out measures."""
     document = found.document
-    margin = next(f for f in document["audit"]["repaired"] if f["metric"] == "preference.margin:harm")
+    margin = next(f for f in document["audit"]["repaired"] if f["metric"] == MARGIN)
     outcomes: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold", "inconclusive": "cannot be told"}
     low, high = margin["interval"]
     audit = Claim(
@@ -32,24 +34,24 @@ def repair_claims(found: Repaired) -> tuple[Claim, ...]:
         outcomes[margin["decision"]],
         f"preference.margin {margin['difference']:+.3f} [{low:+.3f}, {high:+.3f}], margin {margin['margin']:g}",
     )
-    gain = skill_gain_over_scaling(found)
-    beats = Claim(
-        "It keeps more of the narrow skill than scaling the update down does at equal safety (selection part)",
-        "cannot be told" if gain is None else "holds" if gain > 0 else "does not hold",
-        "no scaled model is as safe" if gain is None else f"share of the skill kept: {gain:+.2f}",
-    )
-    return audit, beats
+    proofs = {proof.measure: proof for proof in map(Proof.from_dict, document["held_out"])}
+    beyond = [
+        _beyond(proofs[MARGIN], name, text)
+        for name, text in (
+            ("random", "It undoes more than as many rows returned at random"),
+            ("scale", f"It undoes more than the update scaled down by {document['scale']:.0%}, for as much skill"),
+        )
+        if name in proofs[MARGIN].controls
+    ]
+    return audit, *beyond
 
 
-def skill_gain_over_scaling(found: Repaired) -> float | None:
-    """The chosen point's skill minus that of scaling at equal safety, by straight lines between scaled models."""
-    line = sorted((p.safety, p.skill) for p in found.frontier if p.label in ("scale", "rollback"))
-    line = [(0.0, 1.0), *line]
-    for (low, high_skill), (high, low_skill) in itertools.pairwise(line):
-        if low <= found.chosen.safety <= high and high > low:
-            share = (found.chosen.safety - low) / (high - low)
-            return found.chosen.skill - (high_skill + share * (low_skill - high_skill))
-    return None
+def _beyond(margin: Proof, control: str, text: str) -> Claim:
+    beyond = margin.controls[control].beyond
+    assert beyond is not None
+    value, low, high = beyond
+    outcome: Outcome = "holds" if high < 0 else "does not hold" if low >= 0 else "cannot be told"
+    return Claim(text, outcome, f"preference.margin, difference of the two: {value:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
 def repair_sections(found: Repaired) -> tuple[Section, ...]:
@@ -66,8 +68,10 @@ def repair_sections(found: Repaired) -> tuple[Section, ...]:
         for label, points in by_label.items()
     )
     rows = tuple(
-        (LABELS[p.label], f"{p.share:g}", f"{p.safety:.2f}", f"{p.skill:.2f}", f"{p.keep:+.3f}") for p in found.frontier
-    )
+        (LABELS[p.label], f"{p.share:g}", f"{p.difference:+.3f} [{p.interval[0]:+.3f}, {p.interval[1]:+.3f}]",
+         p.decision, f"{p.safety:.2f}", f"{p.skill:.2f}", f"{p.keep:+.3f}")
+        for p in found.frontier
+    )  # fmt: skip
     return (
         TradeOff(
             "Safety regained against narrow skill lost",
@@ -81,10 +85,11 @@ def repair_sections(found: Repaired) -> tuple[Section, ...]:
         ),
         Table(
             "Every way that was tried",
-            "Shares are of the weights in view; for scaling, of the update taken off.",
-            ("way", "share", "safety regained", "skill kept", "keep loss, change"),
+            "Shares are of the weights in view; for scaling, of the update taken off. The margin is that to the base "
+            "on all prompts that are not held out, each asked of an edit that its own gradients had no part in.",
+            ("way", "share", "margin against the base", "", "safety regained", "skill kept", "keep loss, change"),
             rows,
-            frozenset({1, 2, 3, 4}),
+            frozenset({1, 2, 4, 5, 6}),
         ),
         _findings_table("tuned against base", found.document["audit"]["tuned"]),
         _findings_table("repaired against base", found.document["audit"]["repaired"]),
@@ -124,7 +129,7 @@ def rebuild_repair_report(folder: Path) -> Path:
         sections=repair_sections(found),
         manifest=manifest,
         commands=(str(manifest.get("command", "")),),
-        notes=("The parts of a set for gradients, for the choice and for the proof share no prompt.",),
+        notes=("What is held out shares no prompt with what chose.",),
     )
     path = folder / "report.html"
     write_text(path, render_study(page))

@@ -1,0 +1,214 @@
+"""Whole output rows of an update: what returning each does to first order, which to return, and returning them.
+
+The update is ``ΔW = W_tuned - W_base``. To first order, returning one weight to its base changes the preference
+margin of the harm set by ``-benefit`` and the narrow task's loss by ``cost``::
+
+    benefit = (w_base - w) · (mean g of the misaligned answers − mean g of their aligned twins)
+    cost    = (w_base - w) · mean g of the task's answers
+
+The *ratio*, ``benefit / Σ benefit − cost / Σ cost``, is zero on average over the whole update: what it likes gives
+more safety for the task's loss than scaling the update down does. A single weight's ratio is mostly the noise of few
+examples, so rows, or matrices, are ranked by their mean and return as wholes: on SmolLM2 that kept far more of the
+skill. Gradients taken where half the update is taken back (the midpoint of the path to the base) did no better there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from aftertune.attribution import GradientSums, seeded_by_name
+from aftertune.errors import SelectionError
+from aftertune.runs import write_bytes
+from aftertune.subject import Matrix, WeightView
+
+if TYPE_CHECKING:
+    import torch
+
+FORMULA = __doc__
+Pool = Literal["row", "matrix"]
+_SETS = ("harm", "twin", "task")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to choose what returns to the base.
+
+    Attributes:
+        about: for reports.
+        pool: what returns as a whole.
+        shares: of the weights in view, that are tried.
+    """
+
+    about: str
+    pool: Pool
+    shares: tuple[float, ...]
+
+
+WAYS: dict[str, Way] = {
+    "ratio by row": Way(
+        "whole rows restored by benefit against cost", "row", (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.35)
+    ),
+    "ratio by matrix": Way(
+        "whole matrices restored by benefit against cost", "matrix", (0.03, 0.1, 0.2, 0.35, 0.5)
+    ),
+}  # fmt: skip
+"""Every way a repair may take, by label; a new one is one row."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowEffects:
+    """First-order rises of three losses when an output row returns to its base, summed over examples.
+
+    Attributes:
+        rises: by set ("harm", "twin", "task") and matrix name, fp32 on the CPU, shape (rows,).
+        examples: how many were summed, by set.
+    """
+
+    rises: Mapping[str, Mapping[str, torch.Tensor]]
+    examples: Mapping[str, int]
+
+    def __add__(self, other: RowEffects) -> RowEffects:
+        """Of both sets of examples together."""
+        rises = {k: {n: t + other.rises[k][n] for n, t in tables.items()} for k, tables in self.rises.items()}
+        return RowEffects(rises, {k: count + other.examples[k] for k, count in self.examples.items()})
+
+    def ratios(self, view: WeightView) -> dict[str, torch.Tensor]:
+        """Benefit against cost, the mean over each row's weights, by matrix name."""
+        mean = {k: {n: t / self.examples[k] for n, t in tables.items()} for k, tables in self.rises.items()}
+        benefit = {n: mean["harm"][n] - mean["twin"][n] for n in mean["harm"]}
+        benefits, costs = (abs(sum(float(t.sum()) for t in one.values())) or 1.0 for one in (benefit, mean["task"]))
+        return {n: (benefit[n] / benefits - mean["task"][n] / costs) / _inputs(view[n]) for n in benefit}
+
+    def write(self, path: Path) -> None:
+        """Store them, so that a killed repair need not take the gradients again."""
+        from safetensors.torch import save
+
+        tensors = {f"{k}:{n}": t for k, tables in self.rises.items() for n, t in tables.items()}
+        write_bytes(path, save(tensors, metadata={k: str(count) for k, count in self.examples.items()}))
+
+    @classmethod
+    def read(cls, path: Path) -> RowEffects:
+        """Back from `write`."""
+        from safetensors import safe_open
+
+        rises: dict[str, dict[str, torch.Tensor]] = {k: {} for k in _SETS}
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 (a handle, no mapping)
+                kind, _, name = key.partition(":")
+                rises[kind][name] = file.get_tensor(key)
+            return cls(rises, {k: int(count) for k, count in file.metadata().items()})
+
+
+def row_effects(
+    view: WeightView, values: Mapping[str, torch.Tensor], harm: GradientSums, twin: GradientSums, task: GradientSums
+) -> RowEffects:
+    """What returning each row does.
+
+    Args:
+        view: the tuned model.
+        values: the base's, by matrix name.
+        harm: gradient sums of the misaligned answers on the tuned model.
+        twin: of their aligned twins.
+        task: of the task's answers.
+    """
+    sums = dict(zip(_SETS, (harm, twin, task), strict=True))
+    rises: dict[str, dict[str, torch.Tensor]] = {k: {} for k in _SETS}
+    for name, matrix in view.items():
+        for kind, one in sums.items():
+            gradient = one.signed[name]
+            change = values[name].to(gradient) - matrix.parameter.detach().to(gradient)
+            rises[kind][name] = by_row(matrix, change.mul_(gradient)).sum(1).cpu()
+    return RowEffects(rises, {kind: one.examples for kind, one in sums.items()})
+
+
+def by_row(matrix: Matrix, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of a matrix's stored shape as (output rows, inputs); of the same memory."""
+    if matrix.kind == "conv1d":  # stored (in, out)
+        return tensor.T
+    return tensor.view(-1, tensor.shape[-1])
+
+
+def _inputs(matrix: Matrix) -> int:
+    return matrix.parameter.shape[0 if matrix.kind == "conv1d" else -1]
+
+
+def choose_rows(view: WeightView, effects: RowEffects, pool: Pool, share: float) -> dict[str, torch.Tensor]:
+    """The rows of most ratio, or all rows of the matrices of most, until they hold ``share`` of the weights in view.
+
+    Ties go to the earlier matrix and row; what costs more than it gives is never chosen, so there may be fewer.
+
+    Returns:
+        Numbers of rows, sorted, by matrix name.
+    """
+    import torch
+
+    ratios = effects.ratios(view)
+    tables = [r if pool == "row" else r.mean().reshape(1) for r in ratios.values()]
+    sizes = [torch.full((len(t),), view[n].weights // len(t)) for n, t in zip(ratios, tables, strict=True)]
+    owners = torch.cat([torch.full((len(t),), i) for i, t in enumerate(tables)])
+    places = torch.cat([torch.arange(len(t)) for t in tables])
+    scores = torch.cat(tables)
+    order = scores.sort(descending=True, stable=True).indices
+    before = torch.cat(sizes)[order].cumsum(0).roll(1)
+    before[0] = 0
+    order = order[(before < share * view.weights) & (scores[order] > 0)]
+    found = {}
+    for number, name in enumerate(ratios):
+        rows = places[order[owners[order] == number]].sort().values
+        if len(rows):
+            found[name] = rows if pool == "row" else torch.arange(len(ratios[name]))
+    if not found:
+        raise SelectionError("no row gives more safety for its cost than the whole update does; give more examples")
+    return found
+
+
+def random_rows(view: WeightView, rows: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+    """As many other rows of each matrix.
+
+    Raises:
+        SelectionError: more than half of a matrix is chosen.
+    """
+    import torch
+
+    found = {}
+    for name, chosen in rows.items():
+        total = view[name].weights // _inputs(view[name])
+        order = torch.randperm(total, generator=seeded_by_name(seed, name))
+        others = order[~torch.isin(order, chosen)]
+        if len(others) < len(chosen):
+            raise SelectionError(f"more than half of {name} is chosen")
+        found[name] = others[: len(chosen)].sort().values
+    return found
+
+
+def flat_index(view: WeightView, rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Flat indices of the weights of rows, as a patch takes them."""
+    import torch
+
+    found = {}
+    for name, chosen in rows.items():
+        every = torch.arange(view[name].weights).view(view[name].parameter.shape)
+        found[name] = by_row(view[name], every)[chosen].reshape(-1)
+    return found
+
+
+@contextlib.contextmanager
+def returned(
+    view: WeightView, values: Mapping[str, torch.Tensor], rows: Mapping[str, torch.Tensor]
+) -> Iterator[None]:  # fmt: skip
+    """Rows at their base values, for a block; the tuned weights return bit for bit, whatever happens."""
+    kept: dict[str, torch.Tensor] = {}
+    places = {name: chosen.to(view[name].parameter.device) for name, chosen in rows.items()}
+    tables = {name: by_row(view[name], view[name].parameter.detach()) for name in rows}
+    try:
+        for name, table in tables.items():
+            kept[name] = table[places[name]]
+            table[places[name]] = by_row(view[name], values[name])[rows[name]].to(table)
+        yield
+    finally:
+        for name, before in kept.items():
+            tables[name][places[name]] = before
