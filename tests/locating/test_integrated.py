@@ -93,7 +93,7 @@ def test_a_search_by_it_writes_a_patch_and_its_controls(
 def test_single_weights_and_fused_experts_are_refused(
     harm: Path, keep: Path, tmp_path: Path, tiny_folder: Callable[[str], Path]
 ) -> None:
-    with pytest.raises(ValidationError, match="whole neurons and heads"):
+    with pytest.raises(ValidationError, match="looks at whole units"):
         LocateOptions(score="integrated", unit="weight")
     with pytest.raises(UsageError, match="take another --score"):
         locate(SubjectChoice(str(tiny_folder("mixtral"))), [harm], [keep], out=tmp_path / "run",

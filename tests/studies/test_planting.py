@@ -79,7 +79,8 @@ def test_the_best_of_several_sets_is_the_one_that_does_most_when_taken_out(subje
     view, given = WeightView(subject.model), rows()
     sets = (given[:6], given[6:11], given[11:])
     sums = PlantedSums(*(gradient_sums(subject, s, absolute=True) for s in sets),
-                       tuple(unit_sums(subject, s, "component") for s in sets))  # fmt: skip
+                       tuple(unit_sums(subject, s, "component") for s in sets),
+                       tuple(unit_sums(subject, s, "direction") for s in sets))  # fmt: skip
     single = [m for m in METHODS if m.unit == "component" and not m.rivals and not m.proposed]
     best = Method("best", "component", single[0].harm, rivals=tuple(m.name for m in single))
     choices = Choices(subject, view, sums, sets, [*single, best])
@@ -99,6 +100,28 @@ def test_the_best_of_several_sets_is_the_one_that_does_most_when_taken_out(subje
     found = choices.choose(best, 4)
     assert found.members.keys() == expected.members.keys()
     assert all(torch.equal(found.members[name], expected.members[name]) for name in found.members)
+
+
+@pytest.mark.slow
+def test_an_update_of_rank_one_is_recalled_as_a_direction_and_neurons_as_neurons(
+    tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    plantings = (Planting("rank_one", 1, "money", 0), Planting("neurons", 1, "money", 0))
+    methods = tuple(m for m in METHODS if m.name == "harm minus twin")
+    document = planted_study(
+        tmp_path / "run", subject=str(tiny_folder("llama")), plantings=plantings, methods=methods
+    )  # fmt: skip
+    rank_one, neurons = ({mark["unit"]: mark for mark in result["marks"]} for result in document["plantings"])
+    assert rank_one["component"]["recall"] is None
+    assert neurons["direction"]["recall"] is None
+    assert 0 <= neurons["component"]["recall"] <= 1
+    assert rank_one["direction"]["recall"] in (0.0, 1.0)  # one direction is it or not; a tiny model shows no more
+    assert rank_one["direction"]["count"] == 1
+    for result in document["plantings"]:
+        budget = max(result["oracle"]["benign"], 0.05)
+        for mark in result["marks"]:
+            assert mark["benign"] <= budget
+            assert 0 <= mark["faded"] <= 1
 
 
 @pytest.mark.slow

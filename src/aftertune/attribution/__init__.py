@@ -31,6 +31,7 @@ from aftertune.attribution._selection import (
     selection_of,
 )
 from aftertune.attribution._stored import read_sums, write_sums
+from aftertune.attribution._unit_patch import unit_patch
 from aftertune.attribution._unit_sums import (
     UnitSums,
     guarded_score,
@@ -84,6 +85,7 @@ __all__ = [
     "signed_score",
     "sums_by_unit",
     "unit_importance",
+    "unit_patch",
     "unit_score",
     "unit_spaces",
     "unit_sums",

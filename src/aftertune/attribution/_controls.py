@@ -93,5 +93,4 @@ def _matched(
 
 
 def _sizes(matrix: Matrix, space: UnitSpace | None) -> torch.Tensor:
-    weights = matrix.parameter.detach().float()
-    return (space.sums(weights.square()).sqrt() if space else weights.abs()).reshape(-1).cpu()
+    return space.sizes() if space else matrix.parameter.detach().float().abs().reshape(-1).cpu()

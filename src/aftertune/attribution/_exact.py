@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from aftertune.attribution._scores import Unit
 from aftertune.attribution._selection import Selection, select_units
-from aftertune.subject import Subject, Tree, WeightView, make_patch, score
+from aftertune.attribution._unit_patch import unit_patch
+from aftertune.subject import Subject, Tree, WeightView, score
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ def exact_effects(
     for name, numbers in candidates.members.items():
         for number in numbers.tolist():
             alone = select_units(view, {name: torch.tensor([number])}, candidates.unit)
-            with make_patch(view, alone.chosen, "zero", {}, digest=False).applied(view):
+            with unit_patch(view, alone).applied(view):
                 after = _set_losses(subject, rows, sets)
             rises = tuple(b - a for a, b in zip(before, after, strict=True))
             effects.append(UnitEffect(name, number, rises))

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 
 from aftertune.attribution._exact import UnitEffect, best_units
 from aftertune.attribution._selection import Selection, select_units
+from aftertune.attribution._unit_patch import unit_patch
 from aftertune.attribution._unit_sums import unit_sums
 from aftertune.errors import UsageError
-from aftertune.subject import Subject, Tree, WeightView, make_patch
+from aftertune.subject import Subject, Tree, WeightView
 
 
 def path_effects(
@@ -54,12 +55,13 @@ def path_effects(
     rises = [[0.0] * len(sets) for _ in units]
     for point in range(steps):
         scale = (point + 0.5) / steps
-        with make_patch(view, candidates.chosen, "scale", {}, factor=scale, digest=False).applied(view):
+        # The scale of a neuron or head is that of what is there, a fraction of the whole; a direction's is its own.
+        held = 1.0 if candidates.unit == "direction" else scale
+        with unit_patch(view, candidates, "scale", factor=scale).applied(view):
             for number, rows in enumerate(sets):
                 sums = unit_sums(subject, rows, candidates.unit, view=view)
                 for rise, (name, unit) in zip(rises, units, strict=True):
-                    # unit_sums differentiates by the scale of what is there, which is a fraction of the whole
-                    rise[number] -= float(sums.signed[name][unit]) / (scale * steps * sums.examples)
+                    rise[number] -= float(sums.signed[name][unit]) / (held * steps * sums.examples)
         step(1)
     return [UnitEffect(name, unit, tuple(rise)) for (name, unit), rise in zip(units, rises, strict=True)]
 

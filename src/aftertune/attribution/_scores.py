@@ -20,7 +20,7 @@ from aftertune.subject import Matrix, WeightView, head_size
 if TYPE_CHECKING:
     import torch
 
-Unit = Literal["weight", "neuron", "head", "component"]
+Unit = Literal["weight", "neuron", "head", "component", "direction"]
 ScoreOf = Callable[[Matrix], "torch.Tensor"]
 
 
@@ -140,6 +140,10 @@ class UnitSpace:
             return grouped.sum(1).reshape(-1)
         return grouped.transpose(0, self.axis).flatten(1).sum(1)
 
+    def sizes(self) -> torch.Tensor:
+        """How large each unit is: the norm of its weights, shape (units,), on the CPU."""
+        return self.sums(self.matrix.parameter.detach().float().square()).sqrt().cpu()
+
     def members(self, units: torch.Tensor) -> torch.Tensor:
         """Flat indices of the weights of the given units."""
         import torch
@@ -159,11 +163,17 @@ def unit_spaces(view: WeightView, unit: Unit) -> Iterator[UnitSpace]:
     """The matrices whose inputs are units, with their regrouping.
 
     A neuron is one input of an MLP's output matrix, a head is a block of inputs of the attention's; components are
-    both together. Putting all its weights there to zero takes the unit out of the computation.
+    both together. Putting all its weights there to zero takes the unit out of the computation. Directions are leading
+    terms of any matrix's decomposition.
 
     Raises:
         UsageError: the unit is "weight", which needs no space, or the model names its parts in an unknown way.
     """
+    if unit == "direction":
+        from aftertune.attribution._directions import direction_spaces
+
+        yield from direction_spaces(view)
+        return
     found = False
     for matrix in view.values():
         attention = "attn" in matrix.role or "attention" in matrix.role

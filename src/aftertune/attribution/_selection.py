@@ -69,6 +69,8 @@ def selection_of(view: WeightView, chosen: Mapping[str, torch.Tensor], unit: Uni
 
     if unit == "weight":
         return select_units(view, chosen, unit)
+    if unit == "direction":
+        raise UsageError("a patch of directions holds whole matrices, and does not tell which directions it took")
     spaces = _spaces(view, unit) or {}
     members = {}
     for name, index in chosen.items():

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from aftertune.attribution._directions import watched_directions
 from aftertune.attribution._gradients import GradientSums, backward_passes, backward_tokens
 from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, guarded, unit_spaces
 from aftertune.errors import NumericalError, UsageError
@@ -43,7 +44,7 @@ def unit_sums(
     Args:
         subject: whose loss and units.
         rows: prompts with one response each.
-        unit: "neuron", "head" or "component".
+        unit: "neuron", "head", "component" or "direction".
         names: how to call each row in complaints.
         view: the matrices; all editable ones if left out.
         step: told how many rows are done, after each batch.
@@ -67,7 +68,8 @@ def unit_sums(
         sums.absolute[space.matrix.name] = torch.zeros(space.units, dtype=torch.float32)
     current: list[str] = []
     batches = plan_batches(rows, backward_tokens(subject, view))
-    with _watched(view, spaces, sums, current):
+    watching = watched_directions if unit == "direction" else _watched
+    with watching(view, spaces, sums, current):
         losses = backward_passes(subject, rows, batches, lambda n: current.__setitem__(slice(None), n), _nothing,
                                  names, step)  # fmt: skip
     sums.losses = losses

@@ -48,10 +48,10 @@ REPAIR = {"task": ("--task", None), "task_answers": ("--task-answers", None)}
 @click.option("--run", type=file_path, help="Run folder. Default: runs/locate-xxxxxxxx, by configuration.")
 @click.option(
     "--unit",
-    type=click.Choice(["component", "neuron", "head", "weight"]),
+    type=click.Choice(["component", "neuron", "head", "weight", "direction"]),
     default="component",
     show_default=True,
-    help="What is chosen as a whole; components are neurons and heads.",
+    help="What is chosen as a whole; components are neurons and heads, directions singular vectors of any matrix.",
 )
 @click.option(
     "--score",

@@ -20,10 +20,10 @@ from aftertune.attribution import (
     Patch,
     Selection,
     magnitude_control,
-    make_patch,
     opposite_control,
     random_control,
     select_count,
+    unit_patch,
     write_patch,
 )
 from aftertune.errors import DataError, OutputError, SelectionError
@@ -187,7 +187,7 @@ class _Work:
 
     def measure(self, probes: Sequence[LikelihoodProbe], selection: Selection | None) -> tuple[Measurement, ...]:
         """Everything the probes ask, with the selection edited; the weights are as before afterwards."""
-        chosen = selection.chosen if selection else {}
+        chosen = selection.members if selection else {}
         edit = hashlib.sha256(
             json.dumps([[n, chosen[n].tolist()] for n in sorted(chosen)] + [p.content for p in probes]).encode()
         ).hexdigest()
@@ -202,8 +202,8 @@ class _Work:
 
     def edit(self, selection: Selection, about: Mapping[str, Any]) -> Patch:
         """The patch of a selection."""
-        return make_patch(
-            self.view, selection.chosen, self.options.operation, about, factor=self.options.factor, digest=bool(about)
+        return unit_patch(
+            self.view, selection, self.options.operation, about, factor=self.options.factor, digest=bool(about)
         )
 
     def find(self, harm: CalibrationSet, keep: CalibrationSet, store: torch.device | str | None) -> Found:
@@ -279,6 +279,9 @@ class _Work:
             "sign": SIGN,
             "unit": options.unit,
             "units": chosen.units,
+            "members": {n: numbers.tolist() for n, numbers in found.selection.members.items()}
+            if options.unit == "direction"
+            else None,
             "scope": options.scope,
             "prune_fraction": chosen.prune_fraction,
             "keep_fraction": chosen.keep_fraction,

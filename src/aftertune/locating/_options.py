@@ -22,8 +22,9 @@ class LocateOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    unit: Literal["component", "neuron", "head", "weight"] = Field(
-        "component", description="what is chosen as a whole: neurons and heads together, either, or single weights"
+    unit: Literal["component", "neuron", "head", "weight", "direction"] = Field(
+        "component",
+        description="what is chosen as a whole: neurons and heads, either, weights, or singular directions",
     )
     score: ScoreName = Field("auto", description="how units are ranked; auto tries the contrastive kinds in turn")
     scope: Literal["global", "matrix", "row"] = Field("global", description="rank over the model, a matrix or a row")
@@ -42,7 +43,9 @@ class LocateOptions(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.score == "integrated" and self.unit == "weight":
-            raise ValueError("score 'integrated' looks at whole neurons and heads; take another unit than 'weight'")
+            raise ValueError("score 'integrated' looks at whole units; take another unit than 'weight'")
+        if self.unit == "direction" and self.score in ("wanda", "magnitude", "random"):
+            raise ValueError(f"score '{self.score}' is of single weights; take another score for unit 'direction'")
         if self.scope == "row" and self.unit != "weight":
             raise ValueError("scope 'row' chooses single weights; take unit 'weight', or another scope")
         if self.operation == "zero" and self.factor:

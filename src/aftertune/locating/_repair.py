@@ -145,7 +145,7 @@ def _run_all(
     rows = choose_rows(view, effects, pool, chosen.share)
     about = {
         "subject": subject.identity.as_dict(), "base": base_identity, "score": chosen.label,
-        "formula": FORMULA, "unit": pool, "prune_fraction": chosen.share,
+        "formula": FORMULA, "unit": "weight", "returned": f"whole {pool}", "prune_fraction": chosen.share,
         "data": {n: s.digest for n, s in (("harm", harm), ("task", task), ("keep", keep))},
     }  # fmt: skip
     made = make_patch(view, flat_index(view, rows), "restore", about, base=values)

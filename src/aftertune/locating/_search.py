@@ -20,9 +20,9 @@ AUTO: tuple[tuple[ScoreName, float], ...] = (
 )
 # The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
 KEEP_RATIO = 14
-FIRST = {"weight": 16, "neuron": 1, "component": 1, "head": 1}
-RATIO = {"weight": 4, "neuron": 2, "component": 2, "head": 2}
-MOST_SHARE = {"weight": 1e-3, "neuron": 0.006, "component": 0.006, "head": 0.1}
+FIRST = {"weight": 16, "neuron": 1, "component": 1, "head": 1, "direction": 1}
+RATIO = {"weight": 4, "neuron": 2, "component": 2, "head": 2, "direction": 2}
+MOST_SHARE = {"weight": 1e-3, "neuron": 0.006, "component": 0.006, "head": 0.1, "direction": 0.006}
 
 
 @dataclass(frozen=True)

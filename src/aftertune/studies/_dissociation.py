@@ -14,7 +14,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aftertune.attribution import make_patch, random_control, read_patch, selection_of, write_patch
+from aftertune.attribution import (
+    Patch,
+    Selection,
+    Unit,
+    random_control,
+    read_patch,
+    select_units,
+    selection_of,
+    unit_patch,
+    write_patch,
+)
 from aftertune.comparison import Finding, Policy, compare, summarise
 from aftertune.locating import LocateOptions, locate
 from aftertune.measures import MeasurePlan, find_metric
@@ -92,11 +102,20 @@ def _random(run: RunFolder, choice: SubjectChoice, patch: Path, progress: Progre
     subject = choice.load(progress, merge=True)
     view = WeightView(subject.model)
     unit = made.about.get("unit", "weight")
-    selection = selection_of(view, {name: edit.index for name, edit in made.edits.items()}, unit)
+    selection = _selection(view, made, unit)
     if not file.exists():
         about = {"subject": subject.identity.as_dict(), "unit": unit, "units": selection.units, "score": "random"}
-        write_patch(file, make_patch(view, random_control(view, selection).chosen, "zero", about))
+        write_patch(file, unit_patch(view, random_control(view, selection), about=about, digest=True))
     return file, selection.units
+
+
+def _selection(view: WeightView, patch: Patch, unit: Unit) -> Selection:
+    """What a patch chose: by its weights, or for directions by what it tells."""
+    import torch
+
+    if unit == "direction":
+        return select_units(view, {n: torch.tensor(found) for n, found in patch.about["members"].items()}, unit)
+    return selection_of(view, {name: edit.index for name, edit in patch.edits.items()}, unit)
 
 
 def _compared(asked: Mapping[str, Measuring]) -> dict[str, Any]:

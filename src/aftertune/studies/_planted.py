@@ -2,9 +2,10 @@
 
 For every planting (see `_planting`) each method ranks units from gradients on half of the planted answers. It is
 marked by *recall*, the share of the planted units among as many of its first, and by *efficiency*: the rise of the
-loss on the other half of the planted answers when its first units are put to zero, at most as many as were planted
+loss on the other half of the planted answers when its first units are taken out, at most as many as were planted
 and only while other benign answers lose no more than they lose to the oracle (or 0.05 nats per token, if that is
-more), as a share of the oracle's rise. The oracle takes out exactly what was planted.
+more), as a share of the oracle's rise. Fewer are taken where they cost more; a single one that still does is faded.
+The oracle takes out exactly what was planted.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aftertune.attribution import Selection, gradient_sums, make_patch, select_units, unit_sums
+from aftertune.attribution import Selection, Unit, gradient_sums, select_units, unit_patch, unit_sums
 from aftertune.data import Contrast, ask, read_contrasts, shipped_contrasts, shipped_path
 from aftertune.runs import Progress, RunFolder, Silent, write_json
 from aftertune.studies._planted_choice import Choices
@@ -27,10 +28,14 @@ from aftertune.studies._planting import Planted, Planting, planted
 from aftertune.studies._study_run import kept_study
 from aftertune.subject import EMBEDDED, Placement, Subject, Tree, WeightView, load, score
 
+if TYPE_CHECKING:
+    import torch
+
 TIPS = 16
 BENIGN = 8
 STEPS = 24
 BUDGET = 0.05
+FADES = 6
 PLANTINGS = (
     Planting("neurons", 20, "money", 0),
     Planting("head", 16, "sport_safety", 0),
@@ -49,9 +54,10 @@ class Mark:
     Attributes:
         method: name of the method.
         unit: what it ranked.
-        recall: share of the planted units found; None where nothing discrete was planted.
+        recall: share of the planted units found; None where what was planted is not made of such units.
         efficiency: harm removed within the benign budget, as a share of the oracle's.
         count: units removed for that.
+        faded: what was left of the last one; 0 where it was taken out.
         harm: rise of the loss on held-out planted answers, nats per token.
         benign: rise of the loss on other benign answers, nats per token.
     """
@@ -61,6 +67,7 @@ class Mark:
     recall: float | None
     efficiency: float
     count: int
+    faded: float
     harm: float
     benign: float
 
@@ -107,7 +114,8 @@ def mark_planting(
         )
         harm, twin, keep = (gradient_sums(subject, rows, absolute=rows is not sets[1], view=view) for rows in sets)
         one, two, three = (unit_sums(subject, rows, "component", view=view) for rows in sets)
-        sums = PlantedSums(harm, twin, keep, (one, two, three))
+        first, second, third = (unit_sums(subject, rows, "direction", view=view) for rows in sets)
+        sums = PlantedSums(harm, twin, keep, (one, two, three), (first, second, third))
         carried = _losses(subject, held, others[BENIGN:])
         oracle = _effect(carried, _oracle(subject, view, plant, held, others[BENIGN:]))
         choices = Choices(subject, view, sums, sets, methods)
@@ -163,37 +171,69 @@ def _mark(
     tips: Sequence[Contrast],
     others: Sequence[Contrast],
 ) -> Mark:
-    truth = _truth(view, plant)
+    truth = _truth(view, plant, method.unit)
     count = truth.weights if method.unit == "weight" else truth.units
     budget = max(oracle["benign"], BUDGET)
-    recall: float | None = None
-    while True:
-        chosen = choices.choose(method, count)
-        if recall is None and plant.units:
-            recall = _recall(chosen, truth)
-        with make_patch(view, chosen.chosen, "zero", {}, digest=False).applied(view):
-            effect = _effect(carried, _losses(subject, tips, others))
-        if effect["benign"] <= budget or count == 1:
-            break
+
+    def effect_of(chosen: Selection, left: float = 0.0) -> dict[str, float]:
+        with unit_patch(view, chosen, "scale", factor=left).applied(view):
+            return _effect(carried, _losses(subject, tips, others))
+
+    chosen = choices.choose(method, count)
+    recall = _recall(chosen, truth) if _comparable(plant, method.unit) else None
+    effect, left = effect_of(chosen), 0.0
+    while effect["benign"] > budget and count > 1:
         count = max(1, count // (16 if method.unit == "weight" else 2))
-    removed = effect["harm"] if effect["benign"] <= budget else 0.0
+        chosen = choices.choose(method, count)
+        effect = effect_of(chosen)
+    if effect["benign"] > budget:  # bisected: what is left at most and at least
+        most, least = 1.0, 0.0
+        effect = dict.fromkeys(effect, 0.0)
+        for _ in range(FADES):
+            middle = (most + least) / 2
+            tried = effect_of(chosen, middle)
+            if tried["benign"] <= budget:
+                most, effect = middle, tried
+            else:
+                least = middle
+        left = most
     return Mark(
         method.name,
         method.unit,
         recall,
-        max(0.0, removed) / oracle["harm"],
+        max(0.0, effect["harm"]) / oracle["harm"],
         chosen.units,
+        left,
         effect["harm"],
         effect["benign"],
     )
 
 
-def _truth(view: WeightView, plant: Planted) -> Selection:
-    """The planted units; for an update of rank one, as many neurons of its matrix as are to be compared."""
+def _comparable(plant: Planted, unit: Unit) -> bool:
+    """Whether what was planted is made of such units, so that there is something to recall."""
+    return bool(plant.units) != (unit == "direction")
+
+
+def _truth(view: WeightView, plant: Planted, unit: Unit) -> Selection:
+    """The planted units, by which the count is set.
+
+    An update of rank one is one direction: that of the planted matrix which is nearest to it. Looked for by neurons it
+    has as many as are to be compared; what was planted as neurons or heads, looked for by directions, as many.
+    """
     import torch
 
+    if unit == "direction":
+        numbers = torch.arange(len(plant.units)) if plant.units else _nearest(view, plant)
+        return select_units(view, {plant.matrix: numbers}, unit)
     units = torch.tensor(plant.units) if plant.units else torch.arange(RANK_ONE_COUNT)
     return select_units(view, {plant.matrix: units}, "component")
+
+
+def _nearest(view: WeightView, plant: Planted) -> torch.Tensor:
+    directions = view.directions(plant.matrix)
+    update = view[plant.matrix].parameter.detach().float() - plant.original.float()
+    shares = ((directions.left.T @ update) * directions.right).sum(1).abs()
+    return shares.argmax().reshape(1)
 
 
 def _recall(chosen: Selection, truth: Selection) -> float:

@@ -12,9 +12,9 @@ from aftertune.attribution import (
     absolute_score,
     best_units,
     candidate_units,
-    make_patch,
     refined_path_effects,
     select_count,
+    unit_patch,
 )
 from aftertune.studies._planted_methods import LOOKS, Method, PlantedSums
 from aftertune.subject import Subject, Tree, WeightView, score
@@ -83,6 +83,6 @@ class Choices:
         """What taking all of them out does to the rows they were found on."""
         if self._whole is None:
             self._whole = self._losses()
-        with make_patch(self.view, chosen.chosen, "zero", {}, digest=False).applied(self.view):
+        with unit_patch(self.view, chosen).applied(self.view):
             harm, *benign = (after - before for after, before in zip(self._losses(), self._whole, strict=True))
         return harm - max(benign)

@@ -20,6 +20,7 @@ from aftertune.attribution import (
     path_effects,
     random_score,
     signed_score,
+    unit_score,
 )
 
 
@@ -31,6 +32,7 @@ class PlantedSums:
     twin: GradientSums
     keep: GradientSums
     units: tuple[UnitSums, UnitSums, UnitSums]
+    directions: tuple[UnitSums, UnitSums, UnitSums]
 
 
 Look = Literal["alone", "path", "path twice"]
@@ -86,6 +88,18 @@ def _guarded(sums: PlantedSums) -> ScoreOf:
     return guarded(_both(sums), absolute_score(sums.keep))
 
 
+def _direction_twin(sums: PlantedSums) -> ScoreOf:
+    return unit_score(sums.directions[0], sums.directions[1])
+
+
+def _direction_keep(sums: PlantedSums) -> ScoreOf:
+    return unit_score(sums.directions[0], sums.directions[2])
+
+
+def _direction_both(sums: PlantedSums) -> ScoreOf:
+    return unit_score(*sums.directions)
+
+
 # The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
 METHODS = (
     Method("signed", "weight", _signed),
@@ -107,6 +121,18 @@ METHODS = (
         rivals=("harm minus keep", "harm minus twin and keep", "three scores, integrated twice"),
     ),
     Method("harm minus twin and keep, guarded", "component", lambda sums: guarded_score(*sums.units)),
+    Method("harm minus twin", "direction", _direction_twin),
+    Method("harm minus keep", "direction", _direction_keep),
+    Method("harm minus twin and keep", "direction", _direction_both),
+    Method("harm minus twin, verified one by one", "direction", _direction_twin, proposed=16),
+    Method(
+        "three scores, integrated twice",
+        "direction",
+        _direction_keep,
+        proposed=16,
+        look="path twice",
+        also=(_direction_both, _direction_twin),
+    ),
     Method("magnitude", "component", lambda sums: magnitude_score),
     Method("random", "component", lambda sums: random_score(0)),
 )

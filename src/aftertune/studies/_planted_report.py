@@ -54,7 +54,10 @@ def rebuild_planted_report(folder: Path) -> Path:
         ),
         manifest=read_manifest(folder),
         commands=("aftertune study planted",),
-        notes=("Recall is not defined for an update of rank one, which touches a whole matrix.",),
+        notes=(
+            "An update of rank one is a direction: neurons and weights have nothing to recall there, nor directions "
+            "where neurons or heads were planted.",
+        ),
     )
     write_text(folder / "report.html", render_study(page))
     return folder / "report.html"

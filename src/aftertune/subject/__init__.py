@@ -24,7 +24,7 @@ from aftertune.subject._likelihood import (
 )
 from aftertune.subject._loading import as_subject, load
 from aftertune.subject._losses import response_losses
-from aftertune.subject._patch import Edit, Operation, Patch, make_patch, matrix_digest
+from aftertune.subject._patch import Edit, Operation, Patch, make_matrix_patch, make_patch, matrix_digest
 from aftertune.subject._patch_file import apply_patches, patch_facts, read_patch, write_patch
 from aftertune.subject._quiet import no_bars
 from aftertune.subject._sampling import Sampling
@@ -70,6 +70,7 @@ __all__ = [
     "head_size",
     "likelihood",
     "load",
+    "make_matrix_patch",
     "make_patch",
     "matrix_digest",
     "merge_adapter",

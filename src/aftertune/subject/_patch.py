@@ -21,7 +21,7 @@ from aftertune.subject._weights import Matrix, WeightView
 if TYPE_CHECKING:
     import torch
 
-Operation = Literal["zero", "scale", "restore"]
+Operation = Literal["zero", "scale", "restore", "remove"]
 _State = Literal["before", "after"]
 
 
@@ -67,7 +67,8 @@ class Patch:
 
     Attributes:
         edits: by matrix name.
-        operation: "zero", "scale" or "restore" (to a base's values).
+        operation: "zero", "scale", "restore" (to a base's values), or "remove" (singular directions, from whole
+            matrices).
         about: how it came to be, as JSON values: subject identity, formula, sign convention, fractions, data digests.
         path: the file it was read from, for complaints.
     """
@@ -241,6 +242,39 @@ def make_patch(
         )
     if not edits:
         raise UsageError("no weight is chosen; raise the prune fraction, or lower the keep fraction")
+    return Patch(edits, operation, dict(about))
+
+
+def make_matrix_patch(
+    view: WeightView, after: Mapping[str, torch.Tensor], operation: Operation, about: Mapping[str, Any],
+    *, digest: bool = True,
+) -> Patch:  # fmt: skip
+    """A patch that puts whole matrices in; nothing is changed yet.
+
+    Args:
+        view: the weights it is made for.
+        after: new values by matrix name, of the matrices' shapes and types.
+        operation: what it does.
+        about: how the values were found, as JSON values.
+        digest: as for `make_patch`.
+
+    Raises:
+        UsageError: no matrix, or one of another shape or type.
+    """
+    import torch
+
+    edits = {}
+    for name, values in after.items():
+        matrix = view[name]
+        before = matrix.parameter.detach()
+        if values.shape != before.shape or values.dtype != before.dtype:
+            raise UsageError(f"{name}: new values of another shape or type than the matrix has")
+        index = torch.arange(matrix.weights)
+        held, new = before.to("cpu", copy=True).reshape(-1), values.cpu().reshape(-1)
+        sha256 = matrix_digest(matrix) if digest else ""
+        edits[name] = Edit(index, held, new, sha256, tuple(before.shape), matrix.layer, matrix.role)
+    if not edits:
+        raise UsageError("no matrix is changed")
     return Patch(edits, operation, dict(about))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aftertune.errors import SubjectError
+from aftertune.subject._directions import Directions, leading_directions
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +66,16 @@ class WeightView(Mapping[str, Matrix]):
         if not self._matrices:
             raise SubjectError(f"{type(model).__name__}: has no linear map inside decoder layers that could be edited")
         self.parameters = sum(p.numel() for p in model.parameters())
+        self._directions: dict[str, Directions] = {}
+
+    def directions(self, name: str) -> Directions:
+        """The leading singular directions of a matrix, as it stood when they were first asked for here.
+
+        They take 64 times its rows and columns of memory, and a decomposition the first time.
+        """
+        if name not in self._directions:
+            self._directions[name] = leading_directions(self[name].parameter)
+        return self._directions[name]
 
     def __getitem__(self, name: str) -> Matrix:
         return self._matrices[name]
