@@ -431,6 +431,68 @@ def test_tensors_that_make_no_sense_are_refused(tensors: dict[str, torch.Tensor]
         read_patch(stored)
 
 
+@pytest.fixture
+def whole_rows(tiny_model: Callable[..., Any], tmp_path: Path) -> Path:
+    """A patch of two runs in each matrix of a part, and of scattered weights in the others."""
+    view = view_of(tiny_model("llama"))
+    chosen = choose(view)
+    for name in list(view)[:3]:
+        chosen[name] = torch.cat([torch.arange(64, 96), torch.arange(0, 40)])
+    path = tmp_path / "p.safetensors"
+    write_patch(path, make_patch(view, chosen, "zero", {}))
+    return path
+
+
+def test_runs_are_stored_as_runs_and_read_back_as_they_were(
+    whole_rows: Path, tiny_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    view = view_of(tiny_model("llama"))
+    held, patch = load_file(whole_rows), read_patch(whole_rows)
+    for number, name in enumerate(view):
+        if number < 3:
+            assert held[f"{name}:runs"].tolist() == [[0, 40], [64, 32]]
+            assert f"{name}:index" not in held
+            assert patch.edits[name].index.tolist() == [*range(40), *range(64, 96)]
+        else:
+            assert f"{name}:runs" not in held
+    assert header_of(whole_rows)["format"] == 2
+    before = bits(view)
+    patch.apply(view)
+    assert not same(bits(view), before)
+    patch.undo(view)
+    assert same(bits(view), before)
+    write_patch(tmp_path / "again.safetensors", patch)
+    assert (tmp_path / "again.safetensors").read_bytes() == whole_rows.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        torch.tensor([[0, 40], [64, 31]]),
+        torch.tensor([[0, 10**15], [64, 32]]),
+        torch.tensor([[0, 72], [64, 0]]),
+        torch.tensor([[0, 80], [64, -8]]),
+        torch.tensor([[0.0, 40], [64, 32]]),
+        torch.tensor([0, 72]),
+        torch.tensor([[0, 40, 1], [64, 32, 1]]),
+    ],
+    ids=["short", "endless", "empty", "negative", "no integers", "flat", "wide"],
+)
+def test_runs_that_do_not_fit_their_values_are_refused(runs: torch.Tensor, whole_rows: Path) -> None:
+    rewrite(whole_rows, header_of(whole_rows), runs=runs)
+    with pytest.raises(PatchError, match="damaged"):
+        read_patch(whole_rows)
+
+
+@pytest.mark.parametrize("runs", [[[8, 40], [40, 32]], [[64, 40], [0, 32]], [[0, 40], [10**12, 32]]])
+def test_runs_that_overlap_fall_or_leave_the_matrix_are_refused(runs: list[list[int]], whole_rows: Path) -> None:
+    rewrite(whole_rows, header_of(whole_rows), runs=torch.tensor(runs))
+    with pytest.raises(PatchError, match="make no sense"):
+        read_patch(whole_rows)
+
+
 def test_a_patch_without_digests_stays_in_memory(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
     view = view_of(tiny_model("llama"))
     before, patch = bits(view), make_patch(view, choose(view), "zero", {}, digest=False)

@@ -1,6 +1,7 @@
 """Patches as files: safetensors with one JSON header, whole and unchanged or not read at all.
 
-Every matrix NAME has three tensors, ``NAME:index``, ``NAME:before`` and ``NAME:after``. The header holds the format
+Every matrix NAME has three tensors, ``NAME:index``, ``NAME:before`` and ``NAME:after``; where most of the index is
+unbroken, as of whole rows and matrices, ``NAME:runs`` stands in its place. The header holds the format
 version, the operation, how the weights were found, each matrix's shape, layer, role and SHA-256 before, and a digest
 of all this and the tensors. It tells damage and careless edits; it is no signature.
 """
@@ -12,14 +13,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from aftertune.errors import OutputError, PatchError
 from aftertune.runs import Progress, explain_storage, file_digest, write_bytes
 from aftertune.subject._patch import Edit, Operation, Patch
 from aftertune.subject._weights import WeightView
 
-FORMAT = 1
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 2
+READ = (1, 2)
 HEADER = "aftertune_patch"
 _KINDS = ("index", "before", "after")
 
@@ -40,11 +45,10 @@ def write_patch(path: Path, patch: Patch) -> None:
         raise OutputError(f"{path}: exists; patches are never overwritten, choose another --out")
     if not all(edit.sha256 for edit in patch.edits.values()):
         raise PatchError(f"{path}: this patch was made without digests, for use in memory; make it with them")
-    tensors = {
-        f"{name}:{kind}": getattr(edit, kind).contiguous() for name, edit in patch.edits.items() for kind in _KINDS
-    }
+    tensors = {f"{name}:{kind}": tensor for name, edit in patch.edits.items() for kind, tensor in _stored(edit).items()}
+    runs = any(key.endswith(":runs") for key in tensors)
     header = {
-        "format": FORMAT,
+        "format": FORMAT if runs else 1,
         "operation": patch.operation,
         "about": dict(patch.about),
         "matrices": {
@@ -69,14 +73,17 @@ def read_patch(path: Path) -> Patch:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])
-            if header["format"] != FORMAT:
+            if header["format"] not in READ:
                 found = str(header["format"])[:20]
-                raise PatchError(f"{path}: has patch format {found}, this reads {FORMAT}; update aftertune")
-            if set(file.keys()) != {f"{name}:{kind}" for name in header["matrices"] for kind in _KINDS}:
+                raise PatchError(f"{path}: has patch format {found}, this reads up to {FORMAT}; update aftertune")
+            keys = set(file.keys())
+            places = {name: "runs" if f"{name}:runs" in keys else "index" for name in header["matrices"]}
+            if keys != {f"{name}:{kind}" for name, place in places.items() for kind in (place, "before", "after")}:
                 raise ValueError("tensors and header do not match")
             edits = {
                 name: Edit(
-                    **{kind: file.get_tensor(f"{name}:{kind}") for kind in _KINDS},
+                    index=_index(file, name, places[name]),
+                    **{kind: file.get_tensor(f"{name}:{kind}") for kind in ("before", "after")},
                     sha256=facts["sha256"],
                     shape=tuple(facts["shape"]),
                     layer=facts["layer"],
@@ -95,6 +102,34 @@ def read_patch(path: Path) -> Patch:
     if changed:
         raise PatchError(f"{path}: its content does not match its digest; the file was changed")
     return Patch(edits, header["operation"], header["about"], path)
+
+
+def _stored(edit: Edit) -> dict[str, torch.Tensor]:
+    """An edit's tensors as they are stored; runs are (start, length) by row, int64."""
+    import torch
+
+    index = edit.index
+    starts = torch.cat([torch.ones(1, dtype=torch.bool), index[1:] != index[:-1] + 1]).nonzero().squeeze(1)
+    place = {"index": index.contiguous()}
+    if 2 * len(starts) < len(index):
+        lengths = torch.diff(starts, append=torch.tensor([len(index)]))
+        place = {"runs": torch.stack([index[starts], lengths], 1).contiguous()}
+    return {**place, "before": edit.before.contiguous(), "after": edit.after.contiguous()}
+
+
+def _index(file: Any, name: str, place: str) -> torch.Tensor:
+    """The flat positions; runs that do not fit the values are refused before they are written out."""
+    import torch
+
+    stored: torch.Tensor = file.get_tensor(f"{name}:{place}")
+    if place == "index":
+        return stored
+    count = math.prod(file.get_slice(f"{name}:before").get_shape())
+    starts, lengths = stored.unbind(1)
+    if stored.dtype != torch.int64 or bool((lengths < 1).any() | (lengths > count).any()) or lengths.sum() != count:
+        raise ValueError("runs do not fit the values")
+    first = lengths.cumsum(0) - lengths
+    return torch.arange(count) + (starts - first).repeat_interleave(lengths)
 
 
 def _is_sound(header: Mapping[str, Any], edits: Mapping[str, Edit]) -> bool:
