@@ -3,7 +3,7 @@
 Taking direction i out of W means ``W − σ_i l_i r_iᵀ``. With the loss's gradient G with respect to W, the derivative by
 its scale is ``σ_i l_iᵀ G r_i``; from a layer's inputs x and output gradients d it is a sum over tokens of products of
 two projections, so no weight's gradient is needed. An update of rank one, which sits in every neuron a little, is one
-direction. Wei et al. 2024 (section 3.2) remove ranks of weights as they act on activations; ours are those of the
+direction. Wei et al. 2024 remove ranks of weights as they act on activations; ours are those of the
 weights themselves, ranked by gradients.
 """
 
