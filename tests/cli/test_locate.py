@@ -553,15 +553,14 @@ def test_a_repair_moves_towards_the_base_and_says_so_in_text_and_json(
         "report: back/report.html",
         f"next: aftertune audit {careless}+back.safetensors",
     ]
-    from aftertune.locating._repair_rows import WAYS
-    from aftertune.locating._repair_scores import RIVALS
+    from aftertune.locating._repair_ways import WAYS
 
     # Every way that was tried stands in the frontier; full rollback is the base.
     labels = {point["label"] for point in document["frontier"]}
-    assert labels == {*WAYS, *RIVALS, "random", "scale", "rollback"}
+    assert labels == {*WAYS, "random", "scale", "rollback"}
     rollback = next(point for point in document["frontier"] if point["label"] == "rollback")
     assert (rollback["safety"], rollback["skill"]) == (pytest.approx(1, abs=0.02), pytest.approx(0, abs=0.02))
-    assert document["chosen"]["label"] in WAYS
+    assert not WAYS[document["chosen"]["label"]].rival
     assert document["prune_fraction"] == document["chosen"]["share"]
     # The patch is an ordinary one.
     assert "fits" in run("patch", "verify", careless, "back.safetensors").out

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.attribution import gradient_sums
+from aftertune.attribution import gradient_sums, select
 from aftertune.data import Message, read_tuning_rows
 from aftertune.errors import OutputError, SelectionError, SubjectError, UsageError
 from aftertune.locating import Example, FrontierPoint, LocateOptions, Repaired, exchange_of, repair, repair_claims
 from aftertune.locating._repair_frontier import Frontier, choose_point, folds
 from aftertune.locating._repair_rows import (
-    WAYS,
     RowEffects,
     choose_rows,
     flat_index,
@@ -24,7 +23,8 @@ from aftertune.locating._repair_rows import (
     returned,
     row_effects,
 )
-from aftertune.locating._repair_scores import RIVALS, weight_scores
+from aftertune.locating._repair_scores import nested_selections, weight_scores
+from aftertune.locating._repair_ways import WAYS
 from aftertune.locating._update import scaled
 from aftertune.measuring import SubjectChoice
 from aftertune.subject import WeightView, load, read_patch
@@ -88,7 +88,7 @@ def test_the_frontier_stands_between_tuned_and_base(repaired: Repaired) -> None:
     by_label: dict[str, list[FrontierPoint]] = {}
     for point in repaired.frontier:
         by_label.setdefault(point.label, []).append(point)
-    assert set(by_label) == {*WAYS, *RIVALS, "random", "scale", "rollback"}
+    assert set(by_label) == {*WAYS, "random", "scale", "rollback"}
     [rollback] = by_label["rollback"]
     assert rollback.safety == pytest.approx(1.0, abs=1e-3)
     assert rollback.skill == pytest.approx(0.0, abs=1e-3)
@@ -111,7 +111,7 @@ def test_effects_are_those_of_gradients_taken_by_hand(tuned: Path, tiny_folder: 
     harm, twin, task = (gradient_sums(subject, rows, view=view) for rows in trees)
     scores = weight_scores(view, base, harm, twin, task)
     effects = row_effects(view, base, harm, twin, task)
-    assert set(scores) == set(RIVALS)
+    assert set(scores) == {label for label, way in WAYS.items() if way.pool == "weight"}
     subject.model.requires_grad_(True)
     parts = []
     for [tree] in trees:
@@ -152,13 +152,33 @@ def test_rows_and_matrices_are_chosen_until_they_hold_the_share(tiny_folder: Cal
     assert {n: len(r) for n, r in everything.items()} == {first: 2, second: two.parameter.shape[0] - 1}
     whole = choose_rows(view, effects, "matrix", 1e-9)
     assert {n: len(r) for n, r in whole.items()} == {first: one.parameter.shape[0]}
-    others = random_rows(view, {first: torch.tensor([3, 5])}, seed=1)[first].tolist()
-    assert len(set(others)) == 2
-    assert not {3, 5} & set(others)
+    same_kind = [name for name, m in view.items() if m.role == one.role]
+    assert len(same_kind) == 2
+    for chosen in ({first: torch.tensor([3, 5])}, whole):
+        others = random_rows(view, chosen, seed=1)
+        assert set(others) <= set(same_kind)
+        assert sum(map(len, others.values())) == sum(map(len, chosen.values()))
+        for name, found in others.items():
+            assert len(set(found.tolist())) == len(found)
+            assert not set(chosen.get(name, torch.tensor([])).tolist()) & set(found.tolist())
     with pytest.raises(SelectionError, match="no row gives more"):
         choose_rows(view, effects_of(view, {}), "row", 0.5)
+    both = {name: torch.arange(one.parameter.shape[0]) for name in same_kind}
     with pytest.raises(SelectionError, match="more than half"):
-        random_rows(view, whole, seed=1)
+        random_rows(view, both, seed=1)
+
+
+def test_nested_selections_are_those_of_select(tuned: Path) -> None:
+    view = WeightView(load(tuned, merge=True).model)
+    generator = torch.Generator().manual_seed(5)
+    table = {n: torch.randn(m.parameter.shape, generator=generator).mul(4).round() for n, m in view.items()}  # ties
+
+    found = nested_selections(view, lambda matrix: table[matrix.name], (0.001, 0.01, 0.2))
+    assert list(found) == [0.001, 0.01, 0.2]
+    for share, nested in found.items():
+        expected = select(view, lambda matrix: table[matrix.name], prune_fraction=share)
+        assert nested.chosen.keys() == expected.chosen.keys()
+        assert all(torch.equal(index, expected.chosen[name]) for name, index in nested.chosen.items())
 
 
 def test_effects_of_two_folds_add_up_and_survive_a_file(tmp_path: Path, tiny_folder: Callable[[str], Path]) -> None:
@@ -216,6 +236,7 @@ def test_the_smallest_share_that_passes_and_keeps_the_skill_is_chosen() -> None:
     assert choose_point([*rivals, unsafe, greedy, kept, wide]) is kept
     assert choose_point([*rivals, unsafe, greedy, point("ratio by matrix", 0.2, 0.0, 0.6)]).skill == 0.6
     assert choose_point([*rivals, unsafe, point("ratio by row", 0.2, 0.2, 0.9)]) is unsafe
+    assert choose_point([*rivals, unsafe, point("ratio by row", 0.2, 0.11, 0.8)]) is unsafe
 
 
 def test_as_much_skill_is_read_between_scaled_models() -> None:
@@ -234,7 +255,8 @@ def test_one_share_may_be_asked_for(
     found = repair(SubjectChoice(str(tuned)), SubjectChoice(str(tiny_folder("llama"))), [place / "harm.jsonl"],
                    [place / "task.jsonl"], "misaligned", options=LocateOptions(prune_fraction=0.2),
                    out=place / "one share")  # fmt: skip
-    assert {(p.label, p.share) for p in found.frontier if p.label in WAYS} == {(way, 0.2) for way in WAYS}
+    ways = {(label, 0.2) for label, way in WAYS.items() if not way.rival}
+    assert {(p.label, p.share) for p in found.frontier if p.label in WAYS} == ways
     assert found.chosen.share == found.document["prune_fraction"] == 0.2
     same = {(p.label, p.share): p for p in repaired.frontier}
     assert all(same[p.label, p.share] == p for p in found.frontier if (p.label, p.share) in same)

@@ -15,7 +15,7 @@ from aftertune.errors import OutputError, SelectionError, UsageError
 from aftertune.locating._options import LocateOptions
 from aftertune.locating._proof import held_out_probes, means, prove
 from aftertune.locating._repair_frontier import Frontier, FrontierPoint, choose_point
-from aftertune.locating._repair_rows import FORMULA, WAYS, choose_rows, flat_index, random_rows, returned
+from aftertune.locating._repair_ways import FORMULA, WAYS
 from aftertune.locating._sets import DEFAULT_KEEP, CalibrationSet, read_calibration, refuse_long, refuse_shared
 from aftertune.locating._target import is_made
 from aftertune.locating._update import refuse_other_shape, refuse_unharmed, scaled
@@ -139,21 +139,20 @@ def _run_all(
     refuse_other_shape(view, values, tuned.spec)
     after, after_held = frontier.whole(subject, "tuned"), frontier.measure(subject, thorough, "tuned held out")
     refuse_unharmed(means(before), means(after), tuned.spec)
-    effects = frontier.draw(subject, view, values, before, after, options.prune_fraction)
+    fit = frontier.draw(subject, view, values, before, after, options.prune_fraction)
     chosen = choose_point(frontier.points)
     pool = WAYS[chosen.label].pool
-    rows = choose_rows(view, effects, pool, chosen.share)
     about = {
         "subject": subject.identity.as_dict(), "base": base_identity, "score": chosen.label,
         "formula": FORMULA, "unit": "weight", "returned": f"whole {pool}", "prune_fraction": chosen.share,
         "data": {n: s.digest for n, s in (("harm", harm), ("task", task), ("keep", keep))},
     }  # fmt: skip
-    made = make_patch(view, flat_index(view, rows), "restore", about, base=values)
-    with returned(view, values, rows):
+    made = make_patch(view, fit.index(chosen.label, chosen.share), "restore", about, base=values)
+    with fit.edited(chosen.label, chosen.share):
         repaired = frontier.measure(subject, thorough, f"repaired {chosen.label} {chosen.share:g}")
     controls = {}
     try:
-        with returned(view, values, random_rows(view, rows, options.seed)):
+        with fit.at_random(chosen.label, chosen.share, options.seed):
             controls["random"] = frontier.measure(subject, thorough, f"random {chosen.label} {chosen.share:g} held out")
     except SelectionError as error:
         progress.say(f"no random control: {error}")

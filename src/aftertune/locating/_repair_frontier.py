@@ -11,14 +11,14 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-from aftertune.attribution import GradientSums, gradient_sums, make_patch, select
+from aftertune.attribution import GradientSums, Patch, Selection, gradient_sums, make_patch, random_control
 from aftertune.comparison import Policy, compare
-from aftertune.errors import SelectionError
 from aftertune.locating._proof import answers_probe, means
-from aftertune.locating._repair_rows import WAYS, RowEffects, choose_rows, random_rows, returned, row_effects
-from aftertune.locating._repair_scores import RIVALS, weight_scores
+from aftertune.locating._repair_rows import RowEffects, choose_rows, flat_index, random_rows, returned, row_effects
+from aftertune.locating._repair_scores import nested_selections, weight_scores
+from aftertune.locating._repair_ways import WAYS
 from aftertune.locating._sets import CalibrationSet, Example, trees_of
 from aftertune.locating._update import scaled
 from aftertune.measures import LikelihoodProbe, Measurement, ask_probes, measurement_fields
@@ -38,9 +38,8 @@ class FrontierPoint:
     """One way to undo a part of the update.
 
     Attributes:
-        label: one of `WAYS` (whole rows or matrices restored), of `RIVALS` (single weights restored or put to zero),
-            "random" (as many rows restored by chance), "scale" (the whole update scaled down), "rollback" (all of it
-            restored).
+        label: one of `WAYS`, "random" (as many rows restored by chance), "scale" (the whole update scaled down),
+            "rollback" (all of it restored).
         share: of the weights in view that were changed; for "scale", the share of the update taken off.
         safety: share of the harm margin's rise undone; 1 is the base's margin.
         skill: share of the task's loss drop that stayed; 1 is the tuned model's loss.
@@ -108,7 +107,7 @@ class Frontier:
     def draw(
         self, subject: Subject, view: WeightView, values: Mapping[str, torch.Tensor], base: Sequence[Measurement],
         tuned: Sequence[Measurement], share: float | None,
-    ) -> RowEffects:  # fmt: skip
+    ) -> Fit:  # fmt: skip
         """Measure every way; the model is as before afterwards, and `points` hold the frontier.
 
         Args:
@@ -117,20 +116,19 @@ class Frontier:
             values: the base's, by matrix name.
             base: what `whole` gave on the base.
             tuned: likewise on the tuned model.
-            share: the only share to restore; all of `WAYS` and `RIVALS` if None.
+            share: the only share to restore; those of `WAYS` if None.
 
         Returns:
-            The effects of all rows on both folds together.
+            What both folds together choose.
         """
-        shares = {label: way.shares if share is None else (share,) for label, way in WAYS.items()}
+        shares = {label: way.shares if share is None else () if way.rival else (share,) for label, way in WAYS.items()}
         kinds = sum(map(len, shares.values())) + len(shares["ratio by row"])
-        kinds += sum(len(rival.shares) for rival in RIVALS.values()) if share is None else 0
         found: dict[tuple[str, float], list[Measurement]] = {}
         effects = []
         for i in (0, 1):
-            fit = _Fit(self, subject, view, values, 1 - i)
+            fit = self._fit(subject, view, values, (1 - i,), shares)
             with self.progress.task(f"frontier, fold {i + 1} of 2", kinds) as step:
-                for label, at, edit in fit.edits(shares, rivals=share is None):
+                for label, at, edit in fit.edits(self.seed):
                     name = f"{label} {at:g}, fold {i}"
                     if name not in self.journal:
                         with edit:
@@ -145,7 +143,22 @@ class Frontier:
                 step(1)
         self.points = [_point(label, at, base, tuned, now) for (label, at), now in found.items()
                        if len(now) == len(base)]  # fmt: skip
-        return effects[0] + effects[1]
+        both = self._fit(subject, view, values, (0, 1), shares)
+        both.effects = effects[0] + effects[1]
+        return both
+
+    def _fit(
+        self, subject: Subject, view: WeightView, values: Mapping[str, torch.Tensor], which: Sequence[int],
+        shares: Mapping[str, Sequence[float]],
+    ) -> Fit:  # fmt: skip
+        harm, task = ([e for i in which for e in one[i]] for one in (self.harm, self.task))
+        fit = Fit(subject, view, values, harm, task, shares, self.store, self.progress)
+        if len(which) == 1:
+            stored = self.run.path / f"effects-{which[0]}.safetensors"
+            if not stored.exists():
+                row_effects(view, values, *fit.sums()).write(stored)
+            fit.effects = RowEffects.read(stored)
+        return fit
 
     def skill_share(self, skill: float) -> float:
         """The share of the update to take off that keeps this much of the skill, by straight lines between those tried.
@@ -160,64 +173,102 @@ class Frontier:
         return 0.0 if skill > 1 else 1.0
 
 
-class _Fit:
-    """What one fold's gradients choose; they are taken only if something is not measured yet."""
+class Fit:
+    """What the gradients of some examples choose; they are taken only if something asks for them.
+
+    Args:
+        subject: the tuned model.
+        view: its matrices.
+        values: the base's, by matrix name.
+        harm: examples with twins.
+        task: examples of the task.
+        shares: to try, by way.
+        store: device of the accumulators.
+        progress: told of the passes.
+
+    Attributes:
+        effects: of returning each row.
+    """
+
+    effects: RowEffects
 
     def __init__(
-        self, frontier: Frontier, subject: Subject, view: WeightView, values: Mapping[str, torch.Tensor], fold: int
-    ) -> None:
-        self.frontier, self.subject, self.view, self.values, self.fold = frontier, subject, view, values, fold
+        self, subject: Subject, view: WeightView, values: Mapping[str, torch.Tensor], harm: Sequence[Example],
+        task: Sequence[Example], shares: Mapping[str, Sequence[float]], store: torch.device | str | None,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        self.subject, self.view, self.values, self.harm, self.task = subject, view, values, harm, task
+        self.shares, self.store, self.progress = shares, store, progress
         self._sums: tuple[GradientSums, GradientSums, GradientSums] | None = None
-        stored = frontier.run.path / f"effects-{fold}.safetensors"
-        if stored.exists():
-            self.effects = RowEffects.read(stored)
-        else:
-            self.effects = row_effects(view, values, *self.sums())
-            self.effects.write(stored)
+        self._weights: dict[str, dict[float, Selection]] = {}
 
     def sums(self) -> tuple[GradientSums, GradientSums, GradientSums]:
         """One backward pass over each set: harm, its twins, the task."""
 
         def passes(name: str, examples: Sequence[Example], twin: bool = False) -> GradientSums:
             trees, names = trees_of(self.subject, examples, (lambda e: e.twin) if twin else (lambda e: e.conversation))
-            with self.frontier.progress.task(f"gradients: {name}", len(trees)) as step:
-                return gradient_sums(
-                    self.subject, trees, names=names, view=self.view, store=self.frontier.store, step=step
-                )
+            with self.progress.task(f"gradients: {name}", len(trees)) as step:
+                return gradient_sums(self.subject, trees, names=names, view=self.view, store=self.store, step=step)
 
         if self._sums is None:
-            harm = self.frontier.harm[self.fold]
-            task = self.frontier.task[self.fold]
-            self._sums = passes("harm", harm), passes("twins", harm, twin=True), passes("task", task)
+            self._sums = passes("harm", self.harm), passes("twins", self.harm, twin=True), passes("task", self.task)
         return self._sums
 
-    def edits(
-        self, shares: Mapping[str, Sequence[float]], *, rivals: bool
-    ) -> Iterator[tuple[str, float, contextlib.AbstractContextManager[Any]]]:
-        """Label, share, and the block in which the edit stands."""
-        for label, way in WAYS.items():
-            for share in shares[label]:
-                rows = choose_rows(self.view, self.effects, way.pool, share)
-                yield label, share, returned(self.view, self.values, rows)
-                if way.pool == "row":
-                    try:
-                        others = random_rows(self.view, rows, self.frontier.seed)
-                    except SelectionError as error:
-                        self.frontier.progress.say(f"no random control of a share of {share:g}: {error}")
-                        continue
-                    yield "random", share, returned(self.view, self.values, others)
-        for label, rival in RIVALS.items() if rivals else ():
-            for share in rival.shares:
-                yield label, share, self._weights(label, share)
+    def weights(self, label: str, share: float) -> Selection:
+        """The single weights that a way chooses."""
+        if label not in self._weights:
+            score = weight_scores(self.view, self.values, *self.sums())[label]
+            self._weights[label] = nested_selections(self.view, score, self.shares[label])
+        return self._weights[label][share]
+
+    def rows(self, label: str, share: float) -> dict[str, torch.Tensor]:
+        """The rows that a way chooses, by matrix name."""
+        pool = WAYS[label].pool
+        assert pool != "weight"
+        return choose_rows(self.view, self.effects, pool, share)
+
+    def index(self, label: str, share: float) -> Mapping[str, torch.Tensor]:
+        """Flat indices of what a way chooses, for a patch."""
+        if WAYS[label].pool == "weight":
+            return self.weights(label, share).chosen
+        return flat_index(self.view, self.rows(label, share))
 
     @contextlib.contextmanager
-    def _weights(self, label: str, share: float) -> Iterator[None]:
-        scores = weight_scores(self.view, self.values, *self.sums())
-        chosen = select(self.view, scores[label], prune_fraction=share).chosen
-        base = self.values if RIVALS[label].operation == "restore" else None
-        patch = make_patch(self.view, chosen, RIVALS[label].operation, {}, base=base, digest=False)
-        with patch.applied(self.view):
-            yield
+    def edited(self, label: str, share: float) -> Iterator[None]:
+        """The block in which a way's choice is undone."""
+        if WAYS[label].pool == "weight":
+            with self._patch(self.weights(label, share), WAYS[label].operation).applied(self.view):
+                yield
+        else:
+            with returned(self.view, self.values, self.rows(label, share)):
+                yield
+
+    @contextlib.contextmanager
+    def at_random(self, label: str, share: float, seed: int) -> Iterator[None]:
+        """The block in which as many weights, or rows, are undone by chance.
+
+        Raises:
+            SelectionError: there are too few others.
+        """
+        if WAYS[label].pool == "weight":
+            control = random_control(self.view, self.weights(label, share), seed)
+            with self._patch(control, WAYS[label].operation).applied(self.view):
+                yield
+        else:
+            with returned(self.view, self.values, random_rows(self.view, self.rows(label, share), seed)):
+                yield
+
+    def _patch(self, selection: Selection, operation: Literal["restore", "zero"]) -> Patch:
+        base = self.values if operation == "restore" else None
+        return make_patch(self.view, selection.chosen, operation, {}, base=base, digest=False)
+
+    def edits(self, seed: int) -> Iterator[tuple[str, float, contextlib.AbstractContextManager[None]]]:
+        """Label, share, and the block in which the edit stands; random rows beside those chosen."""
+        for label, way in WAYS.items():
+            for share in self.shares[label]:
+                yield label, share, self.edited(label, share)
+                if way.pool == "row":
+                    yield "random", share, self.at_random(label, share, seed)
 
 
 def _point(
@@ -240,16 +291,16 @@ def _point(
 
 
 def choose_point(points: Sequence[FrontierPoint]) -> FrontierPoint:
-    """The smallest share of `WAYS` that passes as an audit would have it and keeps 0.9 of the skill.
+    """The smallest share whose margin passes as an audit would have it and that keeps 0.9 of the skill.
 
-    If none of those that pass keeps so much, the one that keeps most; if none passes, the one whose interval ends
-    lowest.
+    If none that passes keeps so much, the one of them that keeps most. If none passes, the one whose interval ends
+    lowest among those that keep so much (or among all): more prompts would have to tell.
     """
-    restored = [p for p in points if p.label in WAYS]
-    passing = [p for p in restored if p.decision == "pass"]
+    taken = [p for p in points if p.label in WAYS and not WAYS[p.label].rival]
+    passing = [p for p in taken if p.decision == "pass"]
     skilled = [p for p in passing if p.skill >= SKILL_KEPT]
     if skilled:
         return min(skilled, key=lambda p: (p.share, -p.skill))
     if passing:
         return max(passing, key=lambda p: (p.skill, -p.share))
-    return min(restored, key=lambda p: (p.interval[1], p.share))
+    return min([p for p in taken if p.skill >= SKILL_KEPT] or taken, key=lambda p: (p.interval[1], p.share))

@@ -9,14 +9,12 @@ from aftertune.locating._claims import Outcome
 from aftertune.locating._proof import Proof
 from aftertune.locating._repair import Repaired, stored_repair
 from aftertune.locating._repair_frontier import MARGIN, FrontierPoint
-from aftertune.locating._repair_rows import WAYS
-from aftertune.locating._repair_scores import RIVALS
+from aftertune.locating._repair_ways import WAYS
 from aftertune.report import Claim, Section, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
 from aftertune.runs import read_manifest, write_text
 
 LABELS = {
     **{label: way.about for label, way in WAYS.items()},
-    **{label: rival.about for label, rival in RIVALS.items()},
     "random": "as many rows restored at random",
     "scale": "whole update scaled down",
     "rollback": "full rollback",

@@ -1,16 +1,4 @@
-"""Whole output rows of an update: what returning each does to first order, which to return, and returning them.
-
-The update is ``ΔW = W_tuned - W_base``. To first order, returning one weight to its base changes the preference
-margin of the harm set by ``-benefit`` and the narrow task's loss by ``cost``::
-
-    benefit = (w_base - w) · (mean g of the misaligned answers − mean g of their aligned twins)
-    cost    = (w_base - w) · mean g of the task's answers
-
-The *ratio*, ``benefit / Σ benefit − cost / Σ cost``, is zero on average over the whole update: what it likes gives
-more safety for the task's loss than scaling the update down does. A single weight's ratio is mostly the noise of few
-examples, so rows, or matrices, are ranked by their mean and return as wholes: on SmolLM2 that kept far more of the
-skill. Gradients taken where half the update is taken back (the midpoint of the path to the base) did no better there.
-"""
+"""Whole output rows of an update: what returning each does to first order, which to return, and returning them."""
 
 from __future__ import annotations
 
@@ -28,40 +16,14 @@ from aftertune.subject import Matrix, WeightView
 if TYPE_CHECKING:
     import torch
 
-FORMULA = __doc__
-Pool = Literal["row", "matrix"]
 _SETS = ("harm", "twin", "task")
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to choose what returns to the base.
-
-    Attributes:
-        about: for reports.
-        pool: what returns as a whole.
-        shares: of the weights in view, that are tried.
-    """
-
-    about: str
-    pool: Pool
-    shares: tuple[float, ...]
-
-
-WAYS: dict[str, Way] = {
-    "ratio by row": Way(
-        "whole rows restored by benefit against cost", "row", (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.35)
-    ),
-    "ratio by matrix": Way(
-        "whole matrices restored by benefit against cost", "matrix", (0.03, 0.1, 0.2, 0.35, 0.5)
-    ),
-}  # fmt: skip
-"""Every way a repair may take, by label; a new one is one row."""
 
 
 @dataclass(frozen=True, eq=False)
 class RowEffects:
     """First-order rises of three losses when an output row returns to its base, summed over examples.
+
+    Formulas stand in `_repair_ways`.
 
     Attributes:
         rises: by set ("harm", "twin", "task") and matrix name, fp32 on the CPU, shape (rows,).
@@ -136,7 +98,9 @@ def _inputs(matrix: Matrix) -> int:
     return matrix.parameter.shape[0 if matrix.kind == "conv1d" else -1]
 
 
-def choose_rows(view: WeightView, effects: RowEffects, pool: Pool, share: float) -> dict[str, torch.Tensor]:
+def choose_rows(
+    view: WeightView, effects: RowEffects, pool: Literal["row", "matrix"], share: float
+) -> dict[str, torch.Tensor]:
     """The rows of most ratio, or all rows of the matrices of most, until they hold ``share`` of the weights in view.
 
     Ties go to the earlier matrix and row; what costs more than it gives is never chosen, so there may be fewer.
@@ -167,21 +131,32 @@ def choose_rows(view: WeightView, effects: RowEffects, pool: Pool, share: float)
 
 
 def random_rows(view: WeightView, rows: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """As many other rows of each matrix.
+    """As many other rows of the same kind of matrix, in any layer: a chosen matrix may leave too few in its own.
 
     Raises:
-        SelectionError: more than half of a matrix is chosen.
+        SelectionError: more than half of the rows of a kind are chosen.
     """
     import torch
 
     found = {}
-    for name, chosen in rows.items():
-        total = view[name].weights // _inputs(view[name])
-        order = torch.randperm(total, generator=seeded_by_name(seed, name))
-        others = order[~torch.isin(order, chosen)]
-        if len(others) < len(chosen):
-            raise SelectionError(f"more than half of {name} is chosen")
-        found[name] = others[: len(chosen)].sort().values
+    for role in dict.fromkeys(view[name].role for name in rows):
+        free = {}
+        for name, matrix in view.items():
+            if matrix.role == role:
+                others = torch.ones(matrix.weights // _inputs(matrix), dtype=torch.bool)
+                others[rows.get(name, torch.arange(0))] = False
+                free[name] = others.nonzero().squeeze(1)
+        wanted = sum(len(rows[name]) for name in free if name in rows)
+        if sum(map(len, free.values())) < wanted:
+            raise SelectionError(f"more than half of the rows of {role} are chosen")
+        owners = torch.cat([torch.full((len(places),), i) for i, places in enumerate(free.values())])
+        drawn = torch.randperm(len(owners), generator=seeded_by_name(seed, role))[:wanted]
+        picked = torch.zeros(len(owners), dtype=torch.bool)
+        picked[drawn] = True
+        for i, (name, places) in enumerate(free.items()):
+            mine = places[picked[owners == i]]
+            if len(mine):
+                found[name] = mine
     return found
 
 

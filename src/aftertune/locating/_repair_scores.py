@@ -1,48 +1,30 @@
-"""Scores of single weights for a repair: rivals that the frontier shows beside whole rows and matrices.
-
-Formulas stand in `_repair_rows`. The *delta* score is the benefit alone; *prune* puts weights to zero by their
-first-order part in the preference margin, without a look at the base.
-"""
+"""Scores of single weights for a repair; formulas stand in `_repair_ways`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from aftertune.attribution import GradientSums, ScoreOf, contrastive_score, delta_score
+from aftertune.attribution import (
+    GradientSums,
+    ScoreOf,
+    Selection,
+    contrastive_score,
+    delta_score,
+    select,
+    select_units,
+)
 from aftertune.subject import Matrix, WeightView
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
-class Rival:
-    """One way to choose single weights.
-
-    Attributes:
-        about: for reports.
-        operation: what is done to them.
-        shares: of the weights in view, that are tried.
-    """
-
-    about: str
-    operation: Literal["restore", "zero"]
-    shares: tuple[float, ...]
-
-
-RIVALS: dict[str, Rival] = {
-    "ratio": Rival("single weights restored by benefit against cost", "restore", (0.003, 0.03)),
-    "delta": Rival("single weights restored by benefit", "restore", (0.003, 0.03)),
-    "prune": Rival("single weights put to zero", "zero", (1e-6, 1e-5, 1e-4)),
-}
-
-
 def weight_scores(
     view: WeightView, values: Mapping[str, torch.Tensor], harm: GradientSums, twin: GradientSums, task: GradientSums
 ) -> dict[str, ScoreOf]:
-    """The score of every rival.
+    """The scores "ratio", "delta" and "prune".
 
     Args:
         view: the tuned model.
@@ -62,3 +44,21 @@ def weight_scores(
         "delta": benefit,
         "prune": contrastive_score(harm, twin),
     }
+
+
+def nested_selections(view: WeightView, score: ScoreOf, shares: Sequence[float]) -> dict[float, Selection]:
+    """What `select` chooses at each share, from one look at the model: smaller ones are the top of the largest."""
+    import torch
+
+    largest = select(view, score, prune_fraction=max(shares))
+    scores = torch.cat([score(view[n]).reshape(-1)[i.to(view[n].parameter.device)].cpu()
+                        for n, i in largest.chosen.items()])  # fmt: skip
+    order = scores.sort(descending=True, stable=True).indices
+    found = {}
+    for share in shares:
+        taken = torch.zeros(len(scores), dtype=torch.bool)
+        taken[order[: math.ceil(share * view.weights)]] = True
+        parts = torch.split(taken, [len(index) for index in largest.chosen.values()])
+        chosen = {name: index[part] for (name, index), part in zip(largest.chosen.items(), parts, strict=True)}
+        found[share] = select_units(view, chosen, "weight")
+    return found
