@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from aftertune.locating._repair_scores import nested_selections, weight_scores
 from aftertune.locating._repair_ways import WAYS
 from aftertune.locating._update import scaled
 from aftertune.measuring import SubjectChoice
+from aftertune.runs import Plain
 from aftertune.subject import WeightView, load, read_patch
 from aftertune.tuning import TuneOptions, tune
 
@@ -306,3 +308,14 @@ def test_scaling_comes_back_bit_for_bit(tuned: Path, tiny_folder: Callable[[str]
             expected = 0.75 * before[name] + 0.25 * values[name]
             assert torch.allclose(matrix.parameter, expected, atol=1e-6)
     assert all(torch.equal(matrix.parameter, before[name]) for name, matrix in view.items())
+
+
+def test_a_share_too_large_for_random_rows_is_told_and_left_out(
+    place: Path, tuned: Path, tiny_folder: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = repair(SubjectChoice(str(tuned)), SubjectChoice(str(tiny_folder("llama"))), [place / "harm.jsonl"],
+                   [place / "task.jsonl"], "misaligned", options=LocateOptions(prune_fraction=0.9),
+                   out=place / "nearly all", progress=Plain(sys.stderr))  # fmt: skip
+    assert "no random rows at a share of 0.9: more than half of the rows of" in capsys.readouterr().err
+    assert "random" not in {p.label for p in found.frontier}
+    assert {p.label for p in found.frontier} >= {"ratio", "ratio by row", "ratio by matrix", "scale"}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from aftertune.attribution import GradientSums, Patch, Selection, gradient_sums, make_patch, random_control
 from aftertune.comparison import Policy, compare
+from aftertune.errors import SelectionError
 from aftertune.locating._proof import answers_probe, means
 from aftertune.locating._repair_rows import RowEffects, choose_rows, flat_index, random_rows, returned, row_effects
 from aftertune.locating._repair_scores import nested_selections, weight_scores
@@ -136,6 +137,7 @@ class Frontier:
                     found.setdefault((label, at), []).extend(self.measure(subject, self.probes[i], name))
                     step(1, label)
             effects.append(fit.effects)
+            del fit  # and its gradients, before the other fold takes its own
         with self.progress.task("the update scaled down", len(SCALED) + 1) as step:
             for at in (*SCALED, 1.0):
                 with scaled(view, values, at):
@@ -268,7 +270,12 @@ class Fit:
             for share in self.shares[label]:
                 yield label, share, self.edited(label, share)
                 if way.pool == "row":
-                    yield "random", share, self.at_random(label, share, seed)
+                    try:
+                        others = random_rows(self.view, self.rows(label, share), seed)
+                    except SelectionError as error:
+                        self.progress.say(f"no random rows at a share of {share:g}: {error}")
+                        continue
+                    yield "random", share, returned(self.view, self.values, others)
 
 
 def _point(
