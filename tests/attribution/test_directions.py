@@ -31,14 +31,7 @@ from aftertune.attribution import (
 from aftertune.errors import NumericalError, UsageError
 from aftertune.subject import Subject, Tree, WeightView, as_subject, response_losses
 
-
-def rows(seed: int = 3, count: int = 7) -> list[Tree]:
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for number in range(count):
-        ids = torch.randint(3, 300, (9 + number,), generator=generator).tolist()
-        made.append(Tree(tuple(ids[:5]), (tuple(ids[5:]),)))
-    return made
+Rows = Callable[..., list[Tree]]
 
 
 def loss(subject: Subject, given: list[Tree]) -> float:
@@ -46,13 +39,8 @@ def loss(subject: Subject, given: list[Tree]) -> float:
         return float(response_losses(subject, given).mean())
 
 
-@pytest.fixture(params=("llama", "gpt2", "qwen2"))
-def subject(request: pytest.FixtureRequest, tiny_model: Any, tiny_tokenizer: Any) -> Subject:
-    return as_subject(tiny_model(request.param), tiny_tokenizer, request.param)
-
-
 @pytest.mark.parametrize("bound", [16, 10_000])
-def test_sums_equal_those_of_the_weights_gradients(subject: Subject, bound: int) -> None:
+def test_sums_equal_those_of_the_weights_gradients(rows: Rows, subject: Subject, bound: int) -> None:
     """Second implementation: whole gradients, and numpy's decomposition up to the sign of its vectors."""
     subject.max_batch_tokens = bound
     view = WeightView(subject.model)
@@ -75,7 +63,7 @@ def test_sums_equal_those_of_the_weights_gradients(subject: Subject, bound: int)
         )
 
 
-def test_a_direction_faded_a_little_changes_the_loss_as_its_score_says(subject: Subject) -> None:
+def test_a_direction_faded_a_little_changes_the_loss_as_its_score_says(rows: Rows, subject: Subject) -> None:
     view = WeightView(subject.model)
     sums = unit_sums(subject, rows(), "direction", view=view)
     space = max(unit_spaces(view, "direction"), key=lambda s: float(unit_score(sums)(s.matrix).abs().max()))
@@ -88,7 +76,7 @@ def test_a_direction_faded_a_little_changes_the_loss_as_its_score_says(subject: 
     assert loss(subject, rows()) == before
 
 
-def test_an_update_of_rank_one_is_found_first_and_comes_out(subject: Subject, tmp_path: Path) -> None:
+def test_an_update_of_rank_one_is_found_first_and_comes_out(rows: Rows, subject: Subject, tmp_path: Path) -> None:
     """Planted by hand, large beside the matrix: its answers' loss says which direction to take out."""
     view = WeightView(subject.model)
     matrix = next(m for m in view.values() if m.role.endswith(("down_proj", "mlp.c_proj")) and m.layer == 1)
@@ -142,7 +130,7 @@ def test_an_update_of_rank_one_is_found_first_and_comes_out(subject: Subject, tm
     assert torch.equal(parameter, held)
 
 
-def test_parts_along_the_path_add_up_to_the_whole(subject: Subject) -> None:
+def test_parts_along_the_path_add_up_to_the_whole(rows: Rows, subject: Subject) -> None:
     view = WeightView(subject.model)
     names = list(view)[2:5]
     candidates = select_units(view, {n: torch.tensor([0, 2]) for n in names}, "direction")
@@ -156,7 +144,7 @@ def test_parts_along_the_path_add_up_to_the_whole(subject: Subject) -> None:
         assert sum(e.rises[number] for e in effects) == pytest.approx(rise, abs=1e-3)
 
 
-def test_controls_are_of_the_same_matrices(subject: Subject) -> None:
+def test_controls_are_of_the_same_matrices(rows: Rows, subject: Subject) -> None:
     view = WeightView(subject.model)
     sums = unit_sums(subject, rows(), "direction", view=view)
     chosen = select_count(view, unit_score(sums), count=5, unit="direction")
@@ -173,7 +161,7 @@ def test_controls_are_of_the_same_matrices(subject: Subject) -> None:
 
 
 def test_what_says_nothing_of_directions_is_refused(
-    subject: Subject, tiny_model: Any, tiny_tokenizer: Any, tiny_subject: Callable[[str], Subject]
+    rows: Rows, subject: Subject, tiny_model: Any, tiny_tokenizer: Any, tiny_subject: Callable[[str], Subject]
 ) -> None:
     view = WeightView(subject.model)
     with pytest.raises(UsageError, match="say nothing of directions"):
@@ -186,7 +174,7 @@ def test_what_says_nothing_of_directions_is_refused(
         unit_sums(experts, rows(), "direction")
 
 
-def test_a_gradient_that_is_no_number_names_its_example(subject: Subject) -> None:
+def test_a_gradient_that_is_no_number_names_its_example(rows: Rows, subject: Subject) -> None:
     view = WeightView(subject.model)
     for name in view:
         view.directions(name)

@@ -23,24 +23,12 @@ from aftertune.attribution import (
 from aftertune.errors import NumericalError, UsageError
 from aftertune.subject import Subject, Tree, WeightView, as_subject
 
-
-def rows(seed: int = 3, count: int = 7) -> list[Tree]:
-    generator = torch.Generator().manual_seed(seed)
-    made = []
-    for number in range(count):
-        ids = torch.randint(3, 300, (9 + number,), generator=generator).tolist()
-        made.append(Tree(tuple(ids[:5]), (tuple(ids[5:]),)))
-    return made
-
-
-@pytest.fixture(params=("llama", "gpt2", "qwen2"))
-def subject(request: pytest.FixtureRequest, tiny_model: Any, tiny_tokenizer: Any) -> Subject:
-    return as_subject(tiny_model(request.param), tiny_tokenizer, request.param)
+Rows = Callable[..., list[Tree]]
 
 
 @pytest.mark.parametrize("unit", ["neuron", "head", "component"])
 @pytest.mark.parametrize("bound", [16, 10_000])
-def test_sums_equal_those_of_the_weights_gradients(subject: Subject, unit: Any, bound: int) -> None:
+def test_sums_equal_those_of_the_weights_gradients(rows: Rows, subject: Subject, unit: Any, bound: int) -> None:
     subject.max_batch_tokens = bound
     view = WeightView(subject.model)
     by_unit, by_weight = unit_sums(subject, rows(), unit), gradient_sums(subject, rows())
@@ -50,7 +38,7 @@ def test_sums_equal_those_of_the_weights_gradients(subject: Subject, unit: Any, 
         assert torch.allclose(unit_score(by_unit)(space.matrix), expected, atol=1e-5 * float(expected.abs().max()))
 
 
-def test_absolute_sums_are_of_single_examples(subject: Subject) -> None:
+def test_absolute_sums_are_of_single_examples(rows: Rows, subject: Subject) -> None:
     view, together = WeightView(subject.model), unit_sums(subject, rows(), "component")
     alone = [unit_sums(subject, [row], "component") for row in rows()]
     for space in unit_spaces(view, "component"):
@@ -60,7 +48,7 @@ def test_absolute_sums_are_of_single_examples(subject: Subject) -> None:
         assert torch.allclose(unit_importance(together)(space.matrix), expected / len(alone), atol=1e-5)
 
 
-def test_contrasts_of_units_are_contrasts_of_weights_summed(subject: Subject) -> None:
+def test_contrasts_of_units_are_contrasts_of_weights_summed(rows: Rows, subject: Subject) -> None:
     view = WeightView(subject.model)
     sets = [rows(1), rows(2, 4), rows(5, 3)]
     units = [unit_sums(subject, s, "neuron") for s in sets]
@@ -70,7 +58,7 @@ def test_contrasts_of_units_are_contrasts_of_weights_summed(subject: Subject) ->
         assert torch.allclose(unit_score(*units)(space.matrix), expected, atol=1e-5)
 
 
-def test_a_unit_scaled_a_little_changes_the_loss_as_its_score_says(subject: Subject) -> None:
+def test_a_unit_scaled_a_little_changes_the_loss_as_its_score_says(rows: Rows, subject: Subject) -> None:
     view, sums = WeightView(subject.model), unit_sums(subject, rows(), "component")
     space = max(unit_spaces(view, "component"), key=lambda s: float(unit_score(sums)(s.matrix).abs().max()))
     score = unit_score(sums)(space.matrix)
@@ -82,7 +70,7 @@ def test_a_unit_scaled_a_little_changes_the_loss_as_its_score_says(subject: Subj
     assert after - before == pytest.approx(0.02 * float(score[unit]), rel=0.1)
 
 
-def test_what_cannot_be_summed_is_told(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+def test_what_cannot_be_summed_is_told(rows: Rows, tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     llama = as_subject(tiny_model("llama"), tiny_tokenizer, "llama")
     with pytest.raises(UsageError, match="single weights"):
         unit_sums(llama, rows(), "weight")

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from aftertune.subject import Subject, Tree, as_subject
+
+
+@pytest.fixture
+def rows() -> Callable[..., list[Tree]]:
+    """Prompts of five random tokens with answers of 4, 5, 6, … tokens, by seed and count."""
+
+    def make(seed: int = 3, count: int = 7) -> list[Tree]:
+        generator = torch.Generator().manual_seed(seed)
+        made = []
+        for number in range(count):
+            ids = torch.randint(3, 300, (9 + number,), generator=generator).tolist()
+            made.append(Tree(tuple(ids[:5]), (tuple(ids[5:]),)))
+        return made
+
+    return make
+
+
+@pytest.fixture(params=("llama", "gpt2", "qwen2"))
+def subject(request: pytest.FixtureRequest, tiny_model: Any, tiny_tokenizer: Any) -> Subject:
+    return as_subject(tiny_model(request.param), tiny_tokenizer, request.param)
