@@ -41,7 +41,7 @@ def loss(subject: Subject, given: list[Tree]) -> float:
 
 @pytest.mark.parametrize("bound", [16, 10_000])
 def test_sums_equal_those_of_the_weights_gradients(rows: Rows, subject: Subject, bound: int) -> None:
-    """Second implementation: whole gradients, and numpy's decomposition up to the sign of its vectors."""
+    """Second implementation: whole gradients, and the decomposition in double precision."""
     subject.max_batch_tokens = bound
     view = WeightView(subject.model)
     by_unit, by_weight = unit_sums(subject, rows(), "direction", view=view), gradient_sums(subject, rows())
