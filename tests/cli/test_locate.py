@@ -71,7 +71,7 @@ def task(rows: Rows, contrasts: Callable[..., list[dict[str, Any]]]) -> Path:
 # --- a search -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("unit", ["weight", "neuron", "head", "component"])
+@pytest.mark.parametrize("unit", ["weight", "neuron", "head", "component", "direction"])
 def test_the_document_holds_what_it_promises(
     unit: str, run: Run, base: Path, sets: tuple[object, ...], place: Path
 ) -> None:
@@ -103,6 +103,42 @@ def test_the_document_holds_what_it_promises(
     assert run(*command, "--run", "where").document == document
     lines = run(*command[:-1], "--run", "where").out.splitlines()
     assert lines[-1] == f"next: aftertune audit {base}+cut.safetensors"
+
+
+def test_directions_are_taken_out_of_their_matrices_and_put_back(
+    run: Run, base: Path, sets: tuple[object, ...], place: Path
+) -> None:
+    command = ("locate", base, *sets, "--unit", "direction", "--prune-fraction", "0.01", "--out", "cut.safetensors")
+    document = run(*command, "--run", "where", "--json").document
+    assert "taken out of their matrices" in (place / "where" / "report.html").read_text("utf-8")
+    shown = run("patch", "show", "cut.safetensors", "--json").document
+    assert (shown["patch"]["operation"], shown["patch"]["weights"]) == ("remove", document["weights"])
+    assert "fits" in run("patch", "verify", base, "cut.safetensors").out
+    assert run("patch", "apply", base, "cut.safetensors", "--out", "without").code == 0
+    assert run("patch", "undo", "without", "cut.safetensors", "--out", "again").code == 0
+    from safetensors.torch import load_file
+
+    before, without, again = (
+        {
+            name: tensor
+            for file in sorted(Path(folder).glob("*.safetensors"))
+            for name, tensor in load_file(file).items()
+        }
+        for folder in (base, place / "without", place / "again")
+    )
+    assert before.keys() == again.keys()
+    assert all(bool((before[name] == again[name]).all()) for name in before)
+    changed = [name for name in before if not bool((before[name] == without[name]).all())]
+    assert sum(before[name].numel() for name in changed) == document["weights"]
+    # The probes of a dissociation take it, too: as many random directions stand beside it.
+    from aftertune.measures import MeasurePlan
+    from aftertune.studies import find_study
+
+    plan = MeasurePlan(("preference",), domains=("money",), pmi=False)
+    study = find_study("dissociation").run(
+        subject=str(base), patch=Path("cut.safetensors"), plan=plan, out=Path("study")
+    )  # fmt: skip
+    assert study["units"] == document["units"]
 
 
 def test_all_four_controls_stand_beside_a_selection_of_components(
@@ -305,6 +341,8 @@ def test_an_adapter_is_merged_and_patched(
         ("--factor 0.5", ["a factor goes with operation 'scale'"]),
         ("--scope row", ["scope 'row' chooses single weights; take unit 'weight', or another scope"]),
         ("--scope row --unit neuron", ["scope 'row' chooses single weights"]),
+        ("--unit direction --score wanda", ["score 'wanda' is of single weights; take another score"]),
+        ("--unit direction --score random", ["score 'random' is of single weights"]),
         ("--scope layer", ["Invalid value for '--scope': 'layer' is not one of 'global', 'matrix', 'row'"]),
         ("--unit layer", ["Invalid value for '--unit': 'layer' is not one of 'component', 'neuron'"]),
         ("--score snip", ["Invalid value for '--score': 'snip' is not one of 'auto', 'integrated', 'guarded'"]),

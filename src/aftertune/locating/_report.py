@@ -27,6 +27,12 @@ from aftertune.runs import read_manifest, write_text
 NAMES = {"patch": "patch", "content_matched": "content-matched"}
 
 
+def _done(document: dict[str, Any]) -> str:
+    if document["operation"] != "zero":
+        return "scaled"
+    return "taken out of their matrices" if document["unit"] == "direction" else "put to zero"
+
+
 def rebuild_locate_report(folder: Path) -> Path:
     """Write ``report.html`` of a finished search anew, from what its folder holds.
 
@@ -42,7 +48,7 @@ def rebuild_locate_report(folder: Path) -> Path:
         lede=(
             f"{document['units']:,} {unit}{'s' if document['units'] != 1 else ''} ({document['weights']:,} weights, "
             f"{document['share_of_weights']:.2g} of those in view) were chosen by their effect on the harm set, and "
-            f"{'put to zero' if document['operation'] == 'zero' else 'scaled'}. What follows was measured on prompts "
+            f"{_done(document)}. What follows was measured on prompts "
             "that neither the scores nor the fractions saw."
         ),
         claims=located_claims(document),
