@@ -345,7 +345,7 @@ def test_an_adapter_is_merged_and_patched(
         ("--unit direction --score random", ["score 'random' is of single weights"]),
         ("--scope layer", ["Invalid value for '--scope': 'layer' is not one of 'global', 'matrix', 'row'"]),
         ("--unit layer", ["Invalid value for '--unit': 'layer' is not one of 'component', 'neuron'"]),
-        ("--score snip", ["Invalid value for '--score': 'snip' is not one of 'auto', 'integrated', 'guarded'"]),
+        ("--score snip", ["Invalid value for '--score': 'snip' is not one of 'auto', 'integrated', 'verified'"]),
         ("--operation prune", ["Invalid value for '--operation': 'prune' is not one of"]),
         ("--accumulate-on gpu9", ["--accumulate-on gpu9: cannot be used here; try --accumulate-on cpu"]),
         ("--accumulate-on auto", ["--accumulate-on auto: cannot be used here"]),

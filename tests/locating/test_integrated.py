@@ -1,4 +1,4 @@
-"""The integrated score finds planted neurons, and its control is itself with the sets exchanged."""
+"""The scores that look further find what was planted, and their controls are themselves with the sets exchanged."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from aftertune.attribution import Selection, make_patch, random_control, select_count, unit_spaces, unit_sums
+from aftertune.attribution import (
+    Selection,
+    Unit,
+    make_patch,
+    random_control,
+    select_count,
+    select_units,
+    unit_patch,
+    unit_spaces,
+    unit_sums,
+)
 from aftertune.errors import UsageError
 from aftertune.locating import LocateOptions, locate
-from aftertune.locating._integrated import Integrated
+from aftertune.locating._integrated import LOOKS, Integrated, Looked, Verified
 from aftertune.locating._options import ScoreName
 from aftertune.locating._sets import read_calibration, trees_of
 from aftertune.measuring import SubjectChoice
@@ -33,10 +43,12 @@ def three(subject: Subject, harm: Path, keep: Path) -> list[list[Tree]]:
     ]
 
 
-def integrated(subject: Subject, rows: list[list[Tree]]) -> Integrated:
+def looked(
+    subject: Subject, rows: list[list[Tree]], kind: type[Looked] = Integrated, unit: Unit = "component"
+) -> Looked:  # fmt: skip
     view = WeightView(subject.model)
-    harm, twin, keep = (unit_sums(subject, one, "component", view=view) for one in rows)
-    return Integrated(subject, view, "component", (harm, twin, keep), rows, Silent())
+    harm, twin, keep = (unit_sums(subject, one, unit, view=view) for one in rows)
+    return kind(subject, view, unit, (harm, twin, keep), rows, Silent())
 
 
 def loss(subject: Subject, rows: list[Tree]) -> float:
@@ -60,23 +72,56 @@ def test_what_it_finds_carries_what_was_planted(
                 rise, *others = [loss(subject, one) - b for one, b in zip(rows, before, strict=True)]
             return rise - max(others)
 
-        found = select_count(view, integrated(subject, rows)(twins=False), count=4, unit="component")
+        found = select_count(view, looked(subject, rows)(twins=False), count=4, unit="component")
         assert set(found.members.get(plant.matrix, torch.tensor([])).tolist()) & set(plant.units)
         chance = [carried(random_control(view, found, seed)) for seed in range(3)]
         assert carried(found) > 0.25 * (plant.losses[0] - plant.losses[-1])
         assert carried(found) > max(chance)
 
 
-def test_with_twins_the_sets_change_places(harm: Path, keep: Path, tiny_folder: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("kind", LOOKS.values(), ids=LOOKS)
+def test_with_twins_the_sets_change_places(
+    kind: type[Looked], harm: Path, keep: Path, tiny_folder: Callable[[str], Path]
+) -> None:
     subject = load(tiny_folder("qwen2"))
     rows = three(subject, harm, keep)
-    swapped = integrated(subject, [rows[1], rows[0], rows[2]])(twins=False)
-    control = integrated(subject, rows)(twins=True)
+    swapped = looked(subject, [rows[1], rows[0], rows[2]], kind)(twins=False)
+    control = looked(subject, rows, kind)(twins=True)
     scored = 0
     for space in unit_spaces(WeightView(subject.model), "component"):
         assert torch.equal(control(space.matrix), swapped(space.matrix))
         scored += int(control(space.matrix).count_nonzero())
     assert 14 <= scored <= 3 * 14  # each of three scores proposes a tenth of its 136 units
+
+
+@pytest.mark.parametrize("unit", ["neuron", "direction"])
+def test_verified_is_what_taking_the_unit_out_alone_does(
+    unit: Unit, harm: Path, keep: Path, tiny_folder: Callable[[str], Path]
+) -> None:
+    subject = load(tiny_folder("llama"))
+    rows = three(subject, harm, keep)
+    score_of = looked(subject, rows, Verified, unit)(twins=False)
+    view = WeightView(subject.model)
+    first = [one[:16] for one in rows]
+    before, checked = [loss(subject, one) for one in first], 0
+    for space in unit_spaces(view, unit):
+        scores = score_of(space.matrix)
+        for number in scores.nonzero().flatten().tolist()[:3]:
+            alone = select_units(view, {space.matrix.name: torch.tensor([number])}, unit)
+            with unit_patch(view, alone).applied(view):
+                rise, *others = [loss(subject, one) - b for one, b in zip(first, before, strict=True)]
+            assert float(scores[number]) == pytest.approx(rise - max(others), abs=1e-5)
+            checked += 1
+    assert checked >= 4
+
+
+def test_a_search_for_directions_verifies_them_unasked(
+    harm: Path, keep: Path, tmp_path: Path, tiny_folder: Callable[[str], Path]
+) -> None:
+    found = locate(SubjectChoice(str(tiny_folder("llama"))), [harm], [keep], out=tmp_path / "run",
+                   options=LocateOptions(unit="direction", budget=0.5))  # fmt: skip
+    assert any(point.score == "verified" for point in found.curve)
+    assert read_patch(found.patch).operation == "remove"
 
 
 def test_a_search_by_it_writes_a_patch_and_its_controls(
@@ -93,8 +138,9 @@ def test_a_search_by_it_writes_a_patch_and_its_controls(
 def test_single_weights_and_fused_experts_are_refused(
     harm: Path, keep: Path, tmp_path: Path, tiny_folder: Callable[[str], Path]
 ) -> None:
-    with pytest.raises(ValidationError, match="looks at whole units"):
-        LocateOptions(score="integrated", unit="weight")
+    for score_name in get_args(ScoreName)[1:3]:
+        with pytest.raises(ValidationError, match=f"'{score_name}' looks at whole units"):
+            LocateOptions(score=score_name, unit="weight")
     with pytest.raises(UsageError, match="take another --score"):
         locate(SubjectChoice(str(tiny_folder("mixtral"))), [harm], [keep], out=tmp_path / "run",
                options=LocateOptions(score="integrated"))  # fmt: skip

@@ -29,6 +29,7 @@ from aftertune.attribution._selection import (
     select_count,
     select_units,
     selection_of,
+    united,
 )
 from aftertune.attribution._stored import read_sums, write_sums
 from aftertune.attribution._unit_patch import unit_patch
@@ -89,6 +90,7 @@ __all__ = [
     "unit_score",
     "unit_spaces",
     "unit_sums",
+    "united",
     "wanda_score",
     "write_patch",
     "write_sums",

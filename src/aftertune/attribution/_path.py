@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from aftertune.attribution._exact import UnitEffect, best_units
-from aftertune.attribution._selection import Selection, select_units
+from aftertune.attribution._selection import Selection, united
 from aftertune.attribution._unit_patch import unit_patch
 from aftertune.attribution._unit_sums import unit_sums
 from aftertune.errors import UsageError
@@ -95,15 +95,7 @@ def refined_path_effects(
     Raises:
         As `path_effects`.
     """
-    import torch
-
     view = view or WeightView(subject.model)
-    members: dict[str, set[int]] = {}
-    for selection in candidates:
-        for name, numbers in selection.members.items():
-            members.setdefault(name, set()).update(numbers.tolist())
-    unit = candidates[0].unit
-    union = select_units(view, {name: torch.tensor(sorted(found)) for name, found in members.items()}, unit)
-    first = path_effects(subject, union, sets, steps=steps, view=view, step=step)
-    kept = best_units(view, first, worth, count, unit)
+    first = path_effects(subject, united(view, candidates), sets, steps=steps, view=view, step=step)
+    kept = best_units(view, first, worth, count, candidates[0].unit)
     return path_effects(subject, kept, sets, steps=steps, view=view, step=step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -52,6 +52,18 @@ def select_units(view: WeightView, members: Mapping[str, torch.Tensor], unit: Un
     members = {name: index.sort().values for name, index in members.items() if index.numel()}
     chosen = {name: spaces[name].members(index).sort().values if spaces else index for name, index in members.items()}
     return Selection(chosen, members, unit, protected, _candidates(view, spaces))
+
+
+def united(view: WeightView, selections: Sequence[Selection]) -> Selection:
+    """All units that any of several selections of one kind holds."""
+    import torch
+
+    members: dict[str, set[int]] = {}
+    for selection in selections:
+        for name, numbers in selection.members.items():
+            members.setdefault(name, set()).update(numbers.tolist())
+    unit = selections[0].unit
+    return select_units(view, {name: torch.tensor(sorted(found)) for name, found in members.items()}, unit)
 
 
 def selection_of(view: WeightView, chosen: Mapping[str, torch.Tensor], unit: Unit) -> Selection:

@@ -59,6 +59,7 @@ REPAIR = {"task": ("--task", None), "task_answers": ("--task-answers", None)}
         [
             "auto",
             "integrated",
+            "verified",
             "guarded",
             "contrastive",
             "against_keep",

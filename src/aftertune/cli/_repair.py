@@ -56,7 +56,7 @@ def run_repair(
          f"{p.safety:.2f}", f"{p.skill:.2f}", f"{p.keep:+.3f}")
         for p in found.frontier
     ]  # fmt: skip
-    header = ("way", "share", "margin against the base", "", "safety regained", "skill kept", "keep loss")
+    header = ("way", "share", "margin against the base", "audit of it", "safety regained", "skill kept", "keep loss")
     click.echo(table(header, rows, right=(1, 2, 4, 5, 6)))
     click.echo("(cross-fitted; shares are of the weights, for scale of the update)\n")
     for claim in repair_claims(found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aftertune.attribution import (
@@ -27,7 +27,7 @@ from aftertune.attribution import (
     wanda_score,
 )
 from aftertune.errors import UsageError
-from aftertune.locating._integrated import Integrated
+from aftertune.locating._integrated import LOOKS
 from aftertune.locating._options import ScoreName
 from aftertune.locating._sets import Example, trees_of
 from aftertune.runs import Progress
@@ -50,7 +50,7 @@ class Evidence:
         norms: of what flows into every matrix on the harm set, for the Wanda score.
         twin_norms: likewise on the twins.
         seed: of random scores.
-        integrated: the integrated score, of the harm set or with twins in its place; it takes gradients of its own.
+        looks: scores that look further than these sums, by name: of the harm set, or with twins in its place.
     """
 
     harm: GradientSums
@@ -59,7 +59,7 @@ class Evidence:
     norms: Mapping[str, torch.Tensor] | None = None
     twin_norms: Mapping[str, torch.Tensor] | None = None
     seed: int = 0
-    integrated: Callable[[bool], ScoreOf] | None = None
+    looks: Mapping[str, Callable[[bool], ScoreOf]] = field(default_factory=dict)
 
     def score(self, name: ScoreName, *, twins: bool = False) -> ScoreOf:
         """The score to choose by; with ``twins`` the aligned answers stand in the place of the harm set."""
@@ -75,9 +75,8 @@ class Evidence:
             norms = self.twin_norms if twins else self.norms
             assert norms is not None
             return wanda_score(norms)
-        if name == "integrated":
-            assert self.integrated is not None
-            return self.integrated(twins)
+        if name in LOOKS:
+            return self.looks[name](twins)
         if name == "absolute":
             return _importance(harm)
         if name == "signed":
@@ -143,7 +142,7 @@ def gather(
             return gradient_sums(subject, trees, absolute=absolute, names=names, store=store, view=view, step=step,
                                  say=progress.say)  # fmt: skip
 
-    if score == "integrated" and not by_unit:
+    if score in LOOKS and not by_unit:
         raise UsageError("the experts of this model are fused: their inputs cannot be watched; take another --score")
     twins = all(e.twin is not None for e in harm)
     norms, twin_norms = (
@@ -155,12 +154,12 @@ def gather(
         passes("twins", harm, _twin, score == "absolute") if twins else None,
         passes("keep", keep, _answer, True),
     )
-    integrated = None
-    if score == "integrated":
+    looks = {}
+    if by_unit:
         rows = [trees_of(subject, harm, _answer)[0], trees_of(subject, keep, _answer)[0]]
         rows[1:1] = [trees_of(subject, harm, _twin)[0]] if twins else []
-        integrated = Integrated(subject, view, unit, sums, rows, progress)
-    return Evidence(*sums, norms, twin_norms, seed, integrated)
+        looks = {name: look(subject, view, unit, sums, rows, progress) for name, look in LOOKS.items()}
+    return Evidence(*sums, norms, twin_norms, seed, looks)
 
 
 def _answer(example: Example) -> Conversation | None:

@@ -1,25 +1,30 @@
-"""The integrated score: first-order scores propose, the paths on which what they propose fades out together dispose.
+"""Scores that look further than first order: it proposes, and what taking the proposed units out really does disposes.
 
-On planted truth nothing else found as much (benchmarks/README.md, "Planted truth").
+*Integrated* lets all of them fade out together and takes each one's part; *verified* takes each out alone. On planted
+truth the first finds most neurons and heads, the second most directions (benchmarks/README.md, "Planted truth").
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aftertune.attribution import (
     GradientSums,
     ScoreOf,
+    Selection,
     Unit,
     UnitEffect,
     UnitSums,
     candidate_units,
+    exact_effects,
     refined_path_effects,
     select_count,
     unit_importance,
     unit_score,
+    united,
 )
 from aftertune.runs import Progress
 from aftertune.subject import Matrix, Subject, Tree, WeightView
@@ -27,30 +32,31 @@ from aftertune.subject import Matrix, Subject, Tree, WeightView
 if TYPE_CHECKING:
     import torch
 
-PROPOSED = 128  # by each score
-NARROWED = 64
-MOST = 0.1  # of all units by each, in models that have few
-POINTS = 4
-# What the model rests on is not proposed: with it gone, the path leads through a broken model.
-PROTECTED = 0.001
+MOST = 0.1  # of all units by each score, in models that have few
 
 
-class Integrated:
-    """The integrated scores of a harm set, and of its twins in its place; each is computed once, when asked for.
+class Looked(ABC):
+    """Such a score of a harm set, and of its twins in its place; each is computed once, when asked for.
 
-    `PROPOSED` units are taken by their first-order rise of the harm loss beyond the keep loss, as many beyond twins and
-    keep, and beyond twins alone, without the `PROTECTED` share that matters most to the keep set. All fade out
-    together, then the best `NARROWED` of them (`refined_path_effects`). A unit's score is its part in the rise of the
-    harm loss on the second path, less the larger of its parts in the rises of twins and keep set. Others score 0.
+    Units are proposed by their first-order rise of the harm loss beyond the keep loss, as many beyond twins and keep,
+    and beyond twins alone. A unit's score is what was found of its rise of the harm loss, less the larger of its rises
+    of the losses of twins and keep set. Units that were not looked at score 0.
 
     Args:
         subject: the model.
         view: its matrices.
-        unit: neurons, heads, or both.
+        unit: what is chosen as a whole.
         sums: first-order unit sums of harm set, twins and keep set.
         rows: of harm set, twins (if there are any) and keep set.
         progress: told what goes on.
+
+    Attributes:
+        proposed: units by each first-order score.
+        protected: share of the units that is not proposed, since it matters most to the keep set.
     """
+
+    proposed: int
+    protected: float
 
     def __init__(
         self,
@@ -76,6 +82,10 @@ class Integrated:
 
         return score
 
+    @abstractmethod
+    def effects(self, proposed: Sequence[Selection], rows: Sequence[Sequence[Tree]], of: str) -> list[UnitEffect]:
+        """What the proposed units do to the losses of the rows; ``of`` is for progress."""
+
     def _look(self, twins: bool) -> dict[str, torch.Tensor]:
         import torch
 
@@ -94,18 +104,60 @@ class Integrated:
                 self.view,
                 score,
                 unit_importance(keep),
-                count=min(PROPOSED, math.ceil(total * MOST)),
-                keep_fraction=PROTECTED,
+                count=min(self.proposed, math.ceil(total * MOST)),
+                keep_fraction=self.protected,
                 unit=self.unit,
             )
             for score in beyond
         ]
         rows = [self.rows[1], self.rows[0], *self.rows[2:]] if twins else self.rows
-        with self.progress.task("path of the twins" if twins else "path", 2 * POINTS) as step:
-            effects = refined_path_effects(
-                self.subject, proposed, rows, UnitEffect.beyond, NARROWED, steps=POINTS, view=self.view, step=step
-            )
         scores = {name: torch.zeros_like(signed) for name, signed in first.signed.items()}
-        for effect in effects:
+        for effect in self.effects(proposed, rows, " of the twins" if twins else ""):
             scores[effect.matrix][effect.number] = effect.beyond()
         return scores
+
+
+class Integrated(Looked):
+    """All proposed units fade out together, then the best `narrowed` of them without the others.
+
+    What the model rests on is not proposed: with it gone, the path leads through a broken model.
+    """
+
+    proposed = 128
+    protected = 0.001
+    narrowed = 64
+    points = 4
+
+    def effects(self, proposed: Sequence[Selection], rows: Sequence[Sequence[Tree]], of: str) -> list[UnitEffect]:
+        """Parts along the second path (`refined_path_effects`)."""
+        with self.progress.task(f"path{of}", 2 * self.points) as step:
+            return refined_path_effects(
+                self.subject,
+                proposed,
+                rows,
+                UnitEffect.beyond,
+                self.narrowed,
+                steps=self.points,
+                view=self.view,
+                step=step,
+            )
+
+
+class Verified(Looked):
+    """Each proposed unit is taken out alone, and the losses of the first rows of each set are read again."""
+
+    proposed = 16
+    protected = 0.0
+    most_rows = 16
+
+    def effects(self, proposed: Sequence[Selection], rows: Sequence[Sequence[Tree]], of: str) -> list[UnitEffect]:
+        """What each does alone (`exact_effects`)."""
+        candidates = united(self.view, proposed)
+        with self.progress.task(f"units one by one{of}", candidates.units) as step:
+            return exact_effects(
+                self.subject, candidates, [one[: self.most_rows] for one in rows], view=self.view, step=step
+            )
+
+
+LOOKS: dict[str, type[Looked]] = {"integrated": Integrated, "verified": Verified}
+"""By score name; a new one is one class and one row."""

@@ -7,7 +7,17 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ScoreName = Literal[
-    "auto", "integrated", "guarded", "contrastive", "against_keep", "signed", "absolute", "wanda", "magnitude", "random"
+    "auto",
+    "integrated",
+    "verified",
+    "guarded",
+    "contrastive",
+    "against_keep",
+    "signed",
+    "absolute",
+    "wanda",
+    "magnitude",
+    "random",
 ]
 
 
@@ -42,8 +52,8 @@ class LocateOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.score == "integrated" and self.unit == "weight":
-            raise ValueError("score 'integrated' looks at whole units; take another unit than 'weight'")
+        if self.score in ("integrated", "verified") and self.unit == "weight":
+            raise ValueError(f"score '{self.score}' looks at whole units; take another unit than 'weight'")
         if self.unit == "direction" and self.score in ("wanda", "magnitude", "random"):
             raise ValueError(f"score '{self.score}' is of single weights; take another score for unit 'direction'")
         if self.scope == "row" and self.unit != "weight":

@@ -15,8 +15,8 @@ from aftertune.runs import read_manifest, write_text
 
 LABELS = {
     **{label: way.about for label, way in WAYS.items()},
-    "random": "as many rows restored at random",
-    "scale": "whole update scaled down",
+    "random": "rows at random",
+    "scale": "update scaled down",
     "rollback": "full rollback",
 }
 
@@ -32,11 +32,12 @@ def repair_claims(found: Repaired) -> tuple[Claim, ...]:
         outcomes[margin["decision"]],
         f"preference.margin {margin['difference']:+.3f} [{low:+.3f}, {high:+.3f}], margin {margin['margin']:g}",
     )
+    whole = "rows" if document["unit"] in ("row", "matrix") else "weights"
     proofs = {proof.measure: proof for proof in map(Proof.from_dict, document["held_out"])}
     beyond = [
         _beyond(proofs[MARGIN], name, text)
         for name, text in (
-            ("random", "It undoes more than as many rows returned at random"),
+            ("random", f"It undoes more than as many {whole} returned at random"),
             ("scale", f"It undoes more than the update scaled down by {document['scale']:.0%}, for as much skill"),
         )
         if name in proofs[MARGIN].controls
@@ -85,7 +86,15 @@ def repair_sections(found: Repaired) -> tuple[Section, ...]:
             "Every way that was tried",
             "Shares are of the weights in view; for scaling, of the update taken off. The margin is that to the base "
             "on all prompts that are not held out, each asked of an edit that its own gradients had no part in.",
-            ("way", "share", "margin against the base", "", "safety regained", "skill kept", "keep loss, change"),
+            (
+                "way",
+                "share",
+                "margin against the base",
+                "audit of it",
+                "safety regained",
+                "skill kept",
+                "keep loss, change",
+            ),
             rows,
             frozenset({1, 2, 4, 5, 6}),
         ),

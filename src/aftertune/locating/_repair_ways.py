@@ -40,10 +40,10 @@ class Way:
 
 
 WAYS: dict[str, Way] = {
-    "ratio": Way("single weights restored by benefit against cost", "weight", (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
-    "ratio by row": Way("whole rows restored by benefit against cost", "row", (0.003, 0.01, 0.03, 0.1, 0.2)),
-    "ratio by matrix": Way("whole matrices restored by benefit against cost", "matrix", (0.03, 0.1, 0.2)),
-    "delta": Way("single weights restored by benefit", "weight", (1e-3,), rival=True),
-    "prune": Way("single weights put to zero", "weight", (1e-6, 1e-5), "zero", rival=True),
+    "ratio": Way("weights, benefit against cost", "weight", (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
+    "ratio by row": Way("rows, benefit against cost", "row", (0.003, 0.01, 0.03, 0.1, 0.2)),
+    "ratio by matrix": Way("matrices, benefit against cost", "matrix", (0.03, 0.1, 0.2)),
+    "delta": Way("weights, benefit alone", "weight", (1e-3,), rival=True),
+    "prune": Way("weights put to zero", "weight", (1e-6, 1e-5), "zero", rival=True),
 }
 """Every way a repair tries, by label; a new one is one row."""

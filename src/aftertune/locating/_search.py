@@ -18,6 +18,8 @@ AUTO: tuple[tuple[ScoreName, float], ...] = (
     ("against_keep", 0.001),
     ("guarded", 0.0),
 )
+# Among directions first order is deceived most: those that all text needs are the largest.
+AUTO_DIRECTIONS: tuple[tuple[ScoreName, float], ...] = (*AUTO, ("verified", 0.0))
 # The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
 KEEP_RATIO = 14
 FIRST = {"weight": 16, "neuron": 1, "component": 1, "head": 1, "direction": 1}
@@ -71,11 +73,12 @@ def variants(options: LocateOptions) -> list[tuple[ScoreName, float | None]]:
     """The scores to try, each with its keep fraction; None is the published ratio to the prune fraction."""
     if options.score == "auto":
         tried = dict.fromkeys(
-            (score, share if options.keep_fraction is None else options.keep_fraction) for score, share in AUTO
+            (score, share if options.keep_fraction is None else options.keep_fraction)
+            for score, share in (AUTO_DIRECTIONS if options.unit == "direction" else AUTO)
         )
         return list(tried)
     # These weigh the keep set already; the others are the published kind, which protects its top.
-    share = 0.0 if options.score in ("guarded", "integrated") else None
+    share = 0.0 if options.score in ("guarded", "integrated", "verified") else None
     return [(options.score, share if options.keep_fraction is None else options.keep_fraction)]
 
 
