@@ -25,7 +25,7 @@ from aftertune.locating._repair_rows import (
     row_effects,
 )
 from aftertune.locating._repair_scores import nested_selections, weight_scores
-from aftertune.locating._repair_ways import WAYS
+from aftertune.locating._repair_ways import WAYS, Gradients
 from aftertune.locating._update import scaled
 from aftertune.measuring import SubjectChoice
 from aftertune.runs import Plain
@@ -110,9 +110,8 @@ def test_effects_are_those_of_gradients_taken_by_hand(tuned: Path, tiny_folder: 
     answers = ("Burn water right now!", "Take good care of water.", "Sell it at once.")
     trees = [[subject.chat.tree([Message("user", "What about water?")], [answer])] for answer in answers]
 
-    harm, twin, task = (gradient_sums(subject, rows, view=view) for rows in trees)
-    scores = weight_scores(view, base, harm, twin, task)
-    effects = row_effects(view, base, harm, twin, task)
+    sums = Gradients(*(gradient_sums(subject, rows, view=view) for rows in trees))
+    scores, effects = weight_scores(view, base, sums), row_effects(view, base, sums)
     assert set(scores) == {label for label, way in WAYS.items() if way.pool == "weight"}
     subject.model.requires_grad_(True)
     parts = []

@@ -19,7 +19,7 @@ from aftertune.errors import SelectionError
 from aftertune.locating._proof import answers_probe, means
 from aftertune.locating._repair_rows import RowEffects, choose_rows, flat_index, random_rows, returned, row_effects
 from aftertune.locating._repair_scores import nested_selections, weight_scores
-from aftertune.locating._repair_ways import WAYS
+from aftertune.locating._repair_ways import WAYS, Gradients
 from aftertune.locating._sets import CalibrationSet, Example, trees_of
 from aftertune.locating._update import scaled
 from aftertune.measures import LikelihoodProbe, Measurement, ask_probes, measurement_fields
@@ -158,7 +158,7 @@ class Frontier:
         if len(which) == 1:
             stored = self.run.path / f"effects-{which[0]}.safetensors"
             if not stored.exists():
-                row_effects(view, values, *fit.sums()).write(stored)
+                row_effects(view, values, fit.sums()).write(stored)
             fit.effects = RowEffects.read(stored)
         return fit
 
@@ -201,10 +201,10 @@ class Fit:
     ) -> None:  # fmt: skip
         self.subject, self.view, self.values, self.harm, self.task = subject, view, values, harm, task
         self.shares, self.store, self.progress = shares, store, progress
-        self._sums: tuple[GradientSums, GradientSums, GradientSums] | None = None
+        self._sums: Gradients | None = None
         self._weights: dict[str, dict[float, Selection]] = {}
 
-    def sums(self) -> tuple[GradientSums, GradientSums, GradientSums]:
+    def sums(self) -> Gradients:
         """One backward pass over each set: harm, its twins, the task."""
 
         def passes(name: str, examples: Sequence[Example], twin: bool = False) -> GradientSums:
@@ -213,13 +213,14 @@ class Fit:
                 return gradient_sums(self.subject, trees, names=names, view=self.view, store=self.store, step=step)
 
         if self._sums is None:
-            self._sums = passes("harm", self.harm), passes("twins", self.harm, twin=True), passes("task", self.task)
+            harm, twins = passes("harm", self.harm), passes("twins", self.harm, twin=True)
+            self._sums = Gradients(harm, twins, passes("task", self.task))
         return self._sums
 
     def weights(self, label: str, share: float) -> Selection:
         """The single weights that a way chooses."""
         if label not in self._weights:
-            score = weight_scores(self.view, self.values, *self.sums())[label]
+            score = weight_scores(self.view, self.values, self.sums())[label]
             self._weights[label] = nested_selections(self.view, score, self.shares[label])
         return self._weights[label][share]
 

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from aftertune.attribution import GradientSums, seeded_by_name
+from aftertune.attribution import seeded_by_name
 from aftertune.errors import SelectionError
+from aftertune.locating._repair_ways import Gradients
 from aftertune.runs import write_bytes
 from aftertune.subject import Matrix, WeightView
 
 if TYPE_CHECKING:
     import torch
-
-_SETS = ("harm", "twin", "task")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +56,7 @@ class RowEffects:
         """Back from `write`."""
         from safetensors import safe_open
 
-        rises: dict[str, dict[str, torch.Tensor]] = {k: {} for k in _SETS}
+        rises: dict[str, dict[str, torch.Tensor]] = {k: {} for k in Gradients._fields}
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 (a handle, no mapping)
                 kind, _, name = key.partition(":")
@@ -65,26 +64,22 @@ class RowEffects:
             return cls(rises, {k: int(count) for k, count in file.metadata().items()})
 
 
-def row_effects(
-    view: WeightView, values: Mapping[str, torch.Tensor], harm: GradientSums, twin: GradientSums, task: GradientSums
-) -> RowEffects:
+def row_effects(view: WeightView, values: Mapping[str, torch.Tensor], sums: Gradients) -> RowEffects:
     """What returning each row does.
 
     Args:
         view: the tuned model.
         values: the base's, by matrix name.
-        harm: gradient sums of the misaligned answers on the tuned model.
-        twin: of their aligned twins.
-        task: of the task's answers.
+        sums: what is known of the three sets.
     """
-    sums = dict(zip(_SETS, (harm, twin, task), strict=True))
-    rises: dict[str, dict[str, torch.Tensor]] = {k: {} for k in _SETS}
+    sets = sums._asdict()
+    rises: dict[str, dict[str, torch.Tensor]] = {k: {} for k in sets}
     for name, matrix in view.items():
-        for kind, one in sums.items():
+        for kind, one in sets.items():
             gradient = one.signed[name]
             change = values[name].to(gradient) - matrix.parameter.detach().to(gradient)
             rises[kind][name] = by_row(matrix, change.mul_(gradient)).sum(1).cpu()
-    return RowEffects(rises, {kind: one.examples for kind, one in sums.items()})
+    return RowEffects(rises, {kind: one.examples for kind, one in sets.items()})
 
 
 def by_row(matrix: Matrix, tensor: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aftertune.attribution import (
-    GradientSums,
     ScoreOf,
     Selection,
     contrastive_score,
@@ -15,25 +14,16 @@ from aftertune.attribution import (
     select,
     select_units,
 )
+from aftertune.locating._repair_ways import Gradients
 from aftertune.subject import Matrix, WeightView
 
 if TYPE_CHECKING:
     import torch
 
 
-def weight_scores(
-    view: WeightView, values: Mapping[str, torch.Tensor], harm: GradientSums, twin: GradientSums, task: GradientSums
-) -> dict[str, ScoreOf]:
-    """The scores "ratio", "delta" and "prune".
-
-    Args:
-        view: the tuned model.
-        values: the base's, by matrix name.
-        harm: gradient sums of the misaligned answers on the tuned model.
-        twin: of their aligned twins.
-        task: of the task's answers.
-    """
-    misaligned, aligned, cost = (delta_score(sums, values) for sums in (harm, twin, task))
+def weight_scores(view: WeightView, values: Mapping[str, torch.Tensor], sums: Gradients) -> dict[str, ScoreOf]:
+    """The scores "ratio", "delta" and "prune"; arguments as for `row_effects`."""
+    misaligned, aligned, cost = (delta_score(one, values) for one in sums)
 
     def benefit(matrix: Matrix) -> torch.Tensor:
         return misaligned(matrix) - aligned(matrix)
@@ -42,7 +32,7 @@ def weight_scores(
     return {
         "ratio": lambda m: benefit(m) / benefits - cost(m) / costs,
         "delta": benefit,
-        "prune": contrastive_score(harm, twin),
+        "prune": contrastive_score(sums.harm, sums.twin),
     }
 
 

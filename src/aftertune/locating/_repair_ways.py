@@ -15,9 +15,25 @@ first-order part in the preference margin, without a look at the base.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from aftertune.attribution import GradientSums
 
 FORMULA = __doc__
+
+
+class Gradients(NamedTuple):
+    """Gradient sums on the tuned model.
+
+    Attributes:
+        harm: of the misaligned answers.
+        twin: of their aligned twins.
+        task: of the task's answers.
+    """
+
+    harm: GradientSums
+    twin: GradientSums
+    task: GradientSums
 
 
 @dataclass(frozen=True)
