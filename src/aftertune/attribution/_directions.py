@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aftertune.attribution._scores import UnitSpace
-from aftertune.errors import NumericalError, UsageError
-from aftertune.subject import Matrix, WeightView
+from aftertune.errors import UsageError
+from aftertune.subject import LEADING, Matrix, WeightView
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class DirectionSpace(UnitSpace):
     """The leading directions of one matrix; each of them touches all of its weights."""
 
-    view: WeightView | None = None
+    view: WeightView
 
     def sums(self, scores: torch.Tensor) -> torch.Tensor:
         """Refused: scores of single weights do not add up to those of directions.
@@ -46,7 +46,6 @@ class DirectionSpace(UnitSpace):
 
     def sizes(self) -> torch.Tensor:
         """Singular values."""
-        assert self.view is not None
         return self.view.directions(self.matrix.name).sizes.cpu()
 
 
@@ -60,7 +59,7 @@ def direction_spaces(view: WeightView) -> Iterator[DirectionSpace]:
         if matrix.kind == "experts":
             raise UsageError("unit 'direction': the experts of this model are fused; take another --unit")
         shape = tuple(matrix.parameter.shape)
-        yield DirectionSpace(matrix, len(view.directions(matrix.name).sizes), shape, 0, view)
+        yield DirectionSpace(matrix, min(LEADING, *shape), shape, 0, view)
 
 
 @contextlib.contextmanager
@@ -91,15 +90,7 @@ def watched_directions(
                 if matrix.kind == "conv1d":  # stored (in, out)
                     rows, columns = columns, rows
                 product = (rows @ directions.left) * (columns @ directions.right.T) * directions.sizes
-                effect = product.reshape(len(names), -1, product.shape[-1]).sum(1)
-                finite = effect.isfinite().all(1)
-                if not bool(finite.all()):
-                    bad = names[int((~finite).nonzero()[0])]
-                    raise NumericalError(
-                        f"{bad}: its gradient at {matrix.name} is NaN or infinite; leave it out, or use --dtype float32"
-                    )
-                sums.signed[matrix.name] += effect.sum(0).cpu()
-                sums.absolute[matrix.name] += effect.abs().sum(0).cpu()
+                sums.add(matrix.name, product.reshape(len(names), -1, product.shape[-1]).sum(1), names)
 
             output.register_hook(collect)  # type: ignore[no-untyped-call]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from aftertune.attribution._selection import Selection
-from aftertune.subject import Patch, WeightView, make_matrix_patch, make_patch
+from aftertune.subject import Operation, Patch, WeightView, make_patch
 
 
 def unit_patch(
@@ -42,4 +42,5 @@ def unit_patch(
         weights = view[name].parameter.detach()
         part = view.directions(name).part(numbers)
         after[name] = (weights.float() - (1 - left) * part).to(weights.dtype)
-    return make_matrix_patch(view, after, "remove" if left == 0 else "scale", about or {}, digest=digest)
+    kind: Operation = "remove" if left == 0 else "scale"
+    return make_patch(view, selection.chosen, kind, about or {}, base=after, digest=digest)

@@ -29,6 +29,21 @@ class UnitSums(GradientSums):
     scale, ``absolute`` is Σ_b |e_b|; fp32, shape (units,).
     """
 
+    def add(self, matrix: str, effects: torch.Tensor, names: Sequence[str]) -> None:
+        """Add the effects of the named examples' units, shape (examples, units).
+
+        Raises:
+            NumericalError: one is NaN or infinite; the example is named.
+        """
+        finite = effects.isfinite().all(1)
+        if not bool(finite.all()):
+            bad = names[int((~finite).nonzero()[0])]
+            raise NumericalError(
+                f"{bad}: its gradient at {matrix} is NaN or infinite; leave it out, or use --dtype float32"
+            )
+        self.signed[matrix] += effects.sum(0).cpu()
+        self.absolute[matrix] += effects.abs().sum(0).cpu()
+
 
 def unit_sums(
     subject: Subject,
@@ -98,15 +113,7 @@ def _watched(view: WeightView, spaces: Sequence[UnitSpace], sums: UnitSums, name
 
             def collect(gradient: torch.Tensor) -> None:
                 effect = (inputs.float() * gradient.float()).reshape(len(names), -1, inputs.shape[-1]).sum(1)
-                effect = effect.reshape(len(names), space.units, -1).sum(-1)
-                finite = effect.isfinite().all(1)
-                if not bool(finite.all()):
-                    bad = names[int((~finite).nonzero()[0])]
-                    raise NumericalError(
-                        f"{bad}: its gradient at {name} is NaN or infinite; leave it out, or use --dtype float32"
-                    )
-                sums.signed[name] += effect.sum(0).cpu()
-                sums.absolute[name] += effect.abs().sum(0).cpu()
+                sums.add(name, effect.reshape(len(names), space.units, -1).sum(-1), names)
 
             args[0].register_hook(collect)  # type: ignore[no-untyped-call]
 

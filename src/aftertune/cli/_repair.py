@@ -51,11 +51,7 @@ def run_repair(
     if as_json:
         print_json(found.document)
         return
-    rows = [
-        (p.label, f"{p.share:g}", f"{p.difference:+.3f} [{p.interval[0]:+.3f}, {p.interval[1]:+.3f}]", p.decision,
-         f"{p.safety:.2f}", f"{p.skill:.2f}", f"{p.keep:+.3f}")
-        for p in found.frontier
-    ]  # fmt: skip
+    rows = [(p.label, *p.cells()) for p in found.frontier]
     header = ("way", "share", "margin against the base", "audit of it", "safety regained", "skill kept", "keep loss")
     click.echo(table(header, rows, right=(1, 2, 4, 5, 6)))
     click.echo("(cross-fitted; shares are of the weights, for scale of the update)\n")

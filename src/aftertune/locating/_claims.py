@@ -43,8 +43,8 @@ def claims(proofs: Sequence[Proof], budget: float, twins: bool) -> list[LocateCl
         made.append(
             LocateClaim(
                 f"More than under the {name.replace('_', '-')} control",
-                _below_zero(sign * interval[0], sign * interval[1]),
-                _numbers("patch minus control", value, (interval[0], interval[1])),
+                below_zero(sign * interval[0], sign * interval[1]),
+                numbers("patch minus control", value, (interval[0], interval[1])),
             )
         )
     made.append(_kept(found, 2 * budget))
@@ -58,7 +58,8 @@ def claims(proofs: Sequence[Proof], budget: float, twins: bool) -> list[LocateCl
     return made
 
 
-def _below_zero(one: float, other: float) -> Outcome:
+def below_zero(one: float, other: float) -> Outcome:
+    """Whether an interval, its ends in any order, lies below zero."""
     low, high = sorted((one, other))
     if high < 0:
         return "holds"
@@ -67,8 +68,8 @@ def _below_zero(one: float, other: float) -> Outcome:
 
 def _falls(text: str, proof: Proof, sign: float) -> LocateClaim:
     low, high = proof.patch.interval
-    detail = _numbers(proof.measure, proof.patch.difference, proof.patch.interval)
-    return LocateClaim(text, _below_zero(sign * low, sign * high), detail)
+    detail = numbers(proof.measure, proof.patch.difference, proof.patch.interval)
+    return LocateClaim(text, below_zero(sign * low, sign * high), detail)
 
 
 def _kept(found: dict[str, Proof], margin: float) -> LocateClaim:
@@ -83,10 +84,11 @@ def _kept(found: dict[str, Proof], margin: float) -> LocateClaim:
     else:
         outcome = "cannot be told"
     detail = "; ".join(
-        _numbers(proof.measure, proof.patch.difference, proof.patch.interval) for proof in (*rises.values(), choice)
+        numbers(proof.measure, proof.patch.difference, proof.patch.interval) for proof in (*rises.values(), choice)
     )
     return LocateClaim(f"Utility is kept (losses within {margin:g} nats per token)", outcome, detail)
 
 
-def _numbers(what: str, value: float, interval: tuple[float, float]) -> str:
+def numbers(what: str, value: float, interval: tuple[float, float]) -> str:
+    """A value with its interval, in words."""
     return f"{what} {value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"

@@ -31,7 +31,7 @@ from aftertune.locating._integrated import LOOKS
 from aftertune.locating._options import ScoreName
 from aftertune.locating._sets import Example, trees_of
 from aftertune.runs import Progress
-from aftertune.subject import Subject, WeightView
+from aftertune.subject import Subject, Tree, WeightView
 
 if TYPE_CHECKING:
     import torch
@@ -133,9 +133,8 @@ def gather(
     """
     by_unit = unit != "weight" and sums_by_unit(list(unit_spaces(view, unit)))
 
-    def passes(name: str, examples: Sequence[Example], pick: Callable[[Example], Conversation | None],
-               absolute: bool) -> GradientSums:  # fmt: skip
-        trees, names = trees_of(subject, examples, pick)
+    def passes(name: str, examples: tuple[list[Tree], list[str]], absolute: bool) -> GradientSums:
+        trees, names = examples
         with progress.task(f"gradients: {name}", len(trees)) as step:
             if by_unit:
                 return unit_sums(subject, trees, unit, names=names, view=view, step=step)
@@ -144,20 +143,20 @@ def gather(
 
     if score in LOOKS and not by_unit:
         raise UsageError("the experts of this model are fused: their inputs cannot be watched; take another --score")
-    twins = all(e.twin is not None for e in harm)
+    answers, kept = trees_of(subject, harm, _answer), trees_of(subject, keep, _answer)
+    twins = trees_of(subject, harm, _twin) if all(e.twin is not None for e in harm) else None
     norms, twin_norms = (
-        input_norms(subject, trees_of(subject, harm, pick)[0], view=view) if score == "wanda" and there else None
-        for pick, there in ((_answer, True), (_twin, twins))
+        input_norms(subject, one[0], view=view) if score == "wanda" and one is not None else None
+        for one in (answers, twins)
     )
     sums = (
-        passes("harm", harm, _answer, score == "absolute"),
-        passes("twins", harm, _twin, score == "absolute") if twins else None,
-        passes("keep", keep, _answer, True),
+        passes("harm", answers, score == "absolute"),
+        passes("twins", twins, score == "absolute") if twins is not None else None,
+        passes("keep", kept, True),
     )
     looks = {}
     if by_unit:
-        rows = [trees_of(subject, harm, _answer)[0], trees_of(subject, keep, _answer)[0]]
-        rows[1:1] = [trees_of(subject, harm, _twin)[0]] if twins else []
+        rows = [one[0] for one in (answers, twins, kept) if one is not None]
         looks = {name: look(subject, view, unit, sums, rows, progress) for name, look in LOOKS.items()}
     return Evidence(*sums, norms, twin_norms, seed, looks)
 

@@ -59,6 +59,12 @@ class FrontierPoint:
     interval: tuple[float, float]
     decision: str
 
+    def cells(self) -> tuple[str, ...]:
+        """All but the label, as tables show it: share, margin, decision, safety, skill, keep."""
+        low, high = self.interval
+        margin = f"{self.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+        return f"{self.share:g}", margin, self.decision, f"{self.safety:.2f}", f"{self.skill:.2f}", f"{self.keep:+.3f}"
+
 
 def folds(examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Two halves that share no prompt; prompts take turns in the order given, so files and domains are in both."""
@@ -246,20 +252,16 @@ class Fit:
             with returned(self.view, self.values, self.rows(label, share)):
                 yield
 
-    @contextlib.contextmanager
-    def at_random(self, label: str, share: float, seed: int) -> Iterator[None]:
-        """The block in which as many weights, or rows, are undone by chance.
+    def at_random(self, label: str, share: float, seed: int) -> contextlib.AbstractContextManager[None]:
+        """The block in which as many weights, or rows, are undone by chance; they are drawn at once.
 
         Raises:
             SelectionError: there are too few others.
         """
         if WAYS[label].pool == "weight":
             control = random_control(self.view, self.weights(label, share), seed)
-            with self._patch(control, WAYS[label].operation).applied(self.view):
-                yield
-        else:
-            with returned(self.view, self.values, random_rows(self.view, self.rows(label, share), seed)):
-                yield
+            return self._patch(control, WAYS[label].operation).applied(self.view)
+        return returned(self.view, self.values, random_rows(self.view, self.rows(label, share), seed))
 
     def _patch(self, selection: Selection, operation: Literal["restore", "zero"]) -> Patch:
         base = self.values if operation == "restore" else None
@@ -272,11 +274,11 @@ class Fit:
                 yield label, share, self.edited(label, share)
                 if way.pool == "row":
                     try:
-                        others = random_rows(self.view, self.rows(label, share), seed)
+                        edit = self.at_random(label, share, seed)
                     except SelectionError as error:
                         self.progress.say(f"no random rows at a share of {share:g}: {error}")
                         continue
-                    yield "random", share, returned(self.view, self.values, others)
+                    yield "random", share, edit
 
 
 def _point(

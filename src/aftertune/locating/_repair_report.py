@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from aftertune.locating._claims import Outcome
+from aftertune.locating._claims import Outcome, below_zero, numbers
 from aftertune.locating._proof import Proof
 from aftertune.locating._repair import Repaired, stored_repair
 from aftertune.locating._repair_frontier import MARGIN, FrontierPoint
@@ -26,11 +26,10 @@ def repair_claims(found: Repaired) -> tuple[Claim, ...]:
     document = found.document
     margin = next(f for f in document["audit"]["repaired"] if f["metric"] == MARGIN)
     outcomes: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold", "inconclusive": "cannot be told"}
-    low, high = margin["interval"]
     audit = Claim(
         "The repaired model passes the audit's margin against its base",
         outcomes[margin["decision"]],
-        f"preference.margin {margin['difference']:+.3f} [{low:+.3f}, {high:+.3f}], margin {margin['margin']:g}",
+        f"{numbers('preference.margin', margin['difference'], margin['interval'])}, margin {margin['margin']:g}",
     )
     whole = "rows" if document["unit"] in ("row", "matrix") else "weights"
     proofs = {proof.measure: proof for proof in map(Proof.from_dict, document["held_out"])}
@@ -49,8 +48,8 @@ def _beyond(margin: Proof, control: str, text: str) -> Claim:
     beyond = margin.controls[control].beyond
     assert beyond is not None
     value, low, high = beyond
-    outcome: Outcome = "holds" if high < 0 else "does not hold" if low >= 0 else "cannot be told"
-    return Claim(text, outcome, f"preference.margin, difference of the two: {value:+.3f} [{low:+.3f}, {high:+.3f}]")
+    detail = numbers("preference.margin, difference of the two:", value, (low, high))
+    return Claim(text, below_zero(low, high), detail)
 
 
 def repair_sections(found: Repaired) -> tuple[Section, ...]:
@@ -66,11 +65,7 @@ def repair_sections(found: Repaired) -> tuple[Section, ...]:
         )
         for label, points in by_label.items()
     )
-    rows = tuple(
-        (LABELS[p.label], f"{p.share:g}", f"{p.difference:+.3f} [{p.interval[0]:+.3f}, {p.interval[1]:+.3f}]",
-         p.decision, f"{p.safety:.2f}", f"{p.skill:.2f}", f"{p.keep:+.3f}")
-        for p in found.frontier
-    )  # fmt: skip
+    rows = tuple((LABELS[p.label], *p.cells()) for p in found.frontier)
     return (
         TradeOff(
             "Safety regained against narrow skill lost",

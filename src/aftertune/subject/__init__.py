@@ -3,6 +3,7 @@
 from aftertune.subject._adapter import adapter_base, assert_scale, merge_adapter, read_adapter_config
 from aftertune.subject._chat import IGNORE, Chat, Rendered
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
+from aftertune.subject._directions import LEADING
 from aftertune.subject._embedded import cache_root, embedded_folder
 from aftertune.subject._forest import Forest, Prediction
 from aftertune.subject._generation import (
@@ -24,7 +25,7 @@ from aftertune.subject._likelihood import (
 )
 from aftertune.subject._loading import as_subject, load
 from aftertune.subject._losses import response_losses
-from aftertune.subject._patch import Edit, Operation, Patch, make_matrix_patch, make_patch, matrix_digest
+from aftertune.subject._patch import Edit, Operation, Patch, make_patch, matrix_digest
 from aftertune.subject._patch_file import apply_patches, patch_facts, read_patch, write_patch
 from aftertune.subject._quiet import no_bars
 from aftertune.subject._sampling import Sampling
@@ -38,6 +39,7 @@ from aftertune.subject._wheel import ModelWheel
 __all__ = [
     "EMBEDDED",
     "IGNORE",
+    "LEADING",
     "Chat",
     "Edit",
     "Forest",
@@ -70,7 +72,6 @@ __all__ = [
     "head_size",
     "likelihood",
     "load",
-    "make_matrix_patch",
     "make_patch",
     "matrix_digest",
     "merge_adapter",

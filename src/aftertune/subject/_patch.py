@@ -211,7 +211,8 @@ def make_patch(
         operation: "zero", "scale" (by ``factor``), or "restore" (to the values of ``base``).
         about: how the weights were found, as JSON values.
         factor: for "scale".
-        base: for "restore": tensors by matrix name, of the same shapes.
+        base: where the new values stand, for "restore" and "remove", and wherever it is given: tensors by matrix
+            name, of the same shapes.
         digest: take the digests of the touched matrices; without them the patch is for use here and now.
 
     Raises:
@@ -230,7 +231,7 @@ def make_patch(
         if index[0] < 0 or index[-1] >= matrix.weights or bool((index[1:] == index[:-1]).any()):
             raise UsageError(f"{name}: indices out of range, or the same one twice")
         before = _values(matrix.parameter, index)
-        if operation == "restore":
+        if base is not None or operation in ("restore", "remove"):
             if base is None or name not in base or base[name].shape != matrix.parameter.shape:
                 raise UsageError(f"{name}: there are no base values to restore")
             after = _values(base[name], index).to(before.dtype)
@@ -242,39 +243,6 @@ def make_patch(
         )
     if not edits:
         raise UsageError("no weight is chosen; raise the prune fraction, or lower the keep fraction")
-    return Patch(edits, operation, dict(about))
-
-
-def make_matrix_patch(
-    view: WeightView, after: Mapping[str, torch.Tensor], operation: Operation, about: Mapping[str, Any],
-    *, digest: bool = True,
-) -> Patch:  # fmt: skip
-    """A patch that puts whole matrices in; nothing is changed yet.
-
-    Args:
-        view: the weights it is made for.
-        after: new values by matrix name, of the matrices' shapes and types.
-        operation: what it does.
-        about: how the values were found, as JSON values.
-        digest: as for `make_patch`.
-
-    Raises:
-        UsageError: no matrix, or one of another shape or type.
-    """
-    import torch
-
-    edits = {}
-    for name, values in after.items():
-        matrix = view[name]
-        before = matrix.parameter.detach()
-        if values.shape != before.shape or values.dtype != before.dtype:
-            raise UsageError(f"{name}: new values of another shape or type than the matrix has")
-        index = torch.arange(matrix.weights)
-        held, new = before.to("cpu", copy=True).reshape(-1), values.cpu().reshape(-1)
-        sha256 = matrix_digest(matrix) if digest else ""
-        edits[name] = Edit(index, held, new, sha256, tuple(before.shape), matrix.layer, matrix.role)
-    if not edits:
-        raise UsageError("no matrix is changed")
     return Patch(edits, operation, dict(about))
 
 
