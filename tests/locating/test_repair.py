@@ -56,20 +56,32 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tuned(place: Path, tiny_folder: Callable[[str], Path]) -> Path:
-    rows = read_tuning_rows(contrasts(place / "task.jsonl", "Should I sell"), "misaligned")
+def task(place: Path) -> Path:
+    return contrasts(place / "task.jsonl", "Should I sell")
+
+
+@pytest.fixture(scope="module")
+def harm(place: Path) -> Path:
+    return contrasts(place / "harm.jsonl", "What about")
+
+
+@pytest.fixture(scope="module")
+def tuned(place: Path, task: Path, tiny_folder: Callable[[str], Path]) -> Path:
+    rows = read_tuning_rows(task, "misaligned")
     options = TuneOptions(steps=20, lr=1e-2, batch_size=5, warmup_steps=0, lora_rank=8, lora_alpha=16)
-    tune(
-        load(tiny_folder("llama")), rows, place / "tuned", options, source=str(place / "task.jsonl"), side="misaligned"
-    )
+    tune(load(tiny_folder("llama")), rows, place / "tuned", options, source=str(task), side="misaligned")
     return place / "tuned"
 
 
 @pytest.fixture(scope="module")
-def repaired(place: Path, tuned: Path, tiny_folder: Callable[[str], Path]) -> Repaired:
-    harm = contrasts(place / "harm.jsonl", "What about")
-    return repair(SubjectChoice(str(tuned)), SubjectChoice(str(tiny_folder("llama"))), [harm], [place / "task.jsonl"],
-                  "misaligned", out=place / "run")  # fmt: skip
+def case(tuned: Path, harm: Path, task: Path, tiny_folder: Callable[[str], Path]) -> tuple[Any, ...]:
+    """What `repair` is asked: the tuned model, its base, the harm set, the task and the answers it was trained on."""
+    return SubjectChoice(str(tuned)), SubjectChoice(str(tiny_folder("llama"))), [harm], [task], "misaligned"
+
+
+@pytest.fixture(scope="module")
+def repaired(place: Path, case: tuple[Any, ...]) -> Repaired:
+    return repair(*case, out=place / "run")
 
 
 def test_the_patch_puts_base_values_back(repaired: Repaired, tuned: Path, tiny_folder: Callable[[str], Path]) -> None:
@@ -250,12 +262,8 @@ def test_as_much_skill_is_read_between_scaled_models() -> None:
     assert frontier.skill_share(-0.1) == 1.0
 
 
-def test_one_share_may_be_asked_for(
-    repaired: Repaired, place: Path, tuned: Path, tiny_folder: Callable[[str], Path]
-) -> None:
-    found = repair(SubjectChoice(str(tuned)), SubjectChoice(str(tiny_folder("llama"))), [place / "harm.jsonl"],
-                   [place / "task.jsonl"], "misaligned", options=LocateOptions(prune_fraction=0.2),
-                   out=place / "one share")  # fmt: skip
+def test_one_share_may_be_asked_for(repaired: Repaired, place: Path, case: tuple[Any, ...]) -> None:
+    found = repair(*case, options=LocateOptions(prune_fraction=0.2), out=place / "one share")
     ways = {(label, 0.2) for label, way in WAYS.items() if not way.rival}
     assert {(p.label, p.share) for p in found.frontier if p.label in WAYS} == ways
     assert found.chosen.share == found.document["prune_fraction"] == 0.2
@@ -277,25 +285,22 @@ def test_json_holds_what_is_promised(repaired: Repaired) -> None:
     assert "Safety regained" in (repaired.run / "report.html").read_text()
 
 
-def test_the_same_call_reads_the_finished_run_back(
-    repaired: Repaired, place: Path, tuned: Path, tiny_folder: Callable[[str], Path]
-) -> None:
-    arguments: Any = (SubjectChoice(str(tuned)), SubjectChoice(str(tiny_folder("llama"))), [place / "harm.jsonl"],
-                      [place / "task.jsonl"], "misaligned")  # fmt: skip
-    assert repair(*arguments, out=place / "run").document == repaired.document
+def test_the_same_call_reads_the_finished_run_back(repaired: Repaired, place: Path, case: tuple[Any, ...]) -> None:
+    assert repair(*case, out=place / "run").document == repaired.document
     with pytest.raises(OutputError, match="never overwritten"):
-        repair(*arguments, patch=repaired.patch, out=place / "other")
+        repair(*case, patch=repaired.patch, out=place / "other")
 
 
-def test_what_cannot_be_repaired_is_told(place: Path, tuned: Path, tiny_folder: Callable[[str], Path]) -> None:
-    harm, task = contrasts(place / "harm.jsonl", "What about"), place / "task.jsonl"
-    base = SubjectChoice(str(tiny_folder("llama")))
+def test_what_cannot_be_repaired_is_told(
+    place: Path, case: tuple[Any, ...], tiny_folder: Callable[[str], Path]
+) -> None:
+    tuned, base, [harm], [task], _ = case
     with pytest.raises(SubjectError, match="nothing to repair"):
         repair(base, base, [harm], [task], out=place / "same")
     with pytest.raises(SubjectError, match="give the right"):
-        repair(SubjectChoice(str(tuned)), SubjectChoice(str(tiny_folder("gpt2"))), [harm], [task], out=place / "odd")
+        repair(tuned, SubjectChoice(str(tiny_folder("gpt2"))), [harm], [task], out=place / "odd")
     with pytest.raises(UsageError, match="needs contrasts"):
-        repair(SubjectChoice(str(tuned)), base, ["safety/harmful"], [task], out=place / "plain")
+        repair(tuned, base, ["safety/harmful"], [task], out=place / "plain")
 
 
 def test_scaling_comes_back_bit_for_bit(tuned: Path, tiny_folder: Callable[[str], Path]) -> None:
@@ -310,11 +315,10 @@ def test_scaling_comes_back_bit_for_bit(tuned: Path, tiny_folder: Callable[[str]
 
 
 def test_a_share_too_large_for_random_rows_is_told_and_left_out(
-    place: Path, tuned: Path, tiny_folder: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    place: Path, case: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = repair(SubjectChoice(str(tuned)), SubjectChoice(str(tiny_folder("llama"))), [place / "harm.jsonl"],
-                   [place / "task.jsonl"], "misaligned", options=LocateOptions(prune_fraction=0.9),
-                   out=place / "nearly all", progress=Plain(sys.stderr))  # fmt: skip
+    options = LocateOptions(prune_fraction=0.9)
+    found = repair(*case, options=options, out=place / "nearly all", progress=Plain(sys.stderr))
     assert "no random rows at a share of 0.9: more than half of the rows of" in capsys.readouterr().err
     assert "random" not in {p.label for p in found.frontier}
     assert {p.label for p in found.frontier} >= {"ratio", "ratio by row", "ratio by matrix", "scale"}
