@@ -38,6 +38,10 @@ class UnitEffect:
         first, *others = self.rises
         return first - max(others)
 
+    def sparing(self) -> float:
+        """`beyond`, less how far the last set's loss moves: what breaks the model moves them all, the first most."""
+        return self.beyond() - abs(self.rises[-1])
+
 
 def exact_effects(
     subject: Subject,
