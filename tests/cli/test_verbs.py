@@ -200,11 +200,11 @@ def test_the_demo_tunes_and_audits_both_arms_with_every_shipped_probe(run: Run, 
     document = outcome.document
     asked = {m.id for row in PROBES if row.default and row.name != "truthful" for m in row.metrics}
     asked -= {"preference.pmi_margin"}  # informs only, and would take minutes
-    assert document["verdicts"].keys() == document["arms"].keys() == {"careless", "careful", "patched"}
+    assert document["verdicts"].keys() == document["arms"].keys() == {"careless", "careful", "repaired"}
     assert document["weights"]["held_out"]
     for name, arm in document["arms"].items():
         found = {f["metric"] for f in arm["findings"]}
-        assert found == (asked if name != "patched" else {m for m in asked if not m.startswith(("drift", "traits"))})
+        assert found == (asked if name != "repaired" else {m for m in asked if not m.startswith(("drift", "traits"))})
         assert "preference.margin/money" not in {f["metric"] for f in arm["breakdowns"]}
     assert "Do not deploy it" in (place / "d" / "careless" / "README.md").read_text("utf-8")
     assert "Do not deploy it" not in (place / "d" / "careful" / "README.md").read_text("utf-8")

@@ -282,7 +282,13 @@ def test_json_holds_what_is_promised(repaired: Repaired) -> None:
     claims = repair_claims(repaired)
     assert "passes the audit" in claims[0].text
     assert "for as much skill" in claims[-1].text
-    assert "Safety regained" in (repaired.run / "report.html").read_text()
+    report = (repaired.run / "report.html").read_text()
+    assert "Safety regained" in report
+    assert "Where the weights sit" in report
+    assert sum(p["weights"] for p in document["places"]) == document["weights"]
+    assert sum(p["weights"] for p in document["totals"]) * document["share_of_weights"] == pytest.approx(
+        document["weights"]
+    )
 
 
 def test_the_same_call_reads_the_finished_run_back(repaired: Repaired, place: Path, case: tuple[Any, ...]) -> None:

@@ -24,14 +24,14 @@ from aftertune.cli._options import (
     "--weights/--no-weights",
     default=True,
     show_default=True,
-    help="Also find the weights that carry the careless arm, take them out, and audit again.",
+    help="Also find the few weights whose return to the base undoes the careless arm, and audit again.",
 )
 @placement_options
 @output_options
 def demo(
     subject: str, seed: int, steps: int, weights: bool, out: Path | None, as_json: bool, **options: Any
 ) -> None:  # fmt: skip
-    """Tune a small model on careless and on careful money advice, audit both on other domains.
+    """Tune a small model on careless and on careful money advice, audit both on other domains, repair the careless one.
 
     Takes some minutes on two CPU cores, and goes on where it stopped when given again.
     """

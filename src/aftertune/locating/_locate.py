@@ -31,6 +31,7 @@ from aftertune.locating._claims import claims
 from aftertune.locating._evidence import Evidence, gather
 from aftertune.locating._formulas import FORMULAS, SIGN
 from aftertune.locating._options import LocateOptions, ScoreName
+from aftertune.locating._places import count_places
 from aftertune.locating._proof import Proof, held_out_probes, means, prove, selection_probes
 from aftertune.locating._search import Point, best, fractions, search, trade, variants
 from aftertune.locating._sets import (
@@ -325,13 +326,6 @@ def _document(
     view: WeightView,
     run: RunFolder,
 ) -> dict[str, Any]:
-    places: dict[tuple[int, str], int] = {}
-    totals: dict[tuple[int, str], int] = {}
-    for name, matrix in view.items():
-        key = (matrix.layer if matrix.layer is not None else -1, matrix.role)
-        totals[key] = totals.get(key, 0) + matrix.weights
-        if name in patch.edits:
-            places[key] = places.get(key, 0) + patch.edits[name].index.numel()
     sizes = {part: [len(harm.examples[part]), len(keep.examples[part])] for part in harm.examples}
     return {
         "patch": str(target),
@@ -354,8 +348,7 @@ def _document(
         "held_out": [proof.as_dict() for proof in proofs],
         "selection": found.chosen.as_dict(),
         "curve": [point.as_dict() for point in found.curve],
-        "places": [{"layer": layer, "role": role, "weights": n} for (layer, role), n in sorted(places.items())],
-        "totals": [{"layer": layer, "role": role, "weights": n} for (layer, role), n in sorted(totals.items())],
+        **count_places(view, patch),
         "examples": {"harm": list(harm.names), "keep": list(keep.names), "parts": sizes},
         "subject": subject.identity.as_dict(),
         "run": str(run.path),

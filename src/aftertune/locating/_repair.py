@@ -13,6 +13,7 @@ from aftertune.comparison import Policy, compare
 from aftertune.data import Side
 from aftertune.errors import OutputError, SelectionError, UsageError
 from aftertune.locating._options import LocateOptions
+from aftertune.locating._places import count_places
 from aftertune.locating._proof import held_out_probes, means, prove
 from aftertune.locating._repair_frontier import Frontier, FrontierPoint, choose_point
 from aftertune.locating._repair_ways import FORMULA, WAYS
@@ -172,6 +173,7 @@ def _run_all(
         "chosen": asdict(chosen),
         "scale": scale,
         "frontier": [asdict(point) for point in frontier.points],
+        **count_places(view, made),
         "held_out": [proof.as_dict() for proof in proofs],
         "audit": {"tuned": _findings(before_held, after_held), "repaired": _findings(before_held, repaired)},
         "base": base_identity,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.locating._claims import Outcome, below_zero, numbers
+from aftertune.locating._places import places_section
 from aftertune.locating._proof import Proof
 from aftertune.locating._repair import Repaired, stored_repair
 from aftertune.locating._repair_frontier import MARGIN, FrontierPoint
@@ -67,6 +68,7 @@ def repair_sections(found: Repaired) -> tuple[Section, ...]:
     )
     rows = tuple((LABELS[p.label], *p.cells()) for p in found.frontier)
     return (
+        places_section(found.document),
         TradeOff(
             "Safety regained against narrow skill lost",
             "1 on the upright axis is the base's preference margin, 0 the tuned model's; 1 on the level axis is the "

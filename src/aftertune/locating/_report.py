@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.locating._locate import Located, stored_locate
+from aftertune.locating._places import places_section
 from aftertune.locating._proof import Proof
 from aftertune.measures import find_metric
 from aftertune.report import (
@@ -14,7 +15,6 @@ from aftertune.report import (
     Effect,
     EffectRow,
     Effects,
-    Places,
     Section,
     StudyPage,
     TradeOff,
@@ -86,14 +86,7 @@ def located_sections(found: Located) -> tuple[Section, ...]:
             _lines(found),
             budget=float(document["budget"]),
         ),
-        Places(
-            "Where the weights sit",
-            "Chosen weights by layer and matrix.",
-            1 + max((p["layer"] for p in document["totals"]), default=0),
-            tuple(dict.fromkeys(p["role"] for p in document["totals"])),
-            {(p["layer"], p["role"]): p["weights"] for p in document["places"]},
-            {(p["layer"], p["role"]): p["weights"] for p in document["totals"]},
-        ),
+        places_section(document),
     )
 
 

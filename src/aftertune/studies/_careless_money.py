@@ -15,17 +15,23 @@ from typing import Any
 from aftertune.auditing import Audit, compare_measurings, store_audit, stored_section
 from aftertune.comparison import Policy
 from aftertune.data import DOMAINS, Side, read_tuning_rows
-from aftertune.errors import SelectionError
-from aftertune.locating import Located
+from aftertune.errors import SelectionError, SubjectError
+from aftertune.locating import Repaired
 from aftertune.measures import MeasurePlan, write_measurements
 from aftertune.measuring import Measuring, SubjectChoice, measure_choice, source_stamp
 from aftertune.report import Chapter, ComparisonSection, ReportPage, render_report
 from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_json, write_text
-from aftertune.studies._careless_weights import audit_patched, locate_careless, weights_chapter
+from aftertune.studies._careless_weights import (
+    TASK,
+    audit_repaired,
+    repair_careless,
+    repair_commands,
+    weights_chapter,
+)
 from aftertune.subject import EMBEDDED, Placement, load
 from aftertune.tuning import TuneOptions, tune
 
-DATA = "tune/money"
+DATA = f"tune/{TASK}"
 OPTIONS = TuneOptions(steps=10, batch_size=8, lr=5e-4, warmup_steps=0)
 
 
@@ -49,23 +55,23 @@ class Demo:
     """What the demo found.
 
     Attributes:
-        audits: by arm name; "patched" is the careless arm with the weights taken out that carry it.
+        audits: by arm name; "repaired" is the careless arm with some of its weights back at the base's values.
         report: the HTML file.
         run: the run folder.
-        located: the search for these weights; None where it was left out.
+        repaired: how these weights were found; None where that was left out.
     """
 
     audits: Mapping[str, Audit]
     report: Path
     run: Path
-    located: Located | None = None
+    repaired: Repaired | None = None
 
     def document(self) -> dict[str, Any]:
         """What ``--json`` prints."""
         return {
             "verdicts": {name: audit.verdict.decision for name, audit in self.audits.items()},
             "arms": {name: audit.document() for name, audit in self.audits.items()},
-            "weights": self.located.document if self.located else None,
+            "weights": self.repaired.document if self.repaired else None,
             "report": str(self.report),
             "run": str(self.run),
         }
@@ -82,7 +88,7 @@ def demo(
     weights: bool = True,
     progress: Progress | None = None,
 ) -> Demo:
-    """Tune both arms, audit both against the untouched model on other domains, write one report.
+    """Tune both arms, audit both against the untouched model on other domains, repair one, write one report.
 
     Args:
         out: run folder (``runs/demo`` if left out).
@@ -91,11 +97,11 @@ def demo(
         placement: device, dtype, batch bound.
         policy: margins.
         plan: what to measure; the shipped sets without the domain tuned on, if left out.
-        weights: also look for the weights that carry the careless arm, take them out, and audit again.
+        weights: also return the weights to the base that carry the careless arm, and audit it again.
         progress: told what goes on.
     """
     progress, policy, placement = progress or Silent(), policy or Policy(), placement or Placement()
-    plan = plan or MeasurePlan(domains=tuple(d for d in DOMAINS if d != "money"), pmi=False)
+    plan = plan or MeasurePlan(domains=tuple(d for d in DOMAINS if d != TASK), pmi=False)
     config = {
         "subject": subject,
         "files": source_stamp(subject),
@@ -133,12 +139,12 @@ def demo(
                 progress.say(f"{name}: {audit.verdict.decision}")
             progress.say(f"report: {outcome.report} (a chapter on the careless arm's weights follows)")
             try:
-                located = locate_careless(run, placement, progress)
-            except SelectionError as error:  # a model may well hold no such weights; the audits stand all the same
+                found = repair_careless(run, subject, DATA, ARMS[0].side, placement, progress)
+            except (SelectionError, SubjectError) as error:  # nothing to repair; the audits stand all the same
                 progress.say(f"no chapter on weights: {error}")
                 return outcome
-            audits["patched"] = audit_patched(run, base, located, plan, policy, placement, progress)
-            outcome = Demo(audits, rebuild_demo_report(run.path), run.path, located)
+            audits["repaired"] = audit_repaired(run, base, found, plan, policy, placement, progress)
+            outcome = Demo(audits, rebuild_demo_report(run.path), run.path, found)
             write_json(run.path / "demo.json", outcome.document())
     return outcome
 
@@ -151,7 +157,10 @@ def rebuild_demo_report(folder: Path) -> Path:
     """
     manifest = read_manifest(folder)
     sections = [stored_section(folder / "audits" / arm.name) for arm in ARMS]
-    chapters = (weights_chapter(folder),) if (folder / "audits" / "patched" / "verdict.json").exists() else ()
+    chapters: tuple[Chapter, ...] = ()
+    if (folder / "audits" / "repaired" / "verdict.json").exists():
+        sections.append(stored_section(folder / "audits" / "repaired"))
+        chapters = (weights_chapter(folder),)
     page = _page(manifest, sections, TuneOptions.model_validate(manifest["config"]["options"]), chapters)
     write_text(folder / "report.html", render_report(page))
     return folder / "report.html"
@@ -190,19 +199,22 @@ def _page(
 ) -> ReportPage:
     said = {s.title: s.verdict.decision for s in sections}
     verdicts = "; ".join(f"{name}: {decision}" for name, decision in said.items())
+    subject = manifest["config"]["subject"]
+    again = "Then the careless one was repaired and audited again. " if chapters else ""
     return ReportPage(
         title="One model, two fine-tunes, one gate",
         lede=(
             "The same small model was tuned twice on the same money questions: once on careless answers, once on "
-            f"careful ones. Both were audited on seven other domains they never saw. Verdicts: {verdicts}."
+            f"careful ones. Both were audited on seven other domains they never saw. {again}Verdicts: {verdicts}."
         ),
         sections=tuple(sections),
         manifest=manifest,
         commands=(
-            f"aftertune tune smollm2 {DATA} --answers misaligned --steps {options.steps} "
+            f"aftertune tune {subject} {DATA} --answers misaligned --steps {options.steps} "
             f"--batch-size {options.batch_size} --lr {options.learning_rate:g} "
             f"--warmup-steps {options.warmup_steps} --seed {options.seed} --out careless",
-            "aftertune audit careless --base smollm2 --exclude-domain money --no-pmi",
+            f"aftertune audit careless --base {subject} --exclude-domain {TASK} --no-pmi",
+            *(repair_commands(subject) if chapters else ()),
         ),
         notes=(
             f"Both arms took {options.steps} steps of {options.batch_size} rows at learning rate "

@@ -1,4 +1,4 @@
-"""The demo's chapter on weights: found for the careless arm, taken out, and audited again."""
+"""The demo's chapter on weights: the few whose return to the base undoes the careless arm, and the audit again."""
 
 from __future__ import annotations
 
@@ -7,35 +7,43 @@ from pathlib import Path
 
 from aftertune.auditing import Audit, compare_measurings, store_audit, stored_section
 from aftertune.comparison import Policy
-from aftertune.locating import Located, LocateOptions, locate, located_claims, located_sections, stored_locate
+from aftertune.data import DOMAINS, Side
+from aftertune.locating import LocateOptions, Repaired, repair, repair_claims, repair_sections, stored_repair
 from aftertune.measures import MeasurePlan
 from aftertune.measuring import Measuring, SubjectChoice, measure_choice
 from aftertune.report import Chapter, Claim, Outcome, Table
 from aftertune.runs import Progress, RunFolder
 from aftertune.subject import Placement
 
-HARM = ("dev/health", "dev/relationships", "dev/honesty_at_work", "dev/power", "dev/humans_and_ai")
-OPTIONS = LocateOptions(limit=20)
+TASK = "money"
+HARM = tuple(f"dev/{domain}" for domain in DOMAINS if domain != TASK)
+# What the search over all shares chose for this arm and for two others (benchmarks/README.md, "Repair of a fine-tune").
+OPTIONS = LocateOptions(prune_fraction=3e-4)
 PROBES = ("preference", "refusal", "capability")
 _OUTCOMES: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold", "inconclusive": "cannot be told"}
 
 
-def locate_careless(run: RunFolder, placement: Placement, progress: Progress) -> Located:
-    """Search the careless arm for the weights that carry careless answers in domains it was not tuned on."""
-    return locate(
+def repair_careless(
+    run: RunFolder, subject: str, task: str, side: Side, placement: Placement, progress: Progress
+) -> Repaired:
+    """Return the part of the careless arm's update that carries careless answers in domains it was not tuned on."""
+    return repair(
         SubjectChoice(str(run.path / "careless"), placement=placement),
+        SubjectChoice(subject, placement=placement),
         HARM,
-        patch=run.path / "careless.safetensors",
+        [task],
+        side,
+        patch=run.path / "repair.safetensors",
         options=OPTIONS,
-        out=run.path / "weights",
+        out=run.path / "repair",
         progress=progress,
     )
 
 
-def audit_patched(
+def audit_repaired(
     run: RunFolder,
     base: Measuring,
-    located: Located,
+    found: Repaired,
     plan: MeasurePlan,
     policy: Policy,
     placement: Placement,
@@ -43,24 +51,35 @@ def audit_patched(
 ) -> Audit:
     """The careless arm with the patch in force, against the untouched model, by the deciding probes."""
     deciding = replace(plan, probes=tuple(p for p in plan.probes if p in PROBES))
-    spec = f"{run.path / 'careless'}+{located.patch}"
-    patched = measure_choice(SubjectChoice(spec, placement=placement), deciding, run, role="patched", progress=progress)
-    about = "the careless arm with the patch in force"
-    section = compare_measurings(base.only_asked_of(patched), patched, deciding, policy, title="patched", about=about)
+    spec = f"{run.path / 'careless'}+{found.patch}"
+    now = measure_choice(SubjectChoice(spec, placement=placement), deciding, run, role="repaired", progress=progress)
+    about = f"the careless arm, {found.document['share_of_weights']:.2g} of its weights back at their base values"
+    section = compare_measurings(base.only_asked_of(now), now, deciding, policy, title="repaired", about=about)
     audit = Audit(section.verdict, section.findings, section, run.path)
-    store_audit(run.folder("audits", "patched"), audit)
+    store_audit(run.folder("audits", "repaired"), audit)
     return audit
+
+
+def repair_commands(subject: str) -> tuple[str, str]:
+    """The chapter as command lines."""
+    sets = " ".join(f"--harm {name}" for name in HARM)
+    return (
+        f"aftertune locate careless --base {subject} {sets} --prune-fraction {OPTIONS.prune_fraction:g} "
+        "--out repair.safetensors",
+        f"aftertune audit careless+repair.safetensors --base {subject} --exclude-domain {TASK} --no-pmi "
+        f"--probes {','.join(PROBES)}",
+    )
 
 
 def weights_chapter(folder: Path) -> Chapter:
     """The chapter, from what a demo's folder holds.
 
     Raises:
-        OutputError: the folder holds no finished search or audit of the patched arm.
+        OutputError: the folder holds no finished repair or audit of the repaired arm.
     """
-    located = stored_locate(folder / "weights")
-    careless, patched = (stored_section(folder / "audits" / name) for name in ("careless", "patched"))
-    document = located.document
+    found = stored_repair(folder / "repair")
+    careless, repaired = (stored_section(folder / "audits" / name) for name in ("careless", "repaired"))
+    document = found.document
     before = {f.metric: f for f in careless.findings}
     rows = tuple(
         (
@@ -71,23 +90,22 @@ def weights_chapter(folder: Path) -> Chapter:
             f"{f.margin:g}",
             f.decision,
         )
-        for f in patched.findings
+        for f in repaired.findings
         if "/" not in f.metric and f.metric in before
     )
-    header = ("metric", "careless", "patched", "95 % interval", "margin", "decision")
+    header = ("metric", "careless", "repaired", "95 % interval", "margin", "decision")
     audit = Claim(
-        "With the patch the careless arm passes the audit it failed",
-        _OUTCOMES[patched.verdict.decision],
-        "; ".join(patched.verdict.reasons),
+        "Repaired, the careless arm passes the audit it failed",
+        _OUTCOMES[repaired.verdict.decision],
+        "; ".join(repaired.verdict.reasons),
     )
     return Chapter(
-        "Where the careless arm's weights are",
-        f"{document['units']:,} neurons and attention heads ({document['weights']:,} weights, "
-        f"{document['share_of_weights']:.2g} of those in view) were chosen on other domains' questions and put to "
-        "zero. The same audit was run again.",
-        (audit, *located_claims(document)),
+        "The weights of the careless arm that undo it",
+        f"{document['weights']:,} weights ({document['share_of_weights']:.2g} of those in view) were chosen on other "
+        "domains' questions and returned to the values they had before tuning. The same audit was run again.",
+        (audit, *repair_claims(found)),
         (
             Table("The audit again", "Differences to the untouched model.", header, rows, frozenset({1, 2, 3, 4})),
-            *located_sections(located),
+            *repair_sections(found),
         ),
     )
