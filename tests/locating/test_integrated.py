@@ -44,11 +44,12 @@ def three(subject: Subject, harm: Path, keep: Path) -> list[list[Tree]]:
 
 
 def looked(
-    subject: Subject, rows: list[list[Tree]], kind: type[Looked] = Integrated, unit: Unit = "component"
+    subject: Subject, rows: list[list[Tree]], kind: type[Looked] = Integrated, unit: Unit = "component",
+    budget: float = 0.05,
 ) -> Looked:  # fmt: skip
     view = WeightView(subject.model)
     harm, twin, keep = (unit_sums(subject, one, unit, view=view) for one in rows)
-    return kind(subject, view, unit, (harm, twin, keep), rows, Silent())
+    return kind(subject, view, unit, (harm, twin, keep), rows, budget, Silent())
 
 
 def loss(subject: Subject, rows: list[Tree]) -> float:
@@ -94,25 +95,28 @@ def test_with_twins_the_sets_change_places(
     assert 14 <= scored <= 3 * 14  # each of three scores proposes a tenth of its 136 units
 
 
+@pytest.mark.parametrize("budget", [1e-4, 100.0])
 @pytest.mark.parametrize("unit", ["neuron", "direction"])
 def test_verified_is_what_taking_the_unit_out_alone_does(
-    unit: Unit, harm: Path, keep: Path, tiny_folder: Callable[[str], Path]
+    unit: Unit, budget: float, harm: Path, keep: Path, tiny_folder: Callable[[str], Path]
 ) -> None:
     subject = load(tiny_folder("llama"))
     rows = three(subject, harm, keep)
-    score_of = looked(subject, rows, Verified, unit)(twins=False)
+    score_of = looked(subject, rows, Verified, unit, budget)(twins=False)
     view = WeightView(subject.model)
     first = [one[:16] for one in rows]
-    before, checked = [loss(subject, one) for one in first], 0
+    before, checked, over = [loss(subject, one) for one in first], 0, 0
     for space in unit_spaces(view, unit):
         scores = score_of(space.matrix)
         for number in scores.nonzero().flatten().tolist()[:3]:
             alone = select_units(view, {space.matrix.name: torch.tensor([number])}, unit)
             with unit_patch(view, alone).applied(view):
-                rise, *others = [loss(subject, one) - b for one, b in zip(first, before, strict=True)]
-            assert float(scores[number]) == pytest.approx(rise - max(others) - abs(others[-1]), abs=1e-5)
-            checked += 1
+                rise, twin, kept = [loss(subject, one) - b for one, b in zip(first, before, strict=True)]
+            excess = kept - budget if kept > budget else 0
+            assert float(scores[number]) == pytest.approx(rise - max(twin, kept) - excess, abs=1e-5)
+            checked, over = checked + 1, over + (kept > budget)
     assert checked >= 4
+    assert (over > 0) == (budget < 1)
 
 
 def test_a_search_for_directions_verifies_them_unasked(

@@ -38,9 +38,12 @@ class UnitEffect:
         first, *others = self.rises
         return first - max(others)
 
-    def sparing(self) -> float:
-        """`beyond`, less how far the last set's loss moves: what breaks the model moves them all, the first most."""
-        return self.beyond() - abs(self.rises[-1])
+    def beyond_within(self, budget: float) -> float:
+        """`beyond`, less what the last set's loss rises by more than ``budget``.
+
+        What breaks a model raises every loss by many nats, and the first one's by a little more says nothing.
+        """
+        return self.beyond() - max(0.0, self.rises[-1] - budget)
 
 
 def exact_effects(

@@ -113,6 +113,7 @@ def gather(
     score: ScoreName,
     store: torch.device | str | None = None,
     seed: int = 0,
+    budget: float,
     progress: Progress,
 ) -> Evidence:
     """One backward pass over each set (and one forward pass more for Wanda).
@@ -129,6 +130,7 @@ def gather(
         score: what it will be chosen by.
         store: device of the accumulators.
         seed: of random scores.
+        budget: benign loss the search may cost, nats per token.
         progress: told what goes on.
     """
     by_unit = unit != "weight" and sums_by_unit(list(unit_spaces(view, unit)))
@@ -157,7 +159,7 @@ def gather(
     looks = {}
     if by_unit:
         rows = [one[0] for one in (answers, twins, kept) if one is not None]
-        looks = {name: look(subject, view, unit, sums, rows, progress) for name, look in LOOKS.items()}
+        looks = {name: look(subject, view, unit, sums, rows, budget, progress) for name, look in LOOKS.items()}
     return Evidence(*sums, norms, twin_norms, seed, looks)
 
 

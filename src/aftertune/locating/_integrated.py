@@ -48,6 +48,7 @@ class Looked(ABC):
         unit: what is chosen as a whole.
         sums: first-order unit sums of harm set, twins and keep set.
         rows: of harm set, twins (if there are any) and keep set.
+        budget: benign loss the search may cost, nats per token.
         progress: told what goes on.
 
     Attributes:
@@ -65,10 +66,11 @@ class Looked(ABC):
         unit: Unit,
         sums: tuple[GradientSums, GradientSums | None, GradientSums],
         rows: Sequence[Sequence[Tree]],
+        budget: float,
         progress: Progress,
     ) -> None:
         self.subject, self.view, self.unit, self.sums, self.rows = subject, view, unit, sums, rows
-        self.progress = progress
+        self.budget, self.progress = budget, progress
         self._found: dict[bool, dict[str, torch.Tensor]] = {}
 
     def __call__(self, twins: bool) -> ScoreOf:
@@ -150,8 +152,7 @@ class Integrated(Looked):
 class Verified(Looked):
     """Each proposed unit is taken out alone, and the losses of the first rows of each set are read again.
 
-    How far the keep loss moves is taken off: where one unit breaks the model all losses rise by many nats, and the
-    harm's by a little more says nothing.
+    What the keep loss rises beyond the budget is taken off, since no such unit could be chosen.
     """
 
     proposed = 16
@@ -159,8 +160,8 @@ class Verified(Looked):
     most_rows = 16
 
     def worth(self, effect: UnitEffect) -> float:
-        """`UnitEffect.sparing`."""
-        return effect.sparing()
+        """`UnitEffect.beyond_within` the budget."""
+        return effect.beyond_within(self.budget)
 
     def effects(self, proposed: Sequence[Selection], rows: Sequence[Sequence[Tree]], of: str) -> list[UnitEffect]:
         """What each does alone (`exact_effects`)."""

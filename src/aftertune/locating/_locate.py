@@ -212,7 +212,8 @@ class _Work:
         options, view = self.options, self.view
         evidence = gather(
             self.subject, view, harm.examples["attribution"], keep.examples["attribution"],
-            unit=options.unit, score=options.score, store=store, seed=options.seed, progress=self.progress,
+            unit=options.unit, score=options.score, store=store, seed=options.seed, budget=options.budget,
+            progress=self.progress,
         )  # fmt: skip
         probes = selection_probes(harm.examples["selection"], keep.examples["selection"])
         before = means(self.measure(probes, None))

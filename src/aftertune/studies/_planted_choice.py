@@ -58,7 +58,7 @@ class Choices:
         key = (method.name, method.unit)
         if key not in self._looks:  # the largest count comes first
             self._looks[key] = self._look(method, count)
-        return best_units(self.view, self._looks[key], method.worth, count, method.unit)
+        return best_units(self.view, self._looks[key], UnitEffect.beyond, count, method.unit)
 
     def _look(self, method: Method, count: int) -> list[UnitEffect]:
         proposed = [
@@ -67,7 +67,7 @@ class Choices:
         ]
         if method.look == "path twice":
             return refined_path_effects(
-                self.subject, proposed, self.sets, method.worth, NARROWED * count, view=self.view
+                self.subject, proposed, self.sets, UnitEffect.beyond, NARROWED * count, view=self.view
             )
         return LOOKS[method.look](self.subject, proposed[0], self.sets, view=self.view)
 

@@ -10,7 +10,6 @@ from aftertune.attribution import (
     GradientSums,
     ScoreOf,
     Unit,
-    UnitEffect,
     UnitSums,
     absolute_score,
     contrastive_score,
@@ -49,12 +48,11 @@ class Method:
         unit: what is ranked.
         harm: the score to choose by.
         keep_share: how many times the count the keep score protects; 0 for no protection.
-        proposed: how many times the count the score only proposes, to be looked at by ``look``; ``worth`` then
-            ranks. 0 for none.
+        proposed: how many times the count the score only proposes, to be looked at by ``look``; the rise of the planted
+            answers' loss less that of the benign ones' then ranks. 0 for none.
         look: what is found out of each unit proposed: its effect when it goes "alone" (`exact_effects`), its part in
             the effect of all proposed, along the "path" (`path_effects`), or so again among the best quarter
             ("path twice", `refined_path_effects`).
-        worth: what a unit that was looked at is ranked by.
         also: further scores that propose as many.
         rivals: names of other methods for the same unit: each one's choice is taken out whole, on the rows it was
             found on, and the one stands that does most to the planted answers beyond the benign ones.
@@ -66,7 +64,6 @@ class Method:
     keep_share: float = 0.0
     proposed: int = 0
     look: Look = "alone"
-    worth: Callable[[UnitEffect], float] = UnitEffect.beyond
     also: tuple[Callable[[PlantedSums], ScoreOf], ...] = ()
     rivals: tuple[str, ...] = ()
 
@@ -127,7 +124,7 @@ METHODS = (
     Method("harm minus twin", "direction", _direction_twin),
     Method("harm minus keep", "direction", _direction_keep),
     Method("harm minus twin and keep", "direction", _direction_both),
-    Method("harm minus twin, verified one by one", "direction", _direction_twin, proposed=16, worth=UnitEffect.sparing),
+    Method("harm minus twin, verified one by one", "direction", _direction_twin, proposed=16),
     Method(
         "three scores, integrated twice",
         "direction",
