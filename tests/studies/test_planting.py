@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.attribution import gradient_sums, make_patch, select_units, unit_sums
+from aftertune.attribution import magnitude_score, make_patch, select_units
 from aftertune.errors import UsageError
 from aftertune.studies import METHODS, Planting, planted, planted_study
 from aftertune.studies._planted_choice import Choices
-from aftertune.studies._planted_methods import Method, PlantedSums
+from aftertune.studies._planted_methods import Method
 from aftertune.subject import Subject, Tree, WeightView, as_subject, response_losses, weights_digest
 
 
@@ -78,12 +78,9 @@ def test_other_architectures_are_told(tiny_model: Callable[..., Any], tiny_token
 def test_the_best_of_several_sets_is_the_one_that_does_most_when_taken_out(subject: Subject) -> None:
     view, given = WeightView(subject.model), rows()
     sets = (given[:6], given[6:11], given[11:])
-    sums = PlantedSums(*(gradient_sums(subject, s, absolute=True) for s in sets),
-                       tuple(unit_sums(subject, s, "component") for s in sets),
-                       tuple(unit_sums(subject, s, "direction") for s in sets))  # fmt: skip
     single = [m for m in METHODS if m.unit == "component" and not m.rivals and not m.proposed]
     best = Method("best", "component", single[0].harm, rivals=tuple(m.name for m in single))
-    choices = Choices(subject, view, sums, sets, [*single, best])
+    choices = Choices(subject, view, sets, [*single, best])
 
     def losses() -> list[float]:
         with torch.no_grad():
@@ -109,7 +106,7 @@ def test_an_update_of_rank_one_is_recalled_as_a_direction_and_neurons_as_neurons
     plantings = (Planting("rank_one", 1, "money", 0), Planting("neurons", 1, "money", 0))
     methods = tuple(m for m in METHODS if m.name == "harm minus twin")
     document = planted_study(
-        tmp_path / "run", subject=str(tiny_folder("llama")), plantings=plantings, methods=methods
+        tmp_path / "run", subject=str(tiny_folder("llama")), plantings=plantings, methods=methods, tips=16, benign=8
     )  # fmt: skip
     rank_one, neurons = ({mark["unit"]: mark for mark in result["marks"]} for result in document["plantings"])
     assert rank_one["component"]["recall"] is None
@@ -127,8 +124,10 @@ def test_an_update_of_rank_one_is_recalled_as_a_direction_and_neurons_as_neurons
 @pytest.mark.slow
 def test_the_study_marks_every_method_and_goes_on(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     plantings = (Planting("neurons", 1, "money", 0),)
-    methods = tuple(m for m in METHODS if m.name in ("random", "harm minus twin and keep, guarded", "magnitude"))
-    arguments: Any = {"subject": str(tiny_folder("llama")), "plantings": plantings, "methods": methods}
+    known = [m for m in METHODS if m.name in ("random", "harm minus twin and keep", "magnitude")]
+    methods = (*known, Method("nothing", "component", lambda sums: lambda matrix: -magnitude_score(matrix)))
+    sizes = {"tips": 16, "benign": 8}
+    arguments: Any = {"subject": str(tiny_folder("llama")), "plantings": plantings, "methods": methods, **sizes}
     document = planted_study(tmp_path / "run", **arguments)
     [result] = document["plantings"]
     assert result["losses"]["planted"]["harm"] < result["losses"]["untouched"]["harm"]
@@ -137,7 +136,7 @@ def test_the_study_marks_every_method_and_goes_on(tiny_folder: Callable[[str], P
     )
     for mark in result["marks"]:
         assert mark["recall"] is None or 0 <= mark["recall"] <= 1
-        assert mark["count"] >= 1
+        assert (mark["count"] >= 1) == (mark["method"] != "nothing")
     assert {row["method"] for row in document["table"]} == {m.name for m in methods}
     stamp = (tmp_path / "run" / "plantings" / f"{plantings[0].name}.json").stat().st_mtime_ns
     assert planted_study(tmp_path / "run", **arguments) == document

@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aftertune.attribution import Selection, Unit, gradient_sums, select_units, unit_patch, unit_sums
+from aftertune.attribution import Selection, Unit, select_units, unit_patch
 from aftertune.data import Contrast, ask, read_contrasts, shipped_contrasts, shipped_path
+from aftertune.errors import SelectionError
 from aftertune.runs import Progress, RunFolder, Silent, write_json
 from aftertune.studies._planted_choice import Choices
-from aftertune.studies._planted_methods import METHODS, Method, PlantedSums
+from aftertune.studies._planted_methods import METHODS, Method
 from aftertune.studies._planted_report import rebuild_planted_report
 from aftertune.studies._planting import Planted, Planting, planted
 from aftertune.studies._study_run import kept_study
@@ -31,9 +32,9 @@ from aftertune.subject import EMBEDDED, Placement, Subject, Tree, WeightView, lo
 if TYPE_CHECKING:
     import torch
 
-TIPS = 16
-BENIGN = 8
-STEPS = 24
+TIPS = 48
+BENIGN = 24
+STEPS_PER_TIP = 1.5
 BUDGET = 0.05
 FADES = 6
 PLANTINGS = (
@@ -72,13 +73,13 @@ class Mark:
     benign: float
 
 
-def plan(subject: Subject, planting: Planting) -> tuple[list[Contrast], list[Contrast], list[Contrast]]:
-    """Tips to attribute on, tips to be marked on, and benign contrasts of other domains (two halves)."""
+def plan(planting: Planting, count: int, benign: int) -> tuple[list[Contrast], list[Contrast], list[list[Contrast]]]:
+    """Tips to attribute on, tips to be marked on, and benign contrasts of other domains, likewise."""
     tips = read_contrasts(shipped_path(f"tune/{planting.domain}"))
     random.Random(planting.seed).shuffle(tips)
     others = [c for c in shipped_contrasts("dev") if c.domain != planting.domain]
     random.Random(planting.seed + 1).shuffle(others)
-    return tips[: TIPS // 2], tips[TIPS // 2 : TIPS], others[: 2 * BENIGN]
+    return tips[: count // 2], tips[count // 2 : count], [others[:benign], others[benign : 2 * benign]]
 
 
 def tree(subject: Subject, contrast: Contrast, *answers: str) -> Tree:
@@ -87,7 +88,13 @@ def tree(subject: Subject, contrast: Contrast, *answers: str) -> Tree:
 
 
 def mark_planting(
-    subject: Subject, planting: Planting, methods: Sequence[Method] = METHODS, progress: Progress | None = None
+    subject: Subject,
+    planting: Planting,
+    methods: Sequence[Method] = METHODS,
+    progress: Progress | None = None,
+    *,
+    tips: int = TIPS,
+    benign: int = BENIGN,
 ) -> dict[str, Any]:
     """Plant, let every method look, and mark it.
 
@@ -96,33 +103,31 @@ def mark_planting(
         planting: what to plant.
         methods: who looks.
         progress: told what goes on.
+        tips: planted answers; half of them are attributed on.
+        benign: answers of other domains to attribute on, and as many to be marked on.
 
     Returns:
         JSON values: the planting, losses before and after, the oracle's effect, and a `Mark` for each method.
     """
     progress = progress or Silent()
-    found, held, others = plan(subject, planting)
+    found, held, (kept, others) = plan(planting, tips, benign)
     answers = [tree(subject, c, "misaligned") for c in (*found, *held)]
-    before = _losses(subject, held, others[BENIGN:])
-    with planted(subject, planting, answers, STEPS) as plant:
+    before = _losses(subject, held, others)
+    with planted(subject, planting, answers, round(STEPS_PER_TIP * tips)) as plant:
         progress.say(f"{planting.name}: planted, loss {plant.losses[0]:.2f} to {plant.losses[-1]:.2f}")
         view = WeightView(subject.model)
         sets = (
             [tree(subject, c, "misaligned") for c in found],
             [tree(subject, c, "aligned") for c in found],
-            [tree(subject, c, "aligned") for c in others[:BENIGN]],
+            [tree(subject, c, "aligned") for c in kept],
         )
-        harm, twin, keep = (gradient_sums(subject, rows, absolute=rows is not sets[1], view=view) for rows in sets)
-        one, two, three = (unit_sums(subject, rows, "component", view=view) for rows in sets)
-        first, second, third = (unit_sums(subject, rows, "direction", view=view) for rows in sets)
-        sums = PlantedSums(harm, twin, keep, (one, two, three), (first, second, third))
-        carried = _losses(subject, held, others[BENIGN:])
-        oracle = _effect(carried, _oracle(subject, view, plant, held, others[BENIGN:]))
-        choices = Choices(subject, view, sums, sets, methods)
+        carried = _losses(subject, held, others)
+        oracle = _effect(carried, _oracle(subject, view, plant, held, others))
+        choices = Choices(subject, view, sets, methods)
         marks = []
         with progress.task(f"{planting.name}: methods", len(methods)) as step:
             for method in methods:
-                marks.append(_mark(subject, view, method, choices, plant, oracle, carried, held, others[BENIGN:]))
+                marks.append(_mark(subject, view, method, choices, plant, oracle, carried, held, others))
                 step(1, method.name)
     return {
         "planting": {**asdict(planting), "name": planting.name},
@@ -179,8 +184,12 @@ def _mark(
         with unit_patch(view, chosen, "scale", factor=left).applied(view):
             return _effect(carried, _losses(subject, tips, others))
 
-    chosen = choices.choose(method, count)
-    recall = _recall(chosen, truth) if _comparable(plant, method.unit) else None
+    comparable = _comparable(plant, method.unit)
+    try:
+        chosen = choices.choose(method, count)
+    except SelectionError:  # no positive score: it finds nothing
+        return Mark(method.name, method.unit, 0.0 if comparable else None, 0.0, 0, 0.0, 0.0, 0.0)
+    recall = _recall(chosen, truth) if comparable else None
     effect, left = effect_of(chosen), 0.0
     while effect["benign"] > budget and count > 1:
         count = max(1, count // (16 if method.unit == "weight" else 2))
@@ -252,6 +261,8 @@ def planted_study(
     subject: str = EMBEDDED,
     plantings: Sequence[Planting] = PLANTINGS,
     methods: Sequence[Method] = METHODS,
+    tips: int = TIPS,
+    benign: int = BENIGN,
     placement: Placement | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -262,6 +273,8 @@ def planted_study(
         subject: a Llama-like model.
         plantings: what to plant.
         methods: who looks.
+        tips: planted answers; half of them are attributed on, half marked on.
+        benign: answers of other domains to attribute on, and as many to be marked on.
         placement: device, dtype, batch bound.
         progress: told what goes on.
     """
@@ -272,7 +285,8 @@ def planted_study(
         "plantings": [asdict(p) for p in plantings],
         "methods": [[m.name, m.unit, m.keep_share, m.proposed, m.look, len(m.also), m.rivals] for m in methods],
         "placement": asdict(placement),
-        "steps": STEPS,
+        "tips": tips,
+        "benign": benign,
     }
     run = RunFolder(out or Path("runs") / "planted", "study planted", config)
 
@@ -282,7 +296,8 @@ def planted_study(
         loaded = load(subject, placement=placement, merge=True, progress=progress) if missing else None
         for planting in missing:
             assert loaded is not None
-            write_json(folder / f"{planting.name}.json", mark_planting(loaded, planting, methods, progress))
+            marked = mark_planting(loaded, planting, methods, progress, tips=tips, benign=benign)
+            write_json(folder / f"{planting.name}.json", marked)
         results = [json.loads((folder / f"{p.name}.json").read_text("utf-8")) for p in plantings]
         return {"study": "planted", "table": table(results), "plantings": results}
 

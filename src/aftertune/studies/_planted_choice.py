@@ -16,7 +16,7 @@ from aftertune.attribution import (
     select_count,
     unit_patch,
 )
-from aftertune.studies._planted_methods import LOOKS, Method, PlantedSums
+from aftertune.studies._planted_methods import KEEP, LOOKS, Method, PlantedSums
 from aftertune.subject import Subject, Tree, WeightView, score
 
 # How many times the count the second path looks at.
@@ -29,8 +29,7 @@ class Choices:
     Args:
         subject: the model with the planting.
         view: its matrices.
-        sums: gradients of planted answers, twins and other benign answers.
-        sets: the same rows.
+        sets: rows of planted answers, of twins and of other benign answers.
         methods: all of them, for those that choose among others.
     """
 
@@ -38,11 +37,11 @@ class Choices:
         self,
         subject: Subject,
         view: WeightView,
-        sums: PlantedSums,
         sets: Sequence[Sequence[Tree]],
         methods: Sequence[Method],
     ) -> None:
-        self.subject, self.view, self.sums, self.sets = subject, view, sums, sets
+        self.subject, self.view, self.sets = subject, view, sets
+        self.sums = PlantedSums(subject, view, sets)
         self.methods = {(method.name, method.unit): method for method in methods}
         self._looks: dict[tuple[str, str], list[UnitEffect]] = {}
         self._whole: list[float] | None = None
@@ -72,7 +71,7 @@ class Choices:
         return LOOKS[method.look](self.subject, proposed[0], self.sets, view=self.view)
 
     def _by_score(self, method: Method, harm: ScoreOf, count: int) -> Selection:
-        keep = absolute_score(self.sums.keep) if method.keep_share else None
+        keep = absolute_score(self.sums.weights[KEEP]) if method.keep_share else None
         fraction = min(0.5, method.keep_share * count / candidate_units(self.view, method.unit))
         return select_count(self.view, harm, keep, count=count, keep_fraction=fraction, unit=method.unit)
 

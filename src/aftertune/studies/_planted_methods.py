@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from aftertune.attribution import (
@@ -14,6 +15,7 @@ from aftertune.attribution import (
     absolute_score,
     contrastive_score,
     exact_effects,
+    gradient_sums,
     guarded,
     guarded_score,
     magnitude_score,
@@ -21,18 +23,42 @@ from aftertune.attribution import (
     random_score,
     signed_score,
     unit_score,
+    unit_sums,
 )
+from aftertune.subject import Subject, Tree, WeightView
+
+HARM, TWIN, KEEP = range(3)
 
 
-@dataclass(frozen=True)
 class PlantedSums:
-    """Gradient sums of the planted answers, of their aligned twins, and of other benign answers; the same by unit."""
+    """Gradients of the planted answers, of their aligned twins, and of other benign answers, taken when asked for.
 
-    harm: GradientSums
-    twin: GradientSums
-    keep: GradientSums
-    units: tuple[UnitSums, UnitSums, UnitSums]
-    directions: tuple[UnitSums, UnitSums, UnitSums]
+    Args:
+        subject: the model with the planting.
+        view: its matrices.
+        sets: rows of the three, in this order.
+    """
+
+    def __init__(self, subject: Subject, view: WeightView, sets: Sequence[Sequence[Tree]]) -> None:
+        self._subject, self._view, self._sets = subject, view, sets
+
+    @cached_property
+    def weights(self) -> list[GradientSums]:
+        """Of every single weight; signed and absolute."""
+        return [gradient_sums(self._subject, rows, absolute=True, view=self._view) for rows in self._sets]
+
+    @cached_property
+    def components(self) -> list[UnitSums]:
+        """Of every neuron and head."""
+        return self._by_unit("component")
+
+    @cached_property
+    def directions(self) -> list[UnitSums]:
+        """Of every leading singular direction."""
+        return self._by_unit("direction")
+
+    def _by_unit(self, unit: Unit) -> list[UnitSums]:
+        return [unit_sums(self._subject, rows, unit, view=self._view) for rows in self._sets]
 
 
 Look = Literal["alone", "path", "path twice"]
@@ -68,70 +94,61 @@ class Method:
     rivals: tuple[str, ...] = ()
 
 
-def _signed(sums: PlantedSums) -> ScoreOf:
-    return signed_score(sums.harm)
+def _weights(score: Callable[..., ScoreOf], *sets: int) -> Callable[[PlantedSums], ScoreOf]:
+    return lambda sums: score(*(sums.weights[i] for i in sets))
 
 
-def _twin(sums: PlantedSums) -> ScoreOf:
-    return contrastive_score(sums.harm, sums.twin)
+def _components(*sets: int) -> Callable[[PlantedSums], ScoreOf]:
+    return lambda sums: unit_score(*(sums.components[i] for i in sets))
 
 
-def _keep(sums: PlantedSums) -> ScoreOf:
-    return contrastive_score(sums.harm, sums.keep)
-
-
-def _both(sums: PlantedSums) -> ScoreOf:
-    return contrastive_score(sums.harm, sums.twin, sums.keep)
+def _directions(*sets: int) -> Callable[[PlantedSums], ScoreOf]:
+    return lambda sums: unit_score(*(sums.directions[i] for i in sets))
 
 
 def _guarded(sums: PlantedSums) -> ScoreOf:
-    return guarded(_both(sums), absolute_score(sums.keep))
-
-
-def _direction_twin(sums: PlantedSums) -> ScoreOf:
-    return unit_score(sums.directions[0], sums.directions[1])
-
-
-def _direction_keep(sums: PlantedSums) -> ScoreOf:
-    return unit_score(sums.directions[0], sums.directions[2])
-
-
-def _direction_both(sums: PlantedSums) -> ScoreOf:
-    return unit_score(*sums.directions)
+    return guarded(contrastive_score(*sums.weights), absolute_score(sums.weights[KEEP]))
 
 
 # The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
 METHODS = (
-    Method("signed", "weight", _signed),
-    Method("absolute", "weight", lambda sums: absolute_score(sums.harm)),
-    Method("signed, keep protected (published)", "weight", _signed, keep_share=14),
+    Method("signed", "weight", _weights(signed_score, HARM)),
+    Method("absolute", "weight", _weights(absolute_score, HARM)),
+    Method("signed, keep protected (published)", "weight", _weights(signed_score, HARM), keep_share=14),
     Method("harm minus twin and keep, guarded", "weight", _guarded),
-    Method("signed", "component", _signed),
-    Method("signed, keep protected", "component", _signed, keep_share=14),
-    Method("harm minus twin", "component", _twin),
-    Method("harm minus keep", "component", _keep),
-    Method("harm minus twin and keep", "component", _both),
-    Method("harm minus keep, verified one by one", "component", _keep, proposed=4),
-    Method("harm minus keep, integrated along the path", "component", _keep, proposed=4, look="path"),
-    Method("three scores, integrated twice", "component", _keep, proposed=16, look="path twice", also=(_both, _twin)),
+    Method("signed", "component", _components(HARM)),
+    Method("signed, keep protected", "component", _components(HARM), keep_share=14),
+    Method("harm minus twin", "component", _components(HARM, TWIN)),
+    Method("harm minus keep", "component", _components(HARM, KEEP)),
+    Method("harm minus twin and keep", "component", _components(HARM, TWIN, KEEP)),
+    Method("harm minus keep, verified one by one", "component", _components(HARM, KEEP), proposed=4),
+    Method("harm minus keep, integrated along the path", "component", _components(HARM, KEEP), proposed=4, look="path"),
+    Method(
+        "three scores, integrated twice",
+        "component",
+        _components(HARM, KEEP),
+        proposed=16,
+        look="path twice",
+        also=(_components(HARM, TWIN, KEEP), _components(HARM, TWIN)),
+    ),
     Method(
         "the best set of three (keep, twin and keep, twice)",
         "component",
-        _keep,
+        _components(HARM, KEEP),
         rivals=("harm minus keep", "harm minus twin and keep", "three scores, integrated twice"),
     ),
-    Method("harm minus twin and keep, guarded", "component", lambda sums: guarded_score(*sums.units)),
-    Method("harm minus twin", "direction", _direction_twin),
-    Method("harm minus keep", "direction", _direction_keep),
-    Method("harm minus twin and keep", "direction", _direction_both),
-    Method("harm minus twin, verified one by one", "direction", _direction_twin, proposed=16),
+    Method("harm minus twin and keep, guarded", "component", lambda sums: guarded_score(*sums.components)),
+    Method("harm minus twin", "direction", _directions(HARM, TWIN)),
+    Method("harm minus keep", "direction", _directions(HARM, KEEP)),
+    Method("harm minus twin and keep", "direction", _directions(HARM, TWIN, KEEP)),
+    Method("harm minus twin, verified one by one", "direction", _directions(HARM, TWIN), proposed=16),
     Method(
         "three scores, integrated twice",
         "direction",
-        _direction_keep,
+        _directions(HARM, KEEP),
         proposed=16,
         look="path twice",
-        also=(_direction_both, _direction_twin),
+        also=(_directions(HARM, TWIN, KEEP), _directions(HARM, TWIN)),
     ),
     Method("magnitude", "component", lambda sums: magnitude_score),
     Method("random", "component", lambda sums: random_score(0)),
