@@ -5,7 +5,8 @@
     python benchmarks/attribution.py selection    # choosing among all weights; applying and undoing a patch
 
 Rivals take turns within one process. ``passes`` prints medians of the rounds; ``published`` runs the plain baseline on
-as many layers as ``--layers`` says and gives its time for all of them in proportion; both are compared to float64.
+as many layers as ``--layers`` says and gives its time for all of them in proportion; both are compared to float64, and
+what is summed by unit to the published sums.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from collections.abc import Callable
 
 import torch
 
-from aftertune.attribution import GradientSums, absolute_score, gradient_sums, make_patch, select, signed_score
+from aftertune.attribution import (
+    GradientSums,
+    UnitSums,
+    absolute_score,
+    gradient_sums,
+    make_patch,
+    select,
+    signed_score,
+)
 from aftertune.attribution import unit_sums as sum_units
 from aftertune.data import ask, shipped_contrasts
 from aftertune.subject import Subject, Tree, WeightView, load, plan_batches
@@ -97,16 +106,22 @@ def published(subject: Subject, examples: int, layers: int) -> None:
     began = time.perf_counter()
     theirs = layer_by_layer(subject, view, trees, range(count - layers, count))
     seconds = (time.perf_counter() - began) * count / layers
+    began = time.perf_counter()
+    units = sum_units(subject, trees, "component", view=view)
+    by_unit = time.perf_counter() - began
     print(f"{examples} examples, {layers} of {count} layers run")
-    print(f"one pass, all layers\t{mine:.1f} s\npublished, all layers in proportion\t{seconds:.1f} s")
-    print(f"ratio\t{seconds / mine:.1f}")
+    print(f"published, all layers in proportion\t{seconds:.1f} s")
+    print(f"one pass, every weight\t{mine:.1f} s, ratio {seconds / mine:.1f}")
+    print(f"one pass, every neuron and head\t{by_unit:.1f} s, ratio {seconds / by_unit:.1f}")
+    summed = _by_unit(view, theirs[0], units)
+    print(f"the latter, largest difference from the published sums\t{_off((units.signed,), (summed,)):.1e}")
     subject.model.double()
     exact = layer_by_layer(subject, view, trees, range(count - 1, count))
     for name, sums in (("one pass", (ours.signed, ours.absolute)), ("published", theirs)):
         print(f"{name}, largest difference from float64, as a share of a matrix's largest\t{_off(sums, exact):.1e}")
 
 
-Sums = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+Sums = tuple[dict[str, torch.Tensor], ...]
 
 
 def layer_by_layer(subject: Subject, view: WeightView, trees: list[Tree], layers: range) -> Sums:
@@ -130,6 +145,16 @@ def layer_by_layer(subject: Subject, view: WeightView, trees: list[Tree], layers
                 absolute[name] += parameter.grad.abs()
                 parameter.grad = None
     return signed, absolute
+
+
+def _by_unit(view: WeightView, signed: dict[str, torch.Tensor], units: UnitSums) -> dict[str, torch.Tensor]:
+    """What the published sums say of neurons and heads: weight times gradient, over a unit's columns."""
+    found = {}
+    for name, gradient in signed.items():
+        if name in units.signed:
+            columns = (view[name].parameter.detach() * gradient).sum(0)
+            found[name] = columns.view(len(units.signed[name]), -1).sum(1)
+    return found
 
 
 def _off(found: Sums, exact: Sums) -> float:
