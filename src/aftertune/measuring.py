@@ -153,12 +153,15 @@ def entered(run: RunFolder) -> Iterator[None]:
         except AftertuneError as error:
             # Under the lock, so that no other process's run is taken for a refused one.
             with contextlib.suppress(OSError):
-                measured = any(run.path.glob("measurements/*/*")) or (
-                    isinstance(error, RunError) and any(run.path.glob("*.jsonl"))
-                )
-                if new and not measured:
+                if new and not _has_work(run.path, journals=isinstance(error, RunError)):
                     _clear(run.path, absent)
             raise
+
+
+def _has_work(folder: Path, *, journals: bool) -> bool:
+    """Whether a run left more than its lock and manifest; its own journals count if they may be gone on with."""
+    small = {folder / ".lock", folder / "manifest.json", *(() if journals else folder.glob("*.jsonl"))}
+    return any(path.is_file() for path in folder.rglob("*") if path not in small)
 
 
 def _clear(folder: Path, made: Sequence[Path]) -> None:

@@ -190,6 +190,17 @@ def test_what_holds_no_audit_has_no_report(
     refused("report", "m", says=["m: holds no finished audit; run `aftertune audit` with --out m"])
 
 
+@pytest.mark.parametrize("verb", [("demo",), ("study", "planted"), ("measure",)], ids=lambda v: v[-1])
+def test_a_model_that_cannot_be_loaded_leaves_no_run_folder(
+    verb: tuple[str, ...], refused: Callable[..., str], place: Path
+) -> None:
+    (place / "broken").mkdir()
+    (place / "broken" / "config.json").write_text("{}", "utf-8")
+    subject = ("broken",) if verb == ("measure",) else ("--subject", "broken")
+    refused(*verb, *subject, "--out", "d", says=["broken: "])
+    assert not (place / "d").exists()
+
+
 # --- demo -----------------------------------------------------------------------------------------------
 
 

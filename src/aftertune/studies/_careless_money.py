@@ -18,7 +18,7 @@ from aftertune.data import DOMAINS, Side, read_tuning_rows
 from aftertune.errors import SelectionError, SubjectError
 from aftertune.locating import Repaired
 from aftertune.measures import MeasurePlan, write_measurements
-from aftertune.measuring import Measuring, SubjectChoice, measure_choice, source_stamp
+from aftertune.measuring import Measuring, SubjectChoice, entered, measure_choice, source_stamp
 from aftertune.report import Chapter, ComparisonSection, ReportPage, render_report
 from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_json, write_text
 from aftertune.studies._careless_weights import (
@@ -111,7 +111,7 @@ def demo(
         "plan": plan.config,
     }
     run = RunFolder(out or Path("runs") / "demo", "demo", config)
-    with run.locked():
+    with entered(run):
         for arm in ARMS:
             _tune_arm(run, arm, subject, options, placement, progress)
         base = measure_choice(SubjectChoice(subject, placement=placement), plan, run, role="base", progress=progress)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aftertune.measuring import entered
 from aftertune.runs import RunFolder, write_json
 
 STUDY = "study.json"
@@ -28,7 +29,7 @@ def kept_study(
     Raises:
         OutputError: the folder holds something else, or may not be written.
     """
-    with run.locked():
+    with entered(run):
         if not run.finished:
             write_json(run.path / STUDY, measure())
             run.write_manifest(status="finished")
