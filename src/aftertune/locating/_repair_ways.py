@@ -56,7 +56,7 @@ class Way:
 
 
 WAYS: dict[str, Way] = {
-    "ratio": Way("weights, benefit against cost", "weight", (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
+    "ratio": Way("weights, benefit against cost", "weight", (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)),
     "ratio by row": Way("rows, benefit against cost", "row", (0.003, 0.01, 0.03, 0.1, 0.2)),
     "ratio by matrix": Way("matrices, benefit against cost", "matrix", (0.03, 0.1, 0.2)),
     "delta": Way("weights, benefit alone", "weight", (1e-3,), rival=True),
