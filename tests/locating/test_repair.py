@@ -280,7 +280,7 @@ def test_json_holds_what_is_promised(repaired: Repaired) -> None:
     measures = {row["measure"] for row in document["held_out"]}
     assert {"preference.margin:harm", "response.nll:task", "response.nll:keep"} <= measures
     claims = repair_claims(repaired)
-    assert "passes the audit" in claims[0].text
+    assert "within the audit's margin" in claims[0].text
     assert "for as much skill" in claims[-1].text
     report = (repaired.run / "report.html").read_text()
     assert "Safety regained" in report

@@ -28,7 +28,7 @@ def repair_claims(found: Repaired) -> tuple[Claim, ...]:
     margin = next(f for f in document["audit"]["repaired"] if f["metric"] == MARGIN)
     outcomes: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold", "inconclusive": "cannot be told"}
     audit = Claim(
-        "The repaired model passes the audit's margin against its base",
+        "On held-out prompts the repaired model is within the audit's margin of its base",
         outcomes[margin["decision"]],
         f"{numbers('preference.margin', margin['difference'], margin['interval'])}, margin {margin['margin']:g}",
     )

@@ -53,7 +53,8 @@ def audit_repaired(
     deciding = replace(plan, probes=tuple(p for p in plan.probes if p in PROBES))
     spec = f"{run.path / 'careless'}+{found.patch}"
     now = measure_choice(SubjectChoice(spec, placement=placement), deciding, run, role="repaired", progress=progress)
-    about = f"the careless arm, {found.document['share_of_weights']:.2g} of its weights back at their base values"
+    weights, share = found.document["weights"], found.document["share_of_weights"]
+    about = f"the careless arm, {weights:,} weights ({share:.2%} of those in view) back at their base values"
     section = compare_measurings(base.only_asked_of(now), now, deciding, policy, title="repaired", about=about)
     audit = Audit(section.verdict, section.findings, section, run.path)
     store_audit(run.folder("audits", "repaired"), audit)
@@ -101,7 +102,7 @@ def weights_chapter(folder: Path) -> Chapter:
     )
     return Chapter(
         "The weights of the careless arm that undo it",
-        f"{document['weights']:,} weights ({document['share_of_weights']:.2g} of those in view) were chosen on other "
+        f"{document['weights']:,} weights ({document['share_of_weights']:.2%} of those in view) were chosen on other "
         "domains' questions and returned to the values they had before tuning. The same audit was run again.",
         (audit, *repair_claims(found)),
         (
