@@ -589,7 +589,7 @@ def test_a_repair_moves_towards_the_base_and_says_so_in_text_and_json(
     assert lines[-3:] == [
         f"patch: back.safetensors ({document['weights']} weights)",
         "report: back/report.html",
-        f"next: aftertune audit {careless}+back.safetensors",
+        f"next: aftertune audit {careless}+back.safetensors --base {base}",
     ]
     from aftertune.locating._repair_ways import WAYS
 

@@ -59,7 +59,7 @@ def run_repair(
         click.echo(f"{claim.outcome}: {claim.text} ({claim.detail})")
     click.echo(f"\npatch: {found.patch} ({found.document['weights']} weights)")
     click.echo(f"report: {found.run / 'report.html'}")
-    click.echo(f"next: aftertune audit {tuned.spec}+{found.patch}")
+    click.echo(f"next: aftertune audit {tuned.spec}+{found.patch} --base {base.spec}")
 
 
 def _task(spec: str, task: tuple[str, ...], side: Any) -> tuple[tuple[str, ...], Any]:

@@ -110,6 +110,11 @@ def _guarded(sums: PlantedSums) -> ScoreOf:
     return guarded(contrastive_score(*sums.weights), absolute_score(sums.weights[KEEP]))
 
 
+def _integrated_twice(unit: Unit, by: Callable[..., Callable[[PlantedSums], ScoreOf]]) -> Method:
+    return Method("three scores, integrated twice", unit, by(HARM, KEEP), proposed=16, look="path twice",
+                  also=(by(HARM, TWIN, KEEP), by(HARM, TWIN)))  # fmt: skip
+
+
 # The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
 METHODS = (
     Method("signed", "weight", _weights(signed_score, HARM)),
@@ -123,14 +128,7 @@ METHODS = (
     Method("harm minus twin and keep", "component", _components(HARM, TWIN, KEEP)),
     Method("harm minus keep, verified one by one", "component", _components(HARM, KEEP), proposed=4),
     Method("harm minus keep, integrated along the path", "component", _components(HARM, KEEP), proposed=4, look="path"),
-    Method(
-        "three scores, integrated twice",
-        "component",
-        _components(HARM, KEEP),
-        proposed=16,
-        look="path twice",
-        also=(_components(HARM, TWIN, KEEP), _components(HARM, TWIN)),
-    ),
+    _integrated_twice("component", _components),
     Method(
         "the best set of three (keep, twin and keep, twice)",
         "component",
@@ -142,14 +140,7 @@ METHODS = (
     Method("harm minus keep", "direction", _directions(HARM, KEEP)),
     Method("harm minus twin and keep", "direction", _directions(HARM, TWIN, KEEP)),
     Method("harm minus twin, verified one by one", "direction", _directions(HARM, TWIN), proposed=16),
-    Method(
-        "three scores, integrated twice",
-        "direction",
-        _directions(HARM, KEEP),
-        proposed=16,
-        look="path twice",
-        also=(_directions(HARM, TWIN, KEEP), _directions(HARM, TWIN)),
-    ),
+    _integrated_twice("direction", _directions),
     Method("magnitude", "component", lambda sums: magnitude_score),
     Method("random", "component", lambda sums: random_score(0)),
 )
