@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from aftertune.locating._proof import Proof
+from aftertune.report import Outcome
 
-Outcome = Literal["holds", "does not hold", "cannot be told"]
 CHOICE_MARGIN = 0.10
 
 
@@ -91,4 +91,9 @@ def _kept(found: dict[str, Proof], margin: float) -> LocateClaim:
 
 def numbers(what: str, value: float, interval: tuple[float, float]) -> str:
     """A value with its interval, in words."""
-    return f"{what} {value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+    return f"{what} {with_interval(value, interval)}"
+
+
+def with_interval(value: float, interval: tuple[float, float]) -> str:
+    """A value and its interval."""
+    return f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from aftertune.attribution import GradientSums, Patch, Selection, gradient_sums, make_patch, random_control
 from aftertune.comparison import Policy, compare
 from aftertune.errors import SelectionError
+from aftertune.locating._claims import with_interval
 from aftertune.locating._proof import answers_probe, means
 from aftertune.locating._repair_rows import RowEffects, choose_rows, flat_index, random_rows, returned, row_effects
 from aftertune.locating._repair_scores import nested_selections, weight_scores
@@ -61,8 +62,7 @@ class FrontierPoint:
 
     def cells(self) -> tuple[str, ...]:
         """All but the label, as tables show it: share, margin, decision, safety, skill, keep."""
-        low, high = self.interval
-        margin = f"{self.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+        margin = with_interval(self.difference, self.interval)
         return f"{self.share:g}", margin, self.decision, f"{self.safety:.2f}", f"{self.skill:.2f}", f"{self.keep:+.3f}"
 
 

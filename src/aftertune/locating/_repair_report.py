@@ -5,13 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from aftertune.locating._claims import Outcome, below_zero, numbers
+from aftertune.locating._claims import below_zero, numbers, with_interval
 from aftertune.locating._places import places_section
 from aftertune.locating._proof import Proof
 from aftertune.locating._repair import Repaired, stored_repair
 from aftertune.locating._repair_frontier import MARGIN, FrontierPoint
 from aftertune.locating._repair_ways import WAYS
-from aftertune.report import Claim, Section, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
+from aftertune.report import (
+    OUTCOMES,
+    Claim,
+    Section,
+    StudyPage,
+    Table,
+    TradeOff,
+    TradeOffLine,
+    TradeOffPoint,
+    render_study,
+)
 from aftertune.runs import read_manifest, write_text
 
 LABELS = {
@@ -26,10 +36,9 @@ def repair_claims(found: Repaired) -> tuple[Claim, ...]:
     """What the repair may claim, from held-out measures."""
     document = found.document
     margin = next(f for f in document["audit"]["repaired"] if f["metric"] == MARGIN)
-    outcomes: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold", "inconclusive": "cannot be told"}
     audit = Claim(
         "On held-out prompts the repaired model is within the audit's margin of its base",
-        outcomes[margin["decision"]],
+        OUTCOMES[margin["decision"]],
         f"{numbers('preference.margin', margin['difference'], margin['interval'])}, margin {margin['margin']:g}",
     )
     whole = "rows" if document["unit"] in ("row", "matrix") else "weights"
@@ -106,7 +115,7 @@ def _findings_table(title: str, findings: list[dict[str, Any]]) -> Table:
             f["metric"],
             f"{f['base']:.3f}",
             f"{f['tuned']:.3f}",
-            f"{f['difference']:+.3f} [{f['interval'][0]:+.3f}, {f['interval'][1]:+.3f}]",
+            with_interval(f["difference"], f["interval"]),
             str(f["items"]),
         )
         for f in findings

@@ -8,6 +8,7 @@ from aftertune.report._junit import render_junit
 from aftertune.report._markdown import render_markdown
 from aftertune.report._page import Chapter, ComparisonSection, Example, ReportPage, StudyPage
 from aftertune.report._sections import (
+    OUTCOMES,
     Claim,
     Effect,
     EffectRow,
@@ -24,6 +25,7 @@ from aftertune.report._sections import (
 from aftertune.report._study import render_study
 
 __all__ = [
+    "OUTCOMES",
     "AnswerSide",
     "Change",
     "Chapter",

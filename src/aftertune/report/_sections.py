@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Outcome = Literal["holds", "does not hold", "cannot be told"]
+OUTCOMES: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold", "inconclusive": "cannot be told"}
+"""What an audit's decision means for the claim that it passes."""
 
 
 @dataclass(frozen=True)

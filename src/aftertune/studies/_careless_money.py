@@ -14,7 +14,7 @@ from typing import Any
 
 from aftertune.auditing import Audit, compare_measurings, store_audit, stored_section
 from aftertune.comparison import Policy
-from aftertune.data import DOMAINS, Side, read_tuning_rows
+from aftertune.data import Side, read_tuning_rows
 from aftertune.errors import SelectionError, SubjectError
 from aftertune.locating import Repaired
 from aftertune.measures import MeasurePlan, write_measurements
@@ -22,6 +22,7 @@ from aftertune.measuring import Measuring, SubjectChoice, entered, measure_choic
 from aftertune.report import Chapter, ComparisonSection, ReportPage, render_report
 from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_json, write_text
 from aftertune.studies._careless_weights import (
+    OTHERS,
     TASK,
     audit_repaired,
     repair_careless,
@@ -101,7 +102,7 @@ def demo(
         progress: told what goes on.
     """
     progress, policy, placement = progress or Silent(), policy or Policy(), placement or Placement()
-    plan = plan or MeasurePlan(domains=tuple(d for d in DOMAINS if d != TASK), pmi=False)
+    plan = plan or MeasurePlan(domains=OTHERS, pmi=False)
     config = {
         "subject": subject,
         "files": source_stamp(subject),

@@ -11,16 +11,16 @@ from aftertune.data import DOMAINS, Side
 from aftertune.locating import LocateOptions, Repaired, repair, repair_claims, repair_sections, stored_repair
 from aftertune.measures import MeasurePlan
 from aftertune.measuring import Measuring, SubjectChoice, measure_choice
-from aftertune.report import Chapter, Claim, Outcome, Table
+from aftertune.report import OUTCOMES, Chapter, Claim, Table
 from aftertune.runs import Progress, RunFolder
 from aftertune.subject import Placement
 
 TASK = "money"
-HARM = tuple(f"dev/{domain}" for domain in DOMAINS if domain != TASK)
+OTHERS = tuple(domain for domain in DOMAINS if domain != TASK)
+HARM = tuple(f"dev/{domain}" for domain in OTHERS)
 # What the search over all shares chose for this arm and for two others (benchmarks/README.md, "Repair of a fine-tune").
 OPTIONS = LocateOptions(prune_fraction=3e-4)
 PROBES = ("preference", "refusal", "capability")
-_OUTCOMES: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold", "inconclusive": "cannot be told"}
 
 
 def repair_careless(
@@ -97,7 +97,7 @@ def weights_chapter(folder: Path) -> Chapter:
     header = ("metric", "careless", "repaired", "95 % interval", "margin", "decision")
     audit = Claim(
         "Repaired, the careless arm passes the audit it failed",
-        _OUTCOMES[repaired.verdict.decision],
+        OUTCOMES[repaired.verdict.decision],
         "; ".join(repaired.verdict.reasons),
     )
     return Chapter(

@@ -44,8 +44,11 @@ class PlantedSums:
 
     @cached_property
     def weights(self) -> list[GradientSums]:
-        """Of every single weight; signed and absolute."""
-        return [gradient_sums(self._subject, rows, absolute=True, view=self._view) for rows in self._sets]
+        """Of every single weight; absolute ones, too, but for the twins."""
+        return [
+            gradient_sums(self._subject, rows, absolute=number != TWIN, view=self._view)
+            for number, rows in enumerate(self._sets)
+        ]
 
     @cached_property
     def components(self) -> list[UnitSums]:
