@@ -3,6 +3,7 @@
 from aftertune.comparison._baseline import Change, FailOn, SinceBaseline, changes_since, decide_since
 from aftertune.comparison._bootstrap import Estimate, cluster_bootstrap, holm
 from aftertune.comparison._findings import Decision, Finding, Summary, compare, summarise
+from aftertune.comparison._mean_interval import MeanInterval, mean_interval
 from aftertune.comparison._policy import Policy, read_policy
 from aftertune.comparison._stored_baseline import Baseline, read_baseline
 from aftertune.comparison._verdict import Verdict, decide, describe
@@ -14,6 +15,7 @@ __all__ = [
     "Estimate",
     "FailOn",
     "Finding",
+    "MeanInterval",
     "Policy",
     "SinceBaseline",
     "Summary",
@@ -25,6 +27,7 @@ __all__ = [
     "decide_since",
     "describe",
     "holm",
+    "mean_interval",
     "read_baseline",
     "read_policy",
     "summarise",

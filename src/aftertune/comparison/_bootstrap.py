@@ -95,7 +95,7 @@ def cluster_bootstrap(
     variances, degrees = [], []
     for name in names:
         inside = labels == name
-        sums, sizes = _cluster_sums(data[inside], [c for c, keep in zip(clusters, inside, strict=True) if keep])
+        sums, sizes = cluster_sums(data[inside], [c for c, keep in zip(clusters, inside, strict=True) if keep])
         mean, n = float(sums.sum() / sizes.sum()), len(sums)
         total += mean
         count += n
@@ -142,9 +142,10 @@ def _satterthwaite(variances: Sequence[float], degrees: Sequence[int]) -> float:
     return sum(variances) ** 2 / below if below > 0 else float(max(1, sum(degrees)))
 
 
-def _cluster_sums(
+def cluster_sums(
     values: NDArray[np.float64], clusters: Sequence[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The sum of each cluster's values, and their number."""
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(index, weights=values).astype(np.float64)
     return sums, np.bincount(index).astype(np.float64)
