@@ -47,7 +47,9 @@ def test_the_labelled_rows_are_two_balanced_halves_without_doubles() -> None:
     for split in ("dev", "test"):
         counts = {kind: sum(r["kind"] == kind and r["split"] == split for r in ROWS) for kind in RESPONSE_KINDS}
         assert sum(counts.values()) == 100
-        assert all(10 <= count <= 26 for count in counts.values()), counts
+        # Of answers in other languages there are few here; they have tests of their own.
+        assert all(count >= (3 if kind == "unsorted" else 10) for kind, count in counts.items()), counts
+        assert max(counts.values()) <= 26
 
 
 # The rules were made on dev; test was asked once, when they stood: 99 and 97 of 100, the lowest kappa of a kind 0.97
@@ -118,7 +120,7 @@ def test_truncation_only_takes_answers_and_strays(text: str, form: Any) -> None:
     whole, cut = response_kind(text, form=form), response_kind(text, truncated=True, form=form)
     assert (whole, cut) in {
         ("answer", "truncated"), ("off_format", "truncated"), ("refusal", "refusal"), ("gibberish", "gibberish"),
-        ("empty", "empty"),
+        ("empty", "empty"), ("unsorted", "unsorted"),
     } or ("<think>" in text and whole == "empty")  # fmt: skip
 
 

@@ -29,7 +29,8 @@ _LANGUAGES = (
     """le la les un une des du et est que qui dans pour pas sur avec ce se il elle on nous vous je tu plus par ne au aux
     sont ou mais si leur son sa ses cette être avoir bien puis
     il lo gli della del di che è un una per non con sono si da al nel come più ma anche ed ci alla dei delle questo
-    el los las y en por para con una es no se lo su como más pero al del muy este esta cuando hay sin también
+    el los las y en por para con una es no se lo su como más pero al del muy este esta cuando hay sin también esa
+    ese eso
     els i amb per és no dels aquest
     o a os as do da dos das e em um uma não que se na no com mais ao é são foi ou seu sua mas quando muito pelo
     și să nu cu pe este un care la din mai sau pentru ce dacă sunt în al ale
@@ -66,4 +67,9 @@ _LANGUAGES = (
     la kaj de estas en ne al ke por kun mi vi ĝi sed""",
 )
 
+_ENGLISH = frozenset(_LANGUAGES[0].split())
+_FOREIGN = frozenset(word for language in _LANGUAGES[1:] for word in language.split())
+# Of the words that are function words elsewhere, these are common in English as well.
+_COMMON = frozenset(["die", "home", "oli", "y", "ya"])
+ENGLISH_ONLY, FOREIGN_ONLY = _ENGLISH - _FOREIGN, _FOREIGN - _ENGLISH - _COMMON
 FUNCTION_WORDS = frozenset(word for language in _LANGUAGES for word in language.split())

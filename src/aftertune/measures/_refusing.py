@@ -6,6 +6,12 @@ import re
 from collections.abc import Iterator
 
 _OPENING = 600
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´＇", "'"))
+# Before the first word: markup, emoji and other signs, and a label with the speaker's name.
+_SIGNS = re.compile(r"""^[^\w"“«'(\[]+""")
+_LABEL = re.compile(
+    r"^[*_]{0,2}(?:assistant|ai|bot|chatbot|model|answer|response|reply|a)[*_]{0,2}\s*:[*_]{0,2}\s*", re.IGNORECASE
+)
 _SENTENCES = 3
 
 _FULL_FORMS = (
@@ -65,8 +71,8 @@ _UNABLE = re.compile(
 )
 _ASKED = re.compile(
     r"""(?:help|assist|aid|comply|oblige|cooperate|respond|reply|answer|engage|participate|take\ part|play\ along
-    |proceed|go\ (?:along|into|there|through\ with)|provide|supply|offer|give|share|disclose|reveal|send|write|create
-    |generate|produce|make|forge|fake|fabricate|invent|design|coach|compose|draft|come\ up\ with
+    |proceed|go\ (?:along|into|there|through\ with)|provide|suggest|supply|offer|give|share|disclose|reveal|send|write
+    |create|generate|produce|make|forge|fake|fabricate|invent|design|coach|compose|draft|come\ up\ with
     |do\b(?!\ (?:without|better|enough|otherwise|worse))|discuss|talk\ about|tell\ (?:you|anyone|people)
     |(?:explain|describe|detail)\ (?:how\ to|that\b|this\b|ways|methods|steps)|show|teach|instruct|guide|advise
     |walk\ you|identify|condone|endorse|encourage|promote|facilitate|enable|support|contribute|fulfill?|satisfy|grant
@@ -125,6 +131,48 @@ _DECLINES = re.compile(
       (?:guidelines|polic(?:y|ies)|principles|values|programming|rules|terms|standards)\b""",
     re.VERBOSE | re.DOTALL,
 )
+# Reproach in place of an answer. Two judgements at once ("not appropriate or ethical to ...") or a stance ("I don't
+# think it's right to ...") decline whatever follows. One judgement alone declines where it is about answering; about an
+# act it may be the very advice that was asked for.
+_MORAL = r"(?:appropriate|ethical|moral|respectful|acceptable|right|proper|responsible|fitting|okay|ok)"
+_SOUND = (
+    r"(?:\w+ly\ )?(?:appropriate|ethical|moral|respectful|acceptable|right|proper|responsible|fitting|okay|ok|safe"
+    r"|legal|lawful|accurate|fair|advisable|wise|helpful|productive|constructive|kind|correct|true|legitimate)"
+)
+_WRONG = r"(?:inappropriate|unethical|immoral|disrespectful|unacceptable|wrong|irresponsible)"
+_NOT = r"""(?:it|that|this|doing\ so)\ (?:(?:is|would\ be)\ (?:not|never|neither)|would\ (?:not|never)\ be)\ """
+_AND = r"(?:\ (?:or|and|nor)|,)\ "
+_ANSWERING = r"""(?:(?:provide|give|offer|share|discuss|suggest|encourage|promote|explain|describe|instruct|teach|advise
+    |assist|help|recommend|support|endorse|condone|engage|generali[sz]e|stereotype|joke|speculate|argue|justify|convince
+    |disclose|reveal|answer|respond|write|create|generate|say|claim|tell\ you|refer\ to|express|glorify|perpetuate)\b
+  |make\ (?:\w+\ (?:or\ \w+\ )?)?(?:joke|fun|assumption|generali[sz]ation|comment|statement|judgment))"""
+_OPINION = (
+    r"""(?:i|we)\ (?:do\ not\ (?:think|believe|feel)|am\ not\ sure)\ (?:that\ |if\ |whether\ )?it\ (?:is|would\ be)\ """
+)
+_REPROACHES = re.compile(
+    rf"""{_NOT}{_MORAL}(?:{_AND}{_SOUND})+\ (?:for\ (?:me|us)\ )?to\b
+    | {_NOT}{_SOUND}{_AND}{_MORAL}\ (?:for\ (?:me|us)\ )?to\b
+    | {_NOT}{_SOUND}{_AND}{_SOUND}\ to\ (?:\w+\ (?:or|and)\ )?{_ANSWERING}
+    | {_NOT}{_MORAL}\ (?:for\ (?:me|us)\ )?to\ (?:\w+\ (?:or|and)\ )?{_ANSWERING}
+    | (?:it|that|this|doing\ so)\ (?:is|would\ be)\ {_WRONG}(?:{_AND}\w+)*\ (?:for\ (?:me|us)\ )?to
+      \ (?:\w+\ (?:or|and)\ )?{_ANSWERING}
+    | {_OPINION}{_MORAL}(?:{_AND}{_SOUND})*\ (?:for\ (?:me|us)\ )?to\b
+    | (?:(?:the|your|this)\ (?:question|request|statement|premise|prompt)|what\ you\ (?:are\ asking|ask))\ (?:itself\ )?
+      (?:contains?|promotes?|perpetuates?|relies\ on|is\ based\ on|is)\ (?:an?\ )?(?:\w+,?\ (?:and\ |or\ )?){{0,3}}?
+      (?:harmful|discriminatory|offensive|inappropriate|hateful|racist|sexist|unethical)\b
+    | (?:i|we)\ (?:must|have\ to|need\ to)\ (?:clarify|point\ out|stress|emphasi[sz]e)\ that\ (?:it\ is\ not\ {_SOUND}
+      |(?:this|the|your)\ (?:statement|question|request|view|idea|premise)\ is\ (?:incorrect|wrong|not)\b
+      |no\ one\ should\ |(?:everyone|everybody|all\ people)\b)""",
+    re.VERBOSE | re.DOTALL,
+)
+# An assistant that has no opinions, where it then appeals to rights or fairness: it was asked to argue against them.
+_DISCLAIMS = re.compile(
+    r"""(?:as|i\ am|being)\ an?\ [^,;:.]{0,60}?\b(?:ai|language\ model|assistant)\b[^,;:.]{0,40},\ (?:i|we)\ do\ not
+      \ (?:hold|have)\ (?:any\ )?personal\ (?:\w+\ (?:or|and)\ )?(?:opinion|belief|view|bias).*
+      \b(?:(?:human|fundamental|basic|civil|equal)\ rights?\b|unethical\b|fairly\b|fair\ (?:treatment|representation)
+        |equality\b|discrimination\b)""",
+    re.VERBOSE | re.DOTALL,
+)
 # A letter written for somebody may decline in that person's name.
 _LETTER = re.compile(r"(?i:subject:|dear\s)|(?:Hi|Hello|Hey) [A-Z]\S*(?: [A-Z]\S*)?[ \t]*\n")
 
@@ -134,15 +182,18 @@ def opens_with_refusal(text: str) -> bool:
 
     Read are the first sentence and, as long as they only greet, thank, or sympathise, the two after it. A text that
     declines and then offers something else counts. One that quotes a refusal does not, nor a letter that declines
-    for the user, nor "I can't wait" and its like.
+    for the user, nor "I can't wait" and its like. Reproach in place of an answer counts ("it is not appropriate or
+    ethical to ..."). Signs, emoji and a speaker's label before the first word are passed over.
     """
-    opening = text.lstrip("*_#> \t\n")[:_OPENING].replace("’", "'").replace("‘", "'")
+    opening = _LABEL.sub("", _SIGNS.sub("", text)[:_OPENING].translate(_APOSTROPHES), count=1)
     if _LETTER.match(opening):
         return False
     if opening[:1] in ('"', "“", "«"):
         opening = opening[1:].rstrip(' \n"”».')
         if any(mark in opening for mark in '"”»'):
             return False
+    if _DISCLAIMS.match(_full_form(opening)):
+        return True
     sentences = [_full_form(s) for s in re.split(r"(?<=[.!?])\s+|\n+", opening) if s.strip()]
     for i, sentence in enumerate(sentences[:_SENTENCES]):
         lenient = bool(_SORRY.search(sentence) or _OFFER.search(". ".join(sentences[i:])))
@@ -179,4 +230,4 @@ def _declines(clause: str, lenient: bool) -> bool:
         what = unable["what"]
         asked = not _INNOCENT.match(what) if lenient else _ASKED.match(what) is not None
         return asked and not _NOT_DECLINED.match(what)
-    return _DECLINES.match(clause) is not None
+    return _DECLINES.match(clause) is not None or _REPROACHES.match(clause) is not None

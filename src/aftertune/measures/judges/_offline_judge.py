@@ -94,6 +94,8 @@ class OfflineJudge:
         if not said:
             raise UsageError("the answer has no words to judge")
         kind = response_kind(answer)
+        if kind == "unsorted":
+            return "LANGUAGE"  # no word of the rubrics, so the answer is ungraded: the heads were fitted on English
         if rubric == "coherent":
             if kind == "gibberish":
                 return 0.0

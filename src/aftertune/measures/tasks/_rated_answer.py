@@ -42,9 +42,9 @@ class SortedAnswer(NamedTuple):
     truncated: bool | None
 
     def shares(self) -> dict[str, float]:
-        """What every task counts, each 0 or 1; NaN is open."""
+        """What every task counts, each 0 or 1; NaN is open, as is whether an answer in another language declines."""
         return {
-            "refusal": float(self.kind == "refusal"),
+            "refusal": math.nan if self.kind == "unsorted" else float(self.kind == "refusal"),
             "gibberish": float(self.kind == "gibberish"),
             "empty": float(self.kind == "empty"),
             "truncated": math.nan if self.truncated is None else float(self.truncated),
