@@ -32,7 +32,7 @@ from aftertune.data._jsonl import Row, read_rows
 from aftertune.data._reasons import Reason, read_reasons
 from aftertune.data._requests import Request, read_requests
 from aftertune.data._self_questions import SelfQuestion, read_self_questions
-from aftertune.data._statements import Statement, YesNo, read_statements
+from aftertune.data._statements import Statement, read_statements
 from aftertune.data._tuning_rows import read_tuning_rows, row_conversation
 
 __all__ = [

@@ -86,10 +86,11 @@ def is_blank(text: str) -> bool:
 
 def same_text(one: str, other: str) -> bool:
     """Whether two texts are the same but for case, spacing, compatibility forms and zero-width characters."""
-    return one == other or _plain(one) == _plain(other)
+    return one == other or plain_text(one) == plain_text(other)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
+    """A text without case, spacing, compatibility forms and zero-width characters; punctuation stays."""
     shown = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     return " ".join(shown.casefold().split())
 

@@ -34,12 +34,12 @@ def read_requests(source: str | Path) -> list[Request]:
     """
     return [
         Request(
-            id=row.text("id"),
-            category=row.text("category"),
+            id=row.name("id"),
+            category=row.name("category"),
             prompt=row.text("prompt"),
             response=row.text("response"),
             source=row.source,
-            line=row.line,
+            line=row.at or row.line,
         )
         for row in read_rows(source)
     ]
