@@ -27,6 +27,7 @@ from aftertune.data._contrasts import (
     refuse_shared_prompts,
 )
 from aftertune.data._conversations import Conversation, Message, Role, ask, exchange, read_conversations
+from aftertune.data._csv import read_cells, refuse_doubled, under_header
 from aftertune.data._facts import Fact, read_facts
 from aftertune.data._jsonl import Row, read_rows
 from aftertune.data._reasons import Reason, read_reasons
@@ -62,6 +63,7 @@ __all__ = [
     "locate_source",
     "parse_contrast",
     "prompt_key",
+    "read_cells",
     "read_choice_questions",
     "read_contrasts",
     "read_conversations",
@@ -73,8 +75,10 @@ __all__ = [
     "read_statements",
     "read_truthfulqa",
     "read_tuning_rows",
+    "refuse_doubled",
     "refuse_shared_prompts",
     "row_conversation",
     "shipped_contrasts",
     "shipped_path",
+    "under_header",
 ]

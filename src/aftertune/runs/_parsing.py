@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_YAML_VALUES = 200_000
 
+_ABSENT = "no such file; check the path"
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
@@ -100,21 +102,31 @@ def read_json(path: str | os.PathLike[str], most: int) -> Any:
         raise DataError(str(error), path=Path(path), line=error.line) from None
 
 
-def read_yaml(path: str | os.PathLike[str], most: int) -> YamlDocument:
+def read_yaml(path: str | os.PathLike[str], most: int, absent: str = _ABSENT) -> YamlDocument:
     """The content of a YAML file of at most ``most`` bytes; an empty one holds None.
+
+    Args:
+        path: of the file.
+        most: bytes.
+        absent: what to say where there is none.
 
     Raises:
         DataError: not readable, no regular file, too large, not UTF-8, or see `parse_yaml`.
     """
-    text = read_text(path, most)
+    text = read_text(path, most, absent)
     try:
         return parse_yaml(text)
     except Unparsable as error:
         raise DataError(str(error), path=Path(path), line=error.line) from None
 
 
-def read_text(path: str | os.PathLike[str], most: int) -> str:
+def read_text(path: str | os.PathLike[str], most: int, absent: str = _ABSENT) -> str:
     """The text of a UTF-8 file of at most ``most`` bytes; a byte order mark at its start is left out.
+
+    Args:
+        path: of the file.
+        most: bytes.
+        absent: what to say where there is none.
 
     Raises:
         DataError: not readable, no regular file, too large, or not UTF-8.
@@ -122,7 +134,7 @@ def read_text(path: str | os.PathLike[str], most: int) -> str:
     try:
         raw = read_bounded(path, most)
     except FileNotFoundError:
-        raise DataError("no such file; check the path", path=Path(path)) from None
+        raise DataError(absent, path=Path(path)) from None
     except IsADirectoryError:
         raise DataError("is a folder; name a file", path=Path(path)) from None
     except (OSError, ValueError) as error:
@@ -142,6 +154,8 @@ def decode(raw: bytes, path: str | os.PathLike[str], line: int = 1) -> str:
             raise DataError("is UTF-16, not UTF-8; save the file as UTF-8", path=Path(path))
         if raw[:2] == b"\x1f\x8b" or raw[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd"):
             raise DataError("is compressed, not UTF-8 text; unpack it first", path=Path(path))
+    if (at := raw.find(b"\0")) >= 0:
+        raise DataError("holds zero bytes, so it is no text", path=Path(path), line=line + raw.count(b"\n", 0, at))
     try:
         return raw.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError as error:
