@@ -100,7 +100,9 @@ def test_a_field_of_a_message_that_is_not_honoured_is_refused(
     assert (error.line, error.field) == (2, field)
 
 
-@pytest.mark.parametrize("switch", [{"weight": 1}, {"train": True}, {"training": True}, {"loss": True}, {"masked": False}])
+@pytest.mark.parametrize(
+    "switch", [{"weight": 1}, {"train": True}, {"training": True}, {"loss": True}, {"masked": False}]
+)
 def test_loss_on_what_a_user_said_is_refused_and_none_is_fine(
     jsonl: Write, complaint: Complaint, switch: dict[str, Any]
 ) -> None:

@@ -71,7 +71,11 @@ CHOICES = "Keep the key or hand it back?\n\nChoices:\n (A) Keep it.\n (B) Hand i
 
 
 def test_statements_with_choices_are_keyed_by_the_place_of_the_matching_one(jsonl: Write) -> None:
-    rows = [statement(" (A)", " (B)", CHOICES), statement(" (C)", " (A)", CHOICES), statement([" (B)"], " (C)", CHOICES)]
+    rows = [
+        statement(" (A)", " (B)", CHOICES),
+        statement(" (C)", " (A)", CHOICES),
+        statement([" (B)"], " (C)", CHOICES),
+    ]
     read = read_statements(jsonl(rows))
     assert [s.key for s in read] == ["first", "second", "first"]
     assert [s.answers for s in read] == [("(A)", "(B)"), ("(A)", "(C)"), ("(B)", "(C)")]

@@ -12,30 +12,30 @@ from typing import Any
 
 from aftertune.data._jsonl import Row
 
-HARMLESS_IN_ROW = frozenset(
-    # names
-    "id ids uid uuid idx index key prompt_id conversation_id example_id sample_id row_id question_id task_id "
-    "instance_id message_id session_id hash sha256 md5 version "
-    # where it came from
-    "source sources dataset dataset_name origin provenance subset url urls license licence author annotator "
-    "annotator_id created created_at updated_at date timestamp model model_name generator "
-    # what it is about
-    "category categories subcategory domain topic topics subject task task_type type kind tag tags keywords language "
-    "lang locale title name description note notes comment comments metadata meta info extra "
-    # figures
-    "difficulty level quality quality_score score scores rating ratings length num_tokens n_tokens token_count "
-    "num_turns n_turns word_count".split()
-)
+_NAMES = """
+id ids uid uuid idx index key prompt_id conversation_id example_id sample_id row_id question_id task_id instance_id
+message_id session_id hash sha256 md5 version"""
+_ORIGIN = """
+source sources dataset dataset_name origin provenance subset url urls license licence author annotator annotator_id
+created created_at updated_at date timestamp model model_name generator"""
+_ABOUT = """
+category categories subcategory domain topic topics subject task task_type type kind tag tags keywords language lang
+locale title name description note notes comment comments metadata meta info extra"""
+_FIGURES = """
+difficulty level quality quality_score score scores rating ratings length num_tokens n_tokens token_count num_turns
+n_turns word_count"""
+_OF_MESSAGE = """
+id uid uuid index message_id parent_id turn turn_id turn_index created created_at timestamp date language lang source
+model num_tokens n_tokens token_count metadata meta note notes comment comments"""
+
+HARMLESS_IN_ROW = frozenset("\n".join((_NAMES, _ORIGIN, _ABOUT, _FIGURES)).split())
 """Fields of a row that say something about it and change nothing."""
 
-HARMLESS_IN_MESSAGE = frozenset(
-    "id uid uuid index message_id parent_id turn turn_id turn_index created created_at timestamp date language lang "
-    "source model num_tokens n_tokens token_count metadata meta note notes comment comments".split()
-)
+HARMLESS_IN_MESSAGE = frozenset(_OF_MESSAGE.split())
 """Fields of a message that say something about it and change nothing."""
 
-# Whether the loss falls on a message: OpenAI, Mistral and Together (weight), axolotl (train, training), ms-swift (loss),
-# torchtune (masked). The value is what "train on it" is called.
+# Whether the loss falls on a message: OpenAI, Mistral and Together (weight), axolotl (train, training), ms-swift
+# (loss), torchtune (masked). The value is what "train on it" is called.
 _SWITCHES: Mapping[str, bool] = {"weight": True, "train": True, "training": True, "loss": True, "masked": False}
 _KTO = ("label", "kto_tag")
 _PARTS = ("split", "partition", "fold")
@@ -52,7 +52,8 @@ _INSTRUCTION = "is not read beside other text; put all of it into 'prompt'"
 _REFUSED: Mapping[str, str] = {
     name: reason
     for names, reason in (
-        ("tools functions tool_choice parallel_tool_calls tool_calls function_call tool_call_id tool_responses", _TOOLS),
+        ("tools functions tool_choice parallel_tool_calls tool_calls function_call tool_call_id "
+         "tool_responses", _TOOLS),
         ("image images image_url video videos audio audios file files documents objects media", _MEDIA),
         ("reasoning reasoning_content reasoning_details thinking thought thoughts chain_of_thought cot", _REASONING),
         ("chosen rejected preferred_output non_preferred_output rejected_response rejected_message "

@@ -1,4 +1,4 @@
-"""Statements in the format of Anthropic's model-written evals (Perez et al. 2022), answered Yes or No, or (A) or (B)."""
+"""Statements in the format of Anthropic's model-written evals (Perez et al. 2022): Yes or No, or (A) or (B)."""
 
 from __future__ import annotations
 

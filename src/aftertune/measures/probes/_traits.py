@@ -49,7 +49,9 @@ def _reader(first_matches: bool) -> Callable[[Likelihoods], Mapping[str, float]]
 
 def _told(statement: Statement) -> tuple[str, ...]:
     """The answers of a statement; of Yes and No the first implies the second."""
-    return (statement.matching,) if statement.key == statement.matching else (statement.matching, statement.not_matching)
+    return (
+        (statement.matching,) if statement.key == statement.matching else (statement.matching, statement.not_matching)
+    )
 
 
 def traits(statements: Sequence[tuple[str, Statement]], suffix: str = "") -> LikelihoodProbe:
