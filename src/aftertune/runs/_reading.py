@@ -32,7 +32,7 @@ def require_regular(path: str | os.PathLike[str]) -> None:
         DataError: it is no regular file.
     """
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except (OSError, ValueError):
         return
     _refuse_endless(found, path)

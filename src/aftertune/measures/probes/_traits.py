@@ -28,7 +28,7 @@ METRICS = (
     ),
     Metric(
         "traits.yes_bias",
-        "log-odds of Yes against No (or of a choice against a later one) whatever the statement; tuning shifts it by nats",
+        "log-odds of Yes against No, or of the first of two choices, whatever the statement; tuning shifts it by nats",
         "nats",
         worse="higher",
         decides=False,

@@ -31,9 +31,8 @@ _SAID: dict[str, Label] = {
 }  # type: ignore[dict-item]
 _CONTRAST = "contrast_"
 # What is part of a request in other sets: instruction and input, turns before it, pictures.
-_BESIDE = frozenset(
-    "input context history turns messages conversation system system_prompt image images imagefilename image_path".split()
-)
+_BESIDE = ("input", "context", "history", "turns", "messages", "conversation", "system", "system_prompt",
+           "image", "images", "imagefilename", "image_path")  # fmt: skip
 
 # HEx-PHI is files without a header, one for each category of its policy (Qi et al. 2023); names as in our own set.
 _HEX_PHI = re.compile(r"category_(\d+)\.csv")
