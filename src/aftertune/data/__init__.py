@@ -55,7 +55,6 @@ __all__ = [
     "Side",
     "Statement",
     "TruthfulQuestion",
-    "YesNo",
     "ask",
     "exchange",
     "find_data_set",

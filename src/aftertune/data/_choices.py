@@ -64,8 +64,7 @@ def read_truthfulqa(path: str | Path) -> list[TruthfulQuestion]:
     """TruthfulQA (Lin et al. 2022) from its CSV.
 
     Raises:
-        DataError: see `read_cells`; or a missing column, a question without answers, or an answer that is called both
-            true and false.
+        DataError: see `read_cells`; or a missing or doubled column, or a question without answers.
     """
     path = Path(path)
     rows = read_cells(path, "no such file; TruthfulQA.csv is published with the paper's repository")
@@ -82,8 +81,6 @@ def read_truthfulqa(path: str | Path) -> list[TruthfulQuestion]:
         false = _answers(wrong)
         if not (question and best and false):
             raise DataError("lacks a question or answers", path=path, line=line)
-        if both := sorted(set(true) & set(false)):
-            raise DataError(f"calls {both[0][:60]!r} both true and false; mend one list", path=path, line=line)
         questions.append(TruthfulQuestion(f"truthful-{number}", question, best, true, false))
     if not questions:
         raise DataError("holds no questions", path=path)

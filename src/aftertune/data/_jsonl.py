@@ -80,8 +80,7 @@ class Row(NamedTuple):
 
 def is_blank(text: str) -> bool:
     """Whether nothing of a text can be seen: it is empty, or all spaces, control and zero-width characters."""
-    stripped = text.strip()
-    return not stripped or (not stripped.isascii() and all(unicodedata.category(c)[0] in "ZC" for c in stripped))
+    return not any(c.isprintable() and not c.isspace() for c in text)
 
 
 def same_text(one: str, other: str) -> bool:
