@@ -253,7 +253,7 @@ def test_a_row_of_another_trainer_tells_how_to_convert_it(
 
 
 def test_the_documentation_lists_what_is_harmless() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text("utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "rows.md").read_text("utf-8")
     listed = page.partition("Harmless in a row: ")[2].partition(".\n")[0]
     assert sorted(listed.replace("`", "").replace(",", " ").split()) == sorted(HARMLESS_IN_ROW)
     listed = page.partition("Harmless in a message: ")[2].partition(".\n")[0]
