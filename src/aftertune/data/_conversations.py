@@ -198,7 +198,9 @@ def _in_order(row: Row, messages: list[Message], field: str) -> tuple[Message, .
 
 def _refuse_other_texts(row: Row, messages: Sequence[Message]) -> None:
     """Refuse a prompt or an answer beside messages, unless it is in them: which of the two is meant?"""
-    said = {m.role: [turn.content.strip() for turn in messages if turn.role == m.role] for m in messages}
+    said: dict[str, list[str]] = {
+        m.role: [turn.content.strip() for turn in messages if turn.role == m.role] for m in messages
+    }
     for field, role in (("prompt", "user"), ("completion", "assistant"), ("response", "assistant")):
         value = row.fields.get(field)
         if value and not (isinstance(value, str) and value.strip() in said[role]):

@@ -128,8 +128,9 @@ def read_calibration(
 
 
 def _examples(source: str | Path, side: Side) -> Iterable[Example]:
+    rows = read_rows(locate_source(source))
     name = Path(str(source)).name.partition(".")[0] if Path(str(source)).exists() else str(source)
-    for row in read_rows(locate_source(source)):
+    for row in rows:
         if is_contrast_row(row):
             contrast = parse_contrast(row)
             twin = contrast.conversation("aligned") if side == "misaligned" else None

@@ -10,9 +10,12 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from aftertune.errors import DataError
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -52,7 +55,7 @@ def require_regular_inside(folder: str | os.PathLike[str]) -> None:
         require_regular(entry.path)
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading bytes.
 
     Raises:

@@ -28,7 +28,7 @@ _LABELS = ("label", "prompt_harm_label", "prompt_label", "safety_label")
 _SAID: dict[str, Label] = {
     **dict.fromkeys(("safe", "harmless", "unharmful", "benign"), "safe"),
     **dict.fromkeys(("unsafe", "harmful"), "unsafe"),
-}  # type: ignore[dict-item]
+}
 _CONTRAST = "contrast_"
 # What is part of a request in other sets: instruction and input, turns before it, pictures.
 _BESIDE = ("input", "context", "history", "turns", "messages", "conversation", "system", "system_prompt",
