@@ -258,16 +258,20 @@ def _weigh(node: yaml.Node, weights: dict[int, int], within: set[int]) -> int:
     elif isinstance(node, yaml.MappingNode):
         _check_keys(node)
         parts = [part for _, part in node.value]
-    elif isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and not node.style:
-        if _DISGUISED.fullmatch(node.value):
-            problem = f"{_short(node.value)} is a number in base 8 or 60 to YAML; write it as a decimal, or in quotes"
-            raise Unparsable(problem, _line(node))
+    elif isinstance(node, yaml.ScalarNode) and _is_disguised(node):
+        problem = f"{_short(node.value)} is a number in base 8 or 60 to YAML; write it as a decimal, or in quotes"
+        raise Unparsable(problem, _line(node))
     weight = 1 + sum(_weigh(part, weights, within) for part in parts)
     if weight > MOST_YAML_VALUES:
         raise Unparsable(f"holds more than {MOST_YAML_VALUES:,} values, its aliases written out", _line(node))
     within.discard(mark)
     weights[mark] = weight
     return weight
+
+
+def _is_disguised(node: yaml.ScalarNode) -> bool:
+    """Whether a plain text is a number of another value than it looks."""
+    return node.tag in _NUMBERS and not node.style and _DISGUISED.fullmatch(node.value) is not None
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
