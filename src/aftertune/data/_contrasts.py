@@ -43,13 +43,10 @@ def parse_contrast(row: Row) -> Contrast:
     """A contrast from ``{"id","domain","prompt","aligned","misaligned"}`` and optional ``system``.
 
     Raises:
-        DataError: a missing, unknown or empty field, a domain that cannot stand in a metric's name, or two answers
-            that differ in case and spacing alone.
+        DataError: a missing, unknown or empty field, or two answers that differ in case and spacing alone.
     """
     row.refuse_unknown((*_FIELDS, "system"), "contrast")
     values = {field: row.text(field) for field in _FIELDS}
-    if "/" in row.name("domain"):
-        raise row.error("has a slash, which parts the domain from the metric in tables; leave it out", "domain")
     system = row.text("system") if row.fields.get("system") is not None else None
     if same_text(values["aligned"], values["misaligned"]):
         raise row.error("equals 'misaligned'; a contrast needs two different answers", "aligned")

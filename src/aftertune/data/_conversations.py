@@ -108,6 +108,8 @@ def parse_conversation(row: Row, answer: str = "completion") -> Conversation:
         messages = _in_order(row, _with_system(row, _messages(row, "messages")), "messages")
         _refuse_other_texts(row, messages)
     elif "prompt" in row.fields or answer in row.fields:
+        if answer not in row.fields and not row.fields.keys() & _OTHER_FORMATS.keys():
+            row.text(answer)  # which says that it is missing
         refuse_other_fields(row, ("prompt", answer, "system"))
         if isinstance(row.fields.get("prompt"), list) and isinstance(row.fields.get(answer), list):
             before = [replace(m, supervised=m.role != "assistant") for m in _messages(row, "prompt")]

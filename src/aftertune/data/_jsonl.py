@@ -18,7 +18,6 @@ T = TypeVar("T")
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_ARRAY_BYTES = 2**30
-MAX_NAME = 200
 _HUB_ID = re.compile(r"^(?P<name>[\w.-]+/[\w.-]+)(?::(?P<split>[\w.\[\]%:-]+))?$")
 
 
@@ -54,17 +53,6 @@ class Row(NamedTuple):
             raise self.error(f"must be a string, not {type(value).__name__}", field)
         if not empty and is_blank(value):
             raise self.error("is empty; give it text or remove the row", field)
-        return value
-
-    def name(self, field: str) -> str:
-        """The string in ``field``, which becomes a name in tables and reports: one line that can be read.
-
-        Raises:
-            DataError: see `text`; or it has control characters, or is longer than 200 characters.
-        """
-        value = self.text(field)
-        if len(value) > MAX_NAME or not value.isprintable():
-            raise self.error(f"must be one line of at most {MAX_NAME} characters that can be printed", field)
         return value
 
     def refuse_unknown(self, known: Sequence[str], kind: str) -> None:
@@ -132,7 +120,7 @@ def read_identified(source: str | Path, parse: Callable[[Row], T], kind: str) ->
     parsed = [parse(row) for row in rows]
     seen: dict[str, int] = {}
     for row in rows:
-        name = row.name("id")
+        name = row.text("id")
         if name in seen:
             raise row.error(f"{name!r} stands already on line {seen[name]}; give each {kind} its own", "id")
         seen[name] = row.line

@@ -34,8 +34,8 @@ def read_requests(source: str | Path) -> list[Request]:
     """
     return [
         Request(
-            id=row.name("id"),
-            category=row.name("category"),
+            id=row.text("id"),
+            category=row.text("category"),
             prompt=row.text("prompt"),
             response=row.text("response"),
             source=row.source,
