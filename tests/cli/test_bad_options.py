@@ -176,7 +176,7 @@ def test_a_policy_that_makes_no_sense_is_named(
 
 def test_a_policy_that_is_not_there_is_named(refused: Refused, base: Path, place: Path) -> None:
     refused("audit", base, "--base", base, "--policy", "none.yaml", says=["none.yaml: no such file"])
-    refused("audit", base, "--base", base, "--policy", place, says=[f"{place}: is a folder; name a file"])
+    refused("audit", base, "--base", base, "--policy", place, says=[f"{place}: cannot be read, as it is a folder"])
 
 
 # --- what it costs --------------------------------------------------------------------------------------

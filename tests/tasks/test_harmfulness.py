@@ -459,7 +459,7 @@ def test_options_that_make_no_sense_are_refused(
     ("raw", "word"),
     [
         (b" \n", "is empty"),
-        (b"x" * 70_000, "longer than 64 KiB"),
+        (b"x" * 70_000, "larger than 64 KiB"),
         (b"No {answer}!", "holds {answer}"),
         (b"\xff\xfe", "is not UTF-8"),
     ],

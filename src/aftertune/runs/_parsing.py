@@ -136,7 +136,7 @@ def read_text(path: str | os.PathLike[str], most: int, absent: str = _ABSENT) ->
     except FileNotFoundError:
         raise DataError(absent, path=Path(path)) from None
     except IsADirectoryError:
-        raise DataError("is a folder; name a file", path=Path(path)) from None
+        raise DataError("cannot be read, as it is a folder; name a file", path=Path(path)) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot be read ({reason})", path=Path(path)) from None
@@ -151,9 +151,9 @@ def decode(raw: bytes, path: str | os.PathLike[str], line: int = 1) -> str:
     """
     if line == 1:
         if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataError("is UTF-16, not UTF-8; save the file as UTF-8", path=Path(path))
+            raise DataError("is not UTF-8 but UTF-16; save the file as UTF-8", path=Path(path))
         if raw[:2] == b"\x1f\x8b" or raw[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd"):
-            raise DataError("is compressed, not UTF-8 text; unpack it first", path=Path(path))
+            raise DataError("is not UTF-8 but compressed; unpack it first", path=Path(path))
     if (at := raw.find(b"\0")) >= 0:
         raise DataError("holds zero bytes, so it is no text", path=Path(path), line=line + raw.count(b"\n", 0, at))
     try:
