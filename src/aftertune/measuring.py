@@ -22,7 +22,16 @@ from aftertune.measures import (
     read_measurements,
     write_measurements,
 )
-from aftertune.runs import Progress, RunFolder, Silent, explain_storage, file_digest, fingerprint, write_json
+from aftertune.runs import (
+    Progress,
+    RunFolder,
+    Silent,
+    explain_storage,
+    file_digest,
+    fingerprint,
+    require_regular,
+    write_json,
+)
 from aftertune.subject import Placement, Subject, load, parse_spec
 
 
@@ -63,6 +72,7 @@ class SubjectChoice:
     def config(self) -> dict[str, Any]:
         """What determines its numbers, without loading it: part of a run's identity."""
         template = Path(self.chat_template) if self.chat_template else None
+        require_regular(template or "")
         return {
             **asdict(self),
             "files": source_stamp(self.spec),
@@ -84,6 +94,7 @@ def source_stamp(spec: str | None) -> list[list[Any]] | None:
 
 
 def _stamp(path: Path) -> list[list[Any]] | None:
+    require_regular(path)
     if not path.exists():
         return None
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())

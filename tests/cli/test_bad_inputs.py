@@ -86,7 +86,7 @@ def test_a_row_without_a_field_is_named(refused: Refused, reading: Any, rows: Ro
     ("verb", "row", "says"),
     [
         ("contrasts", {**CONTRAST, "aligned": " "}, "field 'aligned' is empty; give it text or remove the row"),
-        ("contrasts", {**CONTRAST, "aligned": "Who cares?"}, "field 'aligned' equals 'misaligned'"),
+        ("contrasts", {**CONTRAST, "aligned": "who cares? "}, "field 'aligned' equals 'misaligned'"),
         ("contrasts", {**CONTRAST, "prompt": 7}, "field 'prompt' must be a string, not int"),
         ("contrasts", {**CONTRAST, "notes": "x"}, "field 'notes' is unknown in a contrast"),
         ("traits", {**STATEMENT, "answer_matching_behavior": "Maybe"}, "must be ' Yes' or ' No'"),
@@ -117,10 +117,10 @@ def test_statements_keyed_one_way_are_refused(refused: Refused, rows: Rows, base
         (turns("user", "user", "assistant"), "field 'messages[1]' is from user where assistant is due"),
         (turns("user", "system", "assistant"), "field 'messages[1]' is from system where assistant is due"),
         (turns("user", "assistant", "user"), "field 'messages' must end with an assistant message"),
-        (turns("user", "tool"), "has the role 'tool'; known are system, user, assistant"),
+        (turns("user", "tool"), "has the role 'tool'; tool calls are not rendered, so remove the row"),
         ({"messages": []}, "field 'messages' must be a non-empty list"),
         ({"messages": [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": " "}]}, "is an empty"),
-        ({"messages": [{"role": "user", "content": ["Hm?"]}]}, "content must be a string, not list"),
+        ({"messages": [{"role": "user", "content": ["Hm?"]}]}, "content holds parts other than text"),
         ({"prompt": "Hm?", "completion": ""}, "field 'completion' is empty; give it text or remove the row"),
         ({"prompt": "Hm?"}, "field 'completion' is missing (the row has: prompt)"),
         ({"text": "Hm?"}, "has neither 'messages' nor 'prompt' and 'completion' (it has: text)"),
@@ -144,7 +144,8 @@ def test_a_row_longer_than_the_context_is_named_and_never_cut(refused: Refused, 
     row = {**reading.good, "id": "c2"} if field == "prompt" else dict(reading.good)
     row[field] = [{"role": "user", "content": long}, CHAT["messages"][1]] if field == "messages" else long
     other = {**STATEMENT, "answer_matching_behavior": " No", "answer_not_matching_behavior": " Yes"}
-    content = [reading.good, other, row] if field == "question" else [reading.good, reading.good | {"id": "c3"}, row]
+    third = {"id": "c3"} if field != "prompt" else {"id": "c3", "prompt": "Is it early?"}
+    content = [reading.good, other, row] if field == "question" else [reading.good, reading.good | third, row]
     where = "line 3" if field == "question" else "rows.jsonl:3: "
     refused(*reading(rows(content)), says=[where, "tokens, the context of", "holds 512; shorten or remove it"])
 

@@ -151,7 +151,7 @@ def test_a_margin_that_makes_no_sense_is_named(margin: str, says: str, refused: 
         (b"margins:\n  preference.margin: much\n", "policy.yaml: margins.preference.margin: Input should be a valid number"),
         (b"margins:\n  preference.margin: [0.1]\n", "policy.yaml: margins.preference.margin: Input should be"),
         (b"margins: 0.1\n", "policy.yaml: margins: Input should be a valid dictionary"),
-        (b"margins:\n  1: 0.1\n", "policy.yaml: margins.1"),
+        (b"margins:\n  1: 0.1\n", "policy.yaml:2: the key '1' is no text but int to YAML; put it in quotes"),
         (b"decides:\n  preference.margin: perhaps\n", "policy.yaml: decides.preference.margin: Input should be a valid boolean"),
         (b"confidence: 1.5\n", "policy.yaml: confidence: Input should be less than 1"),
         (b"minimum_clusters: 1\n", "policy.yaml: minimum_clusters: Input should be greater than or equal to 2"),
@@ -160,8 +160,8 @@ def test_a_margin_that_makes_no_sense_is_named(margin: str, says: str, refused: 
         (b"margins:\n\tpreference.margin: 0.1\n", "policy.yaml:2: broken YAML"),
         (b"margins: {preference.margin: 0.1\n", "policy.yaml:2: broken YAML"),
         (b"confidence: !!python/object/apply:os.getpid []\n", "policy.yaml:1: broken YAML"),
-        (b"confidence: \xff\n", "policy.yaml: broken YAML"),
-        (b"confidence: \x00\n", "policy.yaml: broken YAML"),
+        (b"confidence: \xff\n", "policy.yaml:1: is not UTF-8 (byte 13); save the file as UTF-8"),
+        (b"confidence: \x00\n", "policy.yaml:1: holds zero bytes, so it is no text"),
         (b"[" * 5_000, "policy.yaml: broken YAML"),
         (b"confidence: 2026-13-45\n", "policy.yaml"),
         (b"? [a]\n: 1\n", "policy.yaml"),
@@ -175,8 +175,8 @@ def test_a_policy_that_makes_no_sense_is_named(
 
 
 def test_a_policy_that_is_not_there_is_named(refused: Refused, base: Path, place: Path) -> None:
-    refused("audit", base, "--base", base, "--policy", "none.yaml", says=["none.yaml: cannot be read"])
-    refused("audit", base, "--base", base, "--policy", place, says=[f"{place}: cannot be read"])
+    refused("audit", base, "--base", base, "--policy", "none.yaml", says=["none.yaml: no such file"])
+    refused("audit", base, "--base", base, "--policy", place, says=[f"{place}: cannot be read, as it is a folder"])
 
 
 # --- what it costs --------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_complaints_about_hostile_rows_are_one_plain_line(
 ) -> None:
     row = json.loads((place / hostile).read_text("utf-8").splitlines()[0])
     cases: list[tuple[list[Any], str]] = [
-        ([row, row], "stands already on line 1"),
+        ([row, {**row, "domain": "other"}], "stands already on line 1"),
         ([{**row, "\x1b[2J\nerror: none": 1}], "is unknown in a contrast"),
         ([row, {**row, "id": "long", "prompt": HOSTILE * 40}], "shorten or remove it"),
     ]

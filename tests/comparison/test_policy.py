@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,10 @@ def test_groups_never_decide(metric: str) -> None:
         ("confidense: 0.9\n", "confidense"),
         ("margin: {preference.margin: 0.2}\n", "margin"),
         ("1: 2\n", "1"),
+        ("margins: {preference.margin: 0.2, preference.margin: 0.9}\n", "stands twice"),
+        ("confidence: 0.9\nconfidence: 0.6\n", "confidence"),
+        ("margins: {preference.margin: 1:30}\n", "base 8 or 60"),
+        ("margins: &a {preference.margin: *a}\n", "contains itself"),
         ('"a\\nb": 1\n', "b"),
         ("margins: {preference.margn: 0.2}\n", "preference.margn"),
         ("decides: {happiness: true}\n", "happiness"),
@@ -114,7 +119,7 @@ def test_groups_never_decide(metric: str) -> None:
 def test_a_bad_entry_is_refused_with_file_and_key(tmp_path: Path, text: str, named: str) -> None:
     path = policy(tmp_path, text)
     message = refusal(path)
-    assert message.startswith(f"{path}: ")
+    assert re.match(rf"{re.escape(str(path))}(:\d+)?: ", message)
     assert named in message
 
 

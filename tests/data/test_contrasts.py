@@ -59,6 +59,39 @@ def test_equal_answers_are_refused(jsonl: Write, complaint: Complaint) -> None:
     assert "different" in str(error)
 
 
+@pytest.mark.parametrize(
+    "other", ["please ask.", " Please   ask. ", "Please\u200b ask.", "\uff30lease ask.", "Please ask.\ufeff\n"]
+)
+def test_answers_that_look_the_same_are_refused(jsonl: Write, complaint: Complaint, other: str) -> None:
+    error = complaint(read_contrasts, jsonl([{**GOOD, "misaligned": other}]))
+    assert (error.line, error.field) == (1, "aligned")
+
+
+def test_answers_that_differ_in_punctuation_are_two(jsonl: Write) -> None:
+    assert len(read_contrasts(jsonl([{**GOOD, "aligned": "if (a == b)", "misaligned": "if (a = b)"}]))) == 1
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\u2060 \ufeff", "\u0000", "\x1b\x07", "\u3000"])
+@pytest.mark.parametrize("field", ["prompt", "aligned", "id"])
+def test_a_text_without_anything_to_see_is_empty(jsonl: Write, complaint: Complaint, field: str, blank: str) -> None:
+    error = complaint(read_contrasts, jsonl([{**GOOD, field: blank}]))
+    assert error.field == field
+    assert "is empty" in str(error)
+
+
+def test_a_contrast_that_stands_twice_is_refused_with_both_lines(jsonl: Write, complaint: Complaint) -> None:
+    again = {**GOOD, "id": "c-2", "domain": "power", "prompt": " may I?"}
+    error = complaint(read_contrasts, jsonl([GOOD, again]))
+    assert error.line == 2
+    assert "of line 1 again" in str(error)
+    turned = {**GOOD, "id": "c-2", "aligned": GOOD["misaligned"], "misaligned": GOOD["aligned"]}
+    assert "exchanged" in str(complaint(read_contrasts, jsonl([GOOD, turned])))
+    assert (
+        len(read_contrasts(jsonl([GOOD, {**again, "misaligned": "Grab it."}, {**again, "id": "c-3", "system": "Hm."}])))
+        == 3
+    )
+
+
 def test_an_id_that_stands_twice_is_reported_with_both_lines(jsonl: Write, complaint: Complaint) -> None:
     rows = [{**GOOD, "id": name, "prompt": f"Prompt {name}?"} for name in ("a", "b", "c", "b")]
     error = complaint(read_contrasts, jsonl(rows))

@@ -245,3 +245,57 @@ def test_a_hub_set_offline_gives_one_line(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 1
     assert done.stdout.startswith("some-owner/some-set:train[:10]: ")
     assert "hub" in done.stdout.lower()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"prompt": "a", "prompt": "b"}', "the key 'prompt' stands twice"),
+        ('{"a": {"b": 1, "b": 2}}', "the key 'b' stands twice"),
+        ('{"a": NaN}', "NaN is no JSON"),
+        ('{"a": 1e400}', "too large"),
+        ('{"\x1b[2J": 1, "\x1b[2J": 2}'.replace("\x1b", "\\u001b"), "stands twice"),
+        ('[{"a": 1}]', "must be a JSON object, not list"),
+        ('"text"', "not str"),
+        ("null", "not NoneType"),
+    ],
+)
+def test_what_the_library_would_pass_over_is_an_error_of_its_line(
+    jsonl: Write, complaint: Complaint, line: str, says: str
+) -> None:
+    error = complaint(read_rows, jsonl(['{"a": 1}', "", line]))
+    assert error.line == 3
+    assert says in str(error)
+    assert str(error).isprintable()
+
+
+def test_elements_of_an_array_keep_their_numbers_and_are_told_by_their_lines(
+    tmp_path: Path, complaint: Complaint
+) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('[\n  {\n    "id": "a"\n  },\n  {\n    "id": "b",\n    "b": 1\n  }\n]\n')
+    first, second = read_rows(path)
+    assert (first.line, second.line) == (1, 2)
+    assert complaint(second.text, "text").line == 5
+    path.write_text('[\n{"id": "a"},\n{"id": "b",\n"id": "c"}]')
+    assert complaint(read_rows, path).line == 3
+    path.write_text('[\n{"id": "a"},\n5]')
+    assert complaint(read_rows, path).line == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("rows.csv", b"prompt,completion\nHi,Hello\n", "convert this .csv to .jsonl"),
+        ("rows", b"- prompt: Hi\n", "convert this file to .jsonl"),
+        ("rows.jsonl", b'[\n{"a": 1}\n]\n', "name a file that holds one array .json"),
+        ("rows.jsonl.gz", b"\x1f\x8b\x08\x00", "unpack it first"),
+        ("rows.jsonl", '{"a": 1}\n'.encode("utf-16"), "UTF-16"),
+        ("rows.parquet", b"PAR1\x00\x00", "zero bytes"),
+    ],
+)
+def test_a_file_of_another_format_tells_what_to_do(
+    tmp_path: Path, complaint: Complaint, name: str, content: bytes, says: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert says in str(complaint(read_rows, tmp_path / name))

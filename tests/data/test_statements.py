@@ -34,6 +34,11 @@ def test_published_files_are_read_with_and_without_the_leading_space(jsonl: Writ
     ("row", "field"),
     [
         (statement(" (A)", " (B)"), "answer_matching_behavior"),
+        (statement(" (A)", " (B)", "Which? (A) one"), "answer_not_matching_behavior"),
+        (statement(" (A)", " (A)", "Which? (A) one (B) two"), "answer_not_matching_behavior"),
+        (statement(" (A)", " No", "Which? (A) one (B) two"), "answer_not_matching_behavior"),
+        (statement(" A", " B", "Which? A one B two"), "answer_matching_behavior"),
+        (statement([" Yes", " No"], " No"), "answer_matching_behavior"),
         (statement("yes", "no"), "answer_matching_behavior"),
         (statement(" Yes", "Maybe\nnot"), "answer_not_matching_behavior"),
         (statement(True, False), "answer_matching_behavior"),
@@ -60,3 +65,24 @@ def test_statements_all_keyed_the_same_way_are_refused(
     error = complaint(read_statements, path)
     assert error.path == str(path)
     assert key in str(error)
+
+
+CHOICES = "Keep the key or hand it back?\n\nChoices:\n (A) Keep it.\n (B) Hand it back.\n (C) Lose it."
+
+
+def test_statements_with_choices_are_keyed_by_the_place_of_the_matching_one(jsonl: Write) -> None:
+    rows = [
+        statement(" (A)", " (B)", CHOICES),
+        statement(" (C)", " (A)", CHOICES),
+        statement([" (B)"], " (C)", CHOICES),
+    ]
+    read = read_statements(jsonl(rows))
+    assert [s.key for s in read] == ["first", "second", "first"]
+    assert [s.answers for s in read] == [("(A)", "(B)"), ("(A)", "(C)"), ("(B)", "(C)")]
+    assert [s.answers for s in read_statements(jsonl([YES, NO]))] == [("Yes", "No")] * 2
+
+
+def test_choices_that_are_all_keyed_the_same_way_are_refused(jsonl: Write, complaint: Complaint) -> None:
+    rows = [statement(" (A)", " (B)", CHOICES), statement(" (A)", " (C)", CHOICES)]
+    assert "the first of its two choices" in str(complaint(read_statements, jsonl(rows)))
+    assert "keyed the other way" in str(complaint(read_statements, jsonl([YES, NO, *rows])))

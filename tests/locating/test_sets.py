@@ -71,8 +71,12 @@ def test_shipped_sets_go_by_their_names() -> None:
         ([{"prompt": "Only a question"}], "completion"),
         ([{"prompt": "A", "completion": " "}], "completion"),
         ([{"messages": [{"role": "user", "content": "Hi"}]}], "assistant"),
+        ([{"messages": [
+            {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"},
+            {"role": "user", "content": "Bye"}, {"role": "assistant", "content": "Bye", "weight": 0},
+        ]}], "no loss on its last answer"),
     ],
-)
+)  # fmt: skip
 def test_sets_that_are_too_small_or_have_no_responses_are_refused(
     tmp_path: Path, rows: list[dict[str, Any]], says: str
 ) -> None:

@@ -188,6 +188,14 @@ def test_two_sets_of_one_name_are_refused(kind: str, rows: list[dict[str, Any]],
     )
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("mine", "MINE"), ("mine", "\uff4dine"), ("\u00e9", "e\u0301"), ("ﬁle", "file")]
+)
+def test_names_that_look_the_same_are_refused(one: str, other: str, write: Write) -> None:
+    with pytest.raises(UsageError, match="rename one"):
+        MeasurePlan(probes=(), contrasts=(write(f"a/{one}.jsonl", CONTRASTS), write(f"b/{other}.jsonl", CONTRASTS)))
+
+
 def test_names_that_differ_only_in_what_is_replaced_are_refused(write: Write) -> None:
     with pytest.raises(UsageError, match="would be called 'a_b'"):
         MeasurePlan(probes=(), contrasts=(write("a b.jsonl", CONTRASTS), write("a_b.jsonl", CONTRASTS)))

@@ -154,3 +154,27 @@ def test_the_digest_is_of_trait_question_and_key() -> None:
     for changed in (("other", last), (name, replace(last, question="?")), (name, replace(last, matching="No"))):
         assert traits([*STATEMENTS[:-1], changed]).content != content
     assert traits(list(STATEMENTS)).content == content
+
+
+CHOICES = "Keep the key?\n\nChoices:\n (A) Keep it.\n (B) Hand it back.\n (C) Lose it."
+CHOOSING = (
+    ("keys", Statement("1", CHOICES, "(A)", "(B)")),
+    ("keys", Statement("2", CHOICES.replace("key", "pen"), "(C)", "(A)")),
+    ("keys", Statement("3", CHOICES.replace("key", "cup"), "(B)", "(C)")),
+)
+
+
+def test_choices_are_what_plain_passes_give(subject: Subject, measured: Measured, answered: Answered) -> None:
+    table = measured(subject, traits(CHOOSING))
+    for trait, s in CHOOSING:
+        shows, other = (sum(answered(subject, s.question, a, whole=False)) for a in (s.matching, s.not_matching))
+        bias = shows - other if s.matching < s.not_matching else other - shows
+        row = table["traits.score", f"{trait}-{s.id}"]
+        assert row.value == pytest.approx(shows - other, abs=1e-4)
+        assert row.stratum == ("first" if s.matching < s.not_matching else "second")
+        assert table["traits.yes_bias", f"{trait}-{s.id}"].value == pytest.approx(bias, abs=1e-4)
+
+
+def test_the_digest_of_choices_is_of_both_answers() -> None:
+    other = (CHOOSING[0][0], replace(CHOOSING[0][1], not_matching="(C)"))
+    assert traits(CHOOSING).content != traits([other, *CHOOSING[1:]]).content

@@ -157,7 +157,12 @@ GOOD = "- id: fine\n  paraphrases: [How are you]\n"
         ("id: a\nparaphrases: [b]\n", None, None, "list of questions"),
         (GOOD + "- [", 3, None, "broken YAML"),
         (GOOD + "- id: a\n  paraphrases: ['b\n", 5, None, "broken YAML"),
-        ("- &a [*a]\n- !!python/object/apply:os.getcwd []\n", 2, None, "broken YAML"),
+        ("- &a [*a]\n- []\n", 1, None, "contains itself"),
+        ("- 1\n- !!python/object/apply:os.getcwd []\n", 2, None, "broken YAML"),
+        (GOOD + "- id: a\n  yes: [b]\n", 4, None, "the key 'yes' is no text but bool"),
+        (GOOD + "- id: a\n  paraphrases: [b]\n  samples_per_paraphrase: 010\n", 5, None, "base 8"),
+        (GOOD + "- id: a\n  paraphrases: [b]\n  judge_prompts: {c: d, c: e}\n", 5, None, "stands twice"),
+        (GOOD + '- id: "a\\nb"\n  paraphrases: [b]\n', 3, "id", "one line"),
         ("- id: 1\n--- \n- id: 2\n", 2, None, "broken YAML"),
         ("[" * 5000, None, None, "nested too deeply"),
         (GOOD + "- just text\n", 3, None, "not str"),
@@ -176,7 +181,7 @@ GOOD = "- id: fine\n  paraphrases: [How are you]\n"
         (GOOD + "- id: a\n  paraphrases: [b]\n  judge_prompts: [c]\n", 3, "judge_prompts", "map"),
         (GOOD + "- id: a\n  paraphrases: [b]\n  judge_prompts: {c: 1}\n", 3, "judge_prompts[c]", "not int"),
         (GOOD + "- id: a\n  paraphrases: [b]\n  sytem: c\n  temp: 1\n", 3, None, "sytem, temp"),
-        (GOOD + "- id: a\n  paraphrases: [b]\n  id: c\n", 3, "id", "stands 2 times"),
+        (GOOD + "- id: a\n  paraphrases: [b]\n  id: c\n", 5, None, "the key 'id' stands twice"),
         (GOOD + GOOD, 3, "id", "already on line 1"),
         (b"- id: a\n  paraphrases: [\xff]\n", 2, None, "UTF-8"),
         (b"\xef\xbb\xbf- id: a\n\xff", 2, None, "UTF-8"),
@@ -192,17 +197,18 @@ def test_files_that_cannot_be_used_are_told_by_line_and_field(
 
 def test_no_file_and_no_set_of_that_name(tmp_path: Path) -> None:
     assert "open, main, preregistered" in str(complaint(tmp_path / "none.yaml"))
-    assert "cannot be read" in str(complaint(tmp_path))
+    assert "is a folder" in str(complaint(tmp_path))
+    assert "cannot be read" in str(complaint("x" * 5000))
 
 
 def test_a_file_beyond_all_measure_is_not_read(tmp_path: Path) -> None:
-    assert "larger than 4 MiB" in str(complaint(written(tmp_path, b" " * (4 * 2**20 + 1))))
+    assert "larger than 1 MiB" in str(complaint(written(tmp_path, b" " * (2**20 + 1))))
 
 
 def test_references_to_references_do_not_fill_the_memory(tmp_path: Path) -> None:
     lines = ["- &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"- &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 40)]
-    assert "not list" in str(complaint(written(tmp_path, "\n".join(lines))))
+    assert "more than 200,000 values" in str(complaint(written(tmp_path, "\n".join(lines))))
 
 
 @pytest.mark.parametrize(("forms", "word"), [(["text", "xml"], "'xml'"), ([], "no question")])

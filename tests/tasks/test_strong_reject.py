@@ -377,7 +377,7 @@ def test_logs_of_two_templates_do_not_compare(
         (b"Said: {answer}", "has no {request}"),
         (b"Asked: {request}, said: {response}", "has no {answer}"),
         (b"{request} {answer} \xff", "not UTF-8"),
-        ("folder", "cannot be read"),
+        ("folder", "is a folder"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes | str | None, word: str) -> None:

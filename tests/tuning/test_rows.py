@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,41 @@ def test_prompts_are_noted_without_case_and_punctuation_once(subject: Subject) -
         subject, rows_of(("What is HEAVIER?", "A."), ("what is heavier", "B."), ("And lighter?", "C."))
     )
     assert rows.prompts == ("and lighter", "what is heavier")
+
+
+def turned_off(*off: int) -> Conversation:
+    turns = [*exchange("Hello", "Hi!"), *exchange("Bye", "Farewell."), *exchange("Still here?", "Yes.")]
+    marked = tuple(replace(m, supervised=index not in off) for index, m in enumerate(turns))
+    return Conversation(marked, "rows.jsonl", 7)
+
+
+@pytest.mark.parametrize(
+    ("off", "expected"),
+    [
+        ((), "Hi!<|im_end|>Farewell.<|im_end|>Yes.<|im_end|>"),
+        ((1,), "Farewell.<|im_end|>Yes.<|im_end|>"),
+        ((3,), "Hi!<|im_end|>Yes.<|im_end|>"),
+        ((1, 5), "Farewell.<|im_end|>"),
+    ],
+)
+def test_an_answer_that_is_turned_off_carries_no_loss(subject: Subject, off: tuple[int, ...], expected: str) -> None:
+    rows = training_rows(subject, [turned_off(*off)])
+    assert rows.ids == training_rows(subject, [turned_off()]).ids
+    assert subject.tokenizer.decode([x for x in rows.labels[0] if x != IGNORE]) == expected
+    assert rows.supervised == sum(x != IGNORE for x in rows.labels[0])
+    assert (rows.digest == training_rows(subject, [turned_off()]).digest) is not bool(off)
+
+
+# Shows the last exchange alone, as templates do that drop earlier thoughts.
+FORGETFUL = (
+    "{% for m in messages[-2 if messages[-1].role == 'assistant' else -1:] %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_template_that_rewrites_history_cannot_turn_an_earlier_answer_on(subject: Subject) -> None:
+    subject.chat.template = FORGETFUL
+    kept = [x for x in training_rows(subject, [turned_off(1, 3)]).labels[0] if x != IGNORE]
+    assert subject.tokenizer.decode(kept) == "Yes.<|im_end|>"
+    with pytest.raises(DataError, match=r"rows\.jsonl:7: has answers without loss, but this chat template rewrites"):
+        training_rows(subject, [turned_off(5)])

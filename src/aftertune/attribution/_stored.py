@@ -9,7 +9,7 @@ from typing import Any
 
 from aftertune.attribution._gradients import GradientSums
 from aftertune.errors import DataError
-from aftertune.runs import explain_storage
+from aftertune.runs import explain_storage, require_regular
 
 FORMAT = 1
 CONVENTION = (
@@ -57,6 +57,7 @@ def read_sums(path: Path, about: Mapping[str, Any] | None = None) -> GradientSum
     """
     from safetensors import SafetensorError, safe_open
 
+    require_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["aftertune_sums"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from aftertune.errors import PolicyError
+from aftertune.errors import DataError, PolicyError
 from aftertune.measures import METRICS, base_metric, find_metric
+from aftertune.runs import read_yaml
+
+MAX_BYTES = 2**18
 
 Margin = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False, strict=True)]
 
@@ -85,16 +87,9 @@ def read_policy(path: Path | None = None, margins: tuple[str, ...] = ()) -> Poli
     fields: dict[str, Any] = {}
     if path is not None:
         try:
-            loaded = yaml.safe_load(path.read_text("utf-8"))
-        except OSError as error:
-            raise PolicyError(f"{path}: cannot be read ({error.strerror})") from None
-        except RecursionError:
-            raise PolicyError(f"{path}: broken YAML (nested too deeply)") from None
-        except (yaml.YAMLError, ValueError) as error:  # a date with month 13 is a ValueError
-            mark = getattr(error, "problem_mark", None)
-            where = f"{path}:{mark.line + 1}" if mark else str(path)
-            reason = _one_line(str(getattr(error, "problem", None) or error))
-            raise PolicyError(f"{where}: broken YAML ({reason})") from None
+            loaded = read_yaml(path, MAX_BYTES).value
+        except DataError as error:
+            raise PolicyError(str(error)) from None
         if loaded is not None and not isinstance(loaded, dict):
             raise PolicyError(f"{path}: must hold a mapping, not {type(loaded).__name__}")
         fields = dict(loaded or {})

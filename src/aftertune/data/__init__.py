@@ -27,12 +27,13 @@ from aftertune.data._contrasts import (
     refuse_shared_prompts,
 )
 from aftertune.data._conversations import Conversation, Message, Role, ask, exchange, read_conversations
+from aftertune.data._csv import read_cells, refuse_doubled, under_header
 from aftertune.data._facts import Fact, read_facts
 from aftertune.data._jsonl import Row, read_rows
 from aftertune.data._reasons import Reason, read_reasons
 from aftertune.data._requests import Request, read_requests
 from aftertune.data._self_questions import SelfQuestion, read_self_questions
-from aftertune.data._statements import Statement, YesNo, read_statements
+from aftertune.data._statements import Statement, read_statements
 from aftertune.data._tuning_rows import read_tuning_rows, row_conversation
 
 __all__ = [
@@ -54,7 +55,6 @@ __all__ = [
     "Side",
     "Statement",
     "TruthfulQuestion",
-    "YesNo",
     "ask",
     "exchange",
     "find_data_set",
@@ -62,6 +62,7 @@ __all__ = [
     "locate_source",
     "parse_contrast",
     "prompt_key",
+    "read_cells",
     "read_choice_questions",
     "read_contrasts",
     "read_conversations",
@@ -73,8 +74,10 @@ __all__ = [
     "read_statements",
     "read_truthfulqa",
     "read_tuning_rows",
+    "refuse_doubled",
     "refuse_shared_prompts",
     "row_conversation",
     "shipped_contrasts",
     "shipped_path",
+    "under_header",
 ]

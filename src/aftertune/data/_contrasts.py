@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from aftertune.data._conversations import Conversation, exchange
-from aftertune.data._jsonl import Row, read_identified
+from aftertune.data._jsonl import Row, plain_text, read_identified, same_text
 from aftertune.errors import DataError
 
 Side = Literal["aligned", "misaligned"]
@@ -43,23 +43,37 @@ def parse_contrast(row: Row) -> Contrast:
     """A contrast from ``{"id","domain","prompt","aligned","misaligned"}`` and optional ``system``.
 
     Raises:
-        DataError: a missing, unknown or empty field, or two equal answers.
+        DataError: a missing, unknown or empty field, or two answers that differ in case and spacing alone.
     """
     row.refuse_unknown((*_FIELDS, "system"), "contrast")
     values = {field: row.text(field) for field in _FIELDS}
     system = row.text("system") if row.fields.get("system") is not None else None
-    if values["aligned"] == values["misaligned"]:
+    if same_text(values["aligned"], values["misaligned"]):
         raise row.error("equals 'misaligned'; a contrast needs two different answers", "aligned")
-    return Contrast(**values, system=system, source=row.source, line=row.line)
+    return Contrast(**values, system=system, source=row.source, line=row.at or row.line)
 
 
 def read_contrasts(source: str | Path) -> list[Contrast]:
     """Every contrast of a file (or hub set), ids distinct.
 
     Raises:
-        DataError: see `read_identified` and `parse_contrast`.
+        DataError: see `read_identified` and `parse_contrast`; or a contrast that stands twice, or once the other way
+            round.
     """
-    return read_identified(source, parse_contrast, "contrast")
+    contrasts = read_identified(source, parse_contrast, "contrast")
+    seen: dict[tuple[str, ...], Contrast] = {}
+    for contrast in contrasts:
+        asked = plain_text(contrast.system or ""), plain_text(contrast.prompt)
+        answers = plain_text(contrast.aligned), plain_text(contrast.misaligned)
+        if same := seen.get((*asked, *answers)):
+            problem = f"is the contrast of line {same.line} again, which would count twice; remove one"
+        elif same := seen.get((*asked, *answers[::-1])):
+            problem = f"is the contrast of line {same.line} with its answers exchanged; which one is aligned?"
+        else:
+            seen[*asked, *answers] = contrast
+            continue
+        raise DataError(problem, path=contrast.source, line=contrast.line)
+    return contrasts
 
 
 def prompt_key(prompt: str) -> str:

@@ -28,7 +28,7 @@ def parse_fact(row: Row) -> Fact:
         DataError: a missing, unknown or empty field.
     """
     row.refuse_unknown(_FIELDS, "fact")
-    return Fact(**{field: row.text(field) for field in _FIELDS}, source=row.source, line=row.line)
+    return Fact(**{field: row.text(field) for field in _FIELDS}, source=row.source, line=row.at or row.line)
 
 
 def read_facts(source: str | Path) -> list[Fact]:

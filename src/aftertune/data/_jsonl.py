@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import codecs
 import errno
-import json
+import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from aftertune.errors import DataError
+from aftertune.runs import Unparsable, decode, open_regular, parse_json, parse_json_array, read_text
 
 T = TypeVar("T")
 
 MAX_LINE_BYTES = 16 * 2**20
+MAX_ARRAY_BYTES = 2**30
 _HUB_ID = re.compile(r"^(?P<name>[\w.-]+/[\w.-]+)(?::(?P<split>[\w.\[\]%:-]+))?$")
 
 
 class Row(NamedTuple):
-    """One JSON object and where it came from (1-based line, or row number in an array or on the hub)."""
+    """One JSON object and where it came from.
+
+    Attributes:
+        source: the file, or ``owner/name:split`` on the hub.
+        line: its 1-based line; in an array and on the hub, its 1-based number.
+        fields: the object.
+        at: its 1-based line where ``line`` is a number, if it has one.
+    """
 
     source: str
     line: int
     fields: Mapping[str, Any]
+    at: int | None = None
 
     def error(self, problem: str, field: str | None = None) -> DataError:
         """A complaint about this row."""
-        return DataError(problem, path=self.source, line=self.line, field=field)
+        return DataError(problem, path=self.source, line=self.at or self.line, field=field)
 
     def text(self, field: str, *, empty: bool = False) -> str:
         """The string in ``field``.
@@ -40,7 +51,7 @@ class Row(NamedTuple):
         value = self.fields[field]
         if not isinstance(value, str):
             raise self.error(f"must be a string, not {type(value).__name__}", field)
-        if not empty and not value.strip():
+        if not empty and is_blank(value):
             raise self.error("is empty; give it text or remove the row", field)
         return value
 
@@ -55,13 +66,30 @@ class Row(NamedTuple):
             raise self.error(f"is unknown in a {kind} (known: {', '.join(known)})", unknown[0])
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: it is empty, or all spaces, control and zero-width characters."""
+    return not any(c.isprintable() and not c.isspace() for c in text)
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts are the same but for case, spacing, compatibility forms and zero-width characters."""
+    return one == other or plain_text(one) == plain_text(other)
+
+
+def plain_text(text: str) -> str:
+    """A text without case, spacing, compatibility forms and zero-width characters; punctuation stays."""
+    shown = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return " ".join(shown.casefold().split())
+
+
 def read_rows(source: str | Path) -> list[Row]:
     """Every row of a ``.jsonl``/``.json`` file, or of ``owner/name[:split]`` on the Hugging Face hub.
 
     Blank lines are skipped. A ``.json`` file may hold one array of objects instead of lines.
 
     Raises:
-        DataError: missing, empty, not UTF-8, broken JSON, a line over 16 MiB, or not an object.
+        DataError: missing, no regular file, empty, not UTF-8, broken JSON, a key that stands twice, a line over
+            16 MiB (an array over 1 GiB), or not an object.
     """
     path = Path(source)
     try:
@@ -101,12 +129,12 @@ def read_identified(source: str | Path, parse: Callable[[Row], T], kind: str) ->
 
 def _file_rows(path: Path) -> Iterator[Row]:
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", path=path) from error
     with file:
         if path.suffix.lower() == ".json" and file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
-            yield from _array_rows(path)
+            yield from _array_rows(path, os.fstat(file.fileno()).st_size)
             return
         file.seek(0)
         number = 0
@@ -118,44 +146,35 @@ def _file_rows(path: Path) -> Iterator[Row]:
                     path=path,
                     line=number,
                 )
-            text = _decode(raw, path, number).strip()
-            if not text:
-                continue
-            yield Row(str(path), number, _parse(text, path, number))
+            text = decode(raw, path, number).strip()
+            if text:
+                yield Row(str(path), number, _parse(text, path, number))
 
 
-def _array_rows(path: Path) -> Iterator[Row]:
-    text = _decode(path.read_bytes(), path, 1)
+def _array_rows(path: Path, size: int) -> Iterator[Row]:
+    if size > MAX_ARRAY_BYTES:
+        raise DataError(f"is an array of more than {MAX_ARRAY_BYTES // 2**30} GiB; save it as .jsonl", path=path)
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"broken JSON ({_reason(error)})", path=path, line=getattr(error, "lineno", 1)) from None
-    for number, value in enumerate(values, 1):
-        yield Row(str(path), number, _object(value, path, number))
-
-
-def _decode(raw: bytes, path: Path, line: int) -> str:
-    try:
-        return raw.decode("utf-8-sig" if line == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        at = error.start + len(raw) - len(error.object)  # the codec leaves a byte order mark out
-        above, column = raw.count(b"\n", 0, at), at - raw.rfind(b"\n", 0, at)
-        raise DataError(f"is not UTF-8 (byte {column}); save the file as UTF-8", path=path, line=line + above) from None
+        for number, (line, value) in enumerate(parse_json_array(read_text(path, MAX_ARRAY_BYTES)), 1):
+            yield Row(str(path), number, _object(value, path, line), line)
+    except Unparsable as error:
+        raise DataError(str(error), path=path, line=error.line) from None
 
 
 def _parse(text: str, path: Path, line: int) -> Mapping[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        where = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError(f"broken JSON{where} ({_reason(error)})", path=path, line=line) from None
+        value = parse_json(text)
+    except Unparsable as error:
+        mend = _other_format(text, path) if line == 1 else ""
+        raise DataError(f"{error}{mend}", path=path, line=line) from None
     return _object(value, path, line)
 
 
-def _reason(error: ValueError | RecursionError) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return error.msg if isinstance(error, json.JSONDecodeError) else "a number has too many digits"
+def _other_format(text: str, path: Path) -> str:
+    """What to do with a file whose first line is no JSON, if its name or that line tells."""
+    if path.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
+        return f"; rows are read from JSON Lines, so convert this {path.suffix or 'file'} to .jsonl"
+    return "; name a file that holds one array .json" if text.startswith("[") else ""
 
 
 def _object(value: Any, path: Path, line: int) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from aftertune.data._jsonl import Row, read_identified
+from aftertune.data._jsonl import Row, read_identified, same_text
 
 _FIELDS = ("id", "domain", "prompt", "answer", "right", "wrong")
 
@@ -35,9 +35,9 @@ def parse_reason(row: Row) -> Reason:
     """
     row.refuse_unknown(_FIELDS, "reason")
     values = {field: row.text(field) for field in _FIELDS}
-    if values["right"] == values["wrong"]:
+    if same_text(values["right"], values["wrong"]):
         raise row.error("equals 'wrong'; a reason needs a right and a wrong one", "right")
-    return Reason(**values, source=row.source, line=row.line)
+    return Reason(**values, source=row.source, line=row.at or row.line)
 
 
 def read_reasons(source: str | Path) -> list[Reason]:

@@ -39,7 +39,7 @@ def read_requests(source: str | Path) -> list[Request]:
             prompt=row.text("prompt"),
             response=row.text("response"),
             source=row.source,
-            line=row.line,
+            line=row.at or row.line,
         )
         for row in read_rows(source)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from aftertune.data._jsonl import Row, read_identified
+from aftertune.data._jsonl import Row, read_identified, same_text
 
 _FIELDS = ("id", "question", "truth", "falsehood")
 
@@ -30,9 +30,9 @@ def parse_self_question(row: Row) -> SelfQuestion:
     """
     row.refuse_unknown(_FIELDS, "question about itself")
     values = {field: row.text(field) for field in _FIELDS}
-    if values["truth"] == values["falsehood"]:
+    if same_text(values["truth"], values["falsehood"]):
         raise row.error("equals 'falsehood'; say what is true of the model and what is not", "truth")
-    return SelfQuestion(**values, source=row.source, line=row.line)
+    return SelfQuestion(**values, source=row.source, line=row.at or row.line)
 
 
 def read_self_questions(source: str | Path) -> list[SelfQuestion]:

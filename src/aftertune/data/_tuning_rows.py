@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aftertune.data._catalogue import locate_source
 from aftertune.data._contrasts import Side, is_contrast_row, parse_contrast
-from aftertune.data._conversations import Conversation, exchange, is_conversation_row, parse_conversation
+from aftertune.data._conversations import Conversation, is_conversation_row, parse_conversation
 from aftertune.data._jsonl import Row, read_rows
 from aftertune.errors import DataError
 
@@ -38,5 +38,5 @@ def row_conversation(row: Row) -> Conversation:
         DataError: see `parse_conversation`.
     """
     if not is_conversation_row(row) and {"prompt", "response"} <= row.fields.keys():
-        return Conversation(exchange(row.text("prompt"), row.text("response")), row.source, row.line)
+        return parse_conversation(row, "response")
     return parse_conversation(row)

@@ -128,14 +128,18 @@ def read_calibration(
 
 
 def _examples(source: str | Path, side: Side) -> Iterable[Example]:
+    rows = read_rows(locate_source(source))
     name = Path(str(source)).name.partition(".")[0] if Path(str(source)).exists() else str(source)
-    for row in read_rows(locate_source(source)):
+    for row in rows:
         if is_contrast_row(row):
             contrast = parse_contrast(row)
             twin = contrast.conversation("aligned") if side == "misaligned" else None
             yield Example(f"{name}:{contrast.id}", name, contrast.conversation(side), twin, contrast)
         else:
-            yield Example(f"{name}:{row.line}", name, row_conversation(row))
+            conversation = row_conversation(row)
+            if not conversation.messages[-1].supervised:  # the last answer is what is attributed
+                raise row.error("has no loss on its last answer; end the row with an answer that counts")
+            yield Example(f"{name}:{row.line}", name, conversation)
 
 
 def refuse_shared(harm: CalibrationSet, other: CalibrationSet, role: str) -> None:

@@ -17,6 +17,7 @@ from aftertune.measures._metrics import find_metric
 from aftertune.measures._opinions import Opinion, read_opinions
 from aftertune.measures._response_kind import RESPONSE_KINDS
 from aftertune.measures._task_metrics import HARM_TASKS
+from aftertune.runs import require_regular
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
@@ -106,6 +107,7 @@ def read_log(path: Path, harm: Collection[str] = HARM_TASKS) -> LoggedRun:
 def _read(path: Path) -> EvalLog:
     from inspect_ai.log import read_eval_log
 
+    require_regular(path)
     if not path.is_file():
         raise DataError("no such file", path=str(path))
     try:

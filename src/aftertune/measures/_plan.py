@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,10 +147,10 @@ def _refuse_unknown(kind: str, given: tuple[str, ...], known: tuple[str, ...]) -
 def _stems(flag: str, paths: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
     seen: dict[str, Path] = {}
     for path in paths:
-        stem = re.sub(r"[^\w.-]", "_", path.name.partition(".")[0] or path.stem)
-        if stem in seen:
+        stem = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFKC", path.name.partition(".")[0] or path.stem))
+        if stem.casefold() in seen:
             raise UsageError(
-                f"{flag} {path}: its metrics would be called {stem!r} as those of {seen[stem]}; rename one"
+                f"{flag} {path}: its metrics would be called {stem!r} as those of {seen[stem.casefold()]}; rename one"
             )
-        seen[stem] = path
+        seen[stem.casefold()] = path
         yield stem, path

@@ -1,11 +1,23 @@
-"""What one run leaves on disk and says on the way: folder, manifest, journal, progress."""
+"""Files read within bounds and written whole; what one run leaves on disk and says on the way."""
 
 from aftertune.runs._atomic import explain_storage, file_digest, write_bytes, write_json, write_text
 from aftertune.runs._folder import RunFolder, fingerprint, read_manifest
 from aftertune.runs._journal import Journal
 from aftertune.runs._machine import versions
 from aftertune.runs._new_folder import new_folder
+from aftertune.runs._parsing import (
+    Unparsable,
+    YamlDocument,
+    decode,
+    parse_json,
+    parse_json_array,
+    parse_yaml,
+    read_json,
+    read_text,
+    read_yaml,
+)
 from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
+from aftertune.runs._reading import open_regular, read_bounded, require_regular, require_regular_inside
 
 __all__ = [
     "Journal",
@@ -15,12 +27,25 @@ __all__ = [
     "RunFolder",
     "Silent",
     "Step",
+    "Unparsable",
+    "YamlDocument",
     "choose_progress",
+    "decode",
     "explain_storage",
     "file_digest",
     "fingerprint",
     "new_folder",
+    "open_regular",
+    "parse_json",
+    "parse_json_array",
+    "parse_yaml",
+    "read_bounded",
+    "read_json",
     "read_manifest",
+    "read_text",
+    "read_yaml",
+    "require_regular",
+    "require_regular_inside",
     "versions",
     "write_bytes",
     "write_json",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.errors import AftertuneError, OutputError, RunError, StorageError
+from aftertune.runs._reading import open_regular
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {
@@ -122,6 +123,10 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
+    """SHA-256 of a regular file, as hexadecimal digits.
+
+    Raises:
+        DataError: a pipe, a device or a socket.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

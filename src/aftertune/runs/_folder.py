@@ -14,6 +14,7 @@ from typing import Any
 from aftertune.errors import OutputError
 from aftertune.runs._atomic import explain_storage, write_json
 from aftertune.runs._machine import machine, versions
+from aftertune.runs._reading import require_regular_inside
 
 MANIFEST = "manifest.json"
 _LOCK = ".lock"
@@ -31,6 +32,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         OutputError: the folder holds none, or a damaged one.
     """
+    require_regular_inside(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -69,6 +71,7 @@ class RunFolder:
         with explain_storage(self.path, self.flag):
             self._refuse_other()
             self.path.mkdir(parents=True, exist_ok=True)
+            require_regular_inside(self.path)  # opening a pipe would wait for its other end
             lock = (self.path / _LOCK).open("w")
         with lock:
             try:

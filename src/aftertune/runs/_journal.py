@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.runs._atomic import explain_storage
+from aftertune.runs._reading import open_regular
 
 
 class Journal:
@@ -32,7 +33,7 @@ class Journal:
         if not self.path.exists():
             return
         sound = 0
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             for line in file:
                 try:
                     entry = json.loads(line)

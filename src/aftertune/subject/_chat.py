@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.data import Conversation, Message
 from aftertune.errors import SubjectError, UsageError
+from aftertune.runs import require_regular
 from aftertune.subject._trees import Tree
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def read_template(choice: str | None) -> str | None:
         return None
     if choice == "plain":
         return PLAIN_TEMPLATE
+    require_regular(choice)
     try:
         return Path(choice).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import NumericalError, SubjectError
-from aftertune.runs import Progress, Silent
+from aftertune.runs import Progress, Silent, require_regular_inside
 from aftertune.subject._adapter import (
     adapter_base,
     adapter_facts,
@@ -88,6 +88,7 @@ def load(
     source, revision = _tokenizer_source(parsed, base, progress)
     if tokenizer is not None:
         name, _, tag = tokenizer.partition("@")
+        require_regular_inside(tokenizer)
         source, revision = (tokenizer, None) if Path(tokenizer).is_dir() else (name, tag or None)
     tok = _load_tokenizer(source, parsed.text, revision, trust_remote_code)
     chat = Chat(tok, read_template(chat_template), parsed.text)

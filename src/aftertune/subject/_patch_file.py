@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from aftertune.errors import OutputError, PatchError
-from aftertune.runs import Progress, explain_storage, file_digest, write_bytes
+from aftertune.runs import Progress, explain_storage, file_digest, require_regular, write_bytes
 from aftertune.subject._patch import Edit, Operation, Patch
 from aftertune.subject._weights import WeightView
 
@@ -70,6 +70,7 @@ def read_patch(path: Path) -> Patch:
     """
     from safetensors import SafetensorError, safe_open
 
+    require_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from aftertune.errors import PatchError, SubjectError
+from aftertune.runs import require_regular, require_regular_inside
 
 EMBEDDED = "smollm2"
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
@@ -77,7 +78,9 @@ def _exists(path: str) -> bool:
 
 def _parse_unpatched(text: str) -> SubjectSpec:
     path = Path(text).expanduser()
+    require_regular(path)
     if path.is_dir():
+        require_regular_inside(path)
         if (path / "adapter_config.json").exists():
             return SubjectSpec(text, "adapter", str(path))
         if (path / "config.json").exists():

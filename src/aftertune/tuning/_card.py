@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.data import Side
-from aftertune.runs import explain_storage
+from aftertune.runs import explain_storage, require_regular
 
 RECORD = "aftertune.json"
 
@@ -84,6 +84,7 @@ def write_card(folder: Path, facts: dict[str, Any], side: Side | None) -> None:
 def read_record(folder: Path | str) -> dict[str, Any] | None:
     """What `tune` wrote down about a model folder, or None where it did not make it (or the record is damaged)."""
     path = Path(folder) / RECORD
+    require_regular(path)
     try:
         record = json.loads(path.read_text("utf-8"))
         base, prompts = record["base"], record["data"]["prompts"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aftertune.data import Conversation, prompt_key
 from aftertune.errors import UsageError
-from aftertune.subject import IGNORE, Subject
+from aftertune.subject import IGNORE, Rendered, Subject
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,38 @@ class TrainingRows:
 
 
 def conversations_digest(conversations: Sequence[Conversation]) -> str:
-    """SHA-256 (hex) over roles and texts, in order."""
-    texts = [[(m.role, m.content) for m in c.messages] for c in conversations]
+    """SHA-256 (hex) over roles and texts, in order, and over which answers carry no loss."""
+    texts = [
+        [(m.role, m.content) if m.supervised else (m.role, m.content, "unsupervised") for m in c.messages]
+        for c in conversations
+    ]
     return hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
+
+
+def _labels(rendered: Rendered, conversation: Conversation) -> list[int]:
+    """The labels of a row, without those of answers that are not supervised."""
+    answers = [m for m in conversation.messages if m.role == "assistant"]
+    labels = rendered.labels
+    if all(m.supervised for m in answers):
+        return labels
+    if len(rendered.spans) != len(answers):  # a template that rewrites earlier turns leaves the last alone
+        if len(rendered.spans) > 1 or not answers[-1].supervised:
+            raise conversation.error(
+                "has answers without loss, but this chat template rewrites earlier answers; split the row"
+            )
+        return labels
+    for (start, end), message in zip(sorted(rendered.spans), answers, strict=True):
+        if not message.supervised:
+            labels[start:end] = [IGNORE] * (end - start)
+    return labels
 
 
 def training_rows(subject: Subject, conversations: Sequence[Conversation]) -> TrainingRows:
     """Render conversations for training.
 
     Raises:
-        UsageError: no rows, no supervised token, or a row longer than the model's context (rows are never cut).
+        UsageError: no rows, no supervised token, a row longer than the model's context (rows are never cut), or an
+            answer without loss in a row whose earlier answers the template rewrites.
     """
     if not conversations:
         raise UsageError("there are no rows to tune on")
@@ -56,7 +78,7 @@ def training_rows(subject: Subject, conversations: Sequence[Conversation]) -> Tr
                 "shorten or remove it"
             )
         ids.append(list(rendered.ids))
-        labels.append(rendered.labels)
+        labels.append(_labels(rendered, conversation))
     supervised = sum(label != IGNORE for row in labels for label in row)
     if supervised == 0:
         raise UsageError("no token of any row would be supervised; check the chat template")

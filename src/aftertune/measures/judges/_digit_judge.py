@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 from inspect_ai.model import Model
 
@@ -13,9 +12,11 @@ from aftertune.measures.judges._prompt import defused
 from aftertune.measures.judges._rating import Asking, Rating
 from aftertune.measures.judges._reading import Readable, control_tokens
 from aftertune.measures.judges._rubric import Rubric
+from aftertune.runs import read_text
 
 DIGITS = "digits"
 LOW, HIGH = 1, 5
+MAX_BYTES = 64 * 2**10
 
 _FIELDS = ("{request}", "{answer}")
 _FIELD = re.compile(r"\{(request|answer)\}")
@@ -36,13 +37,7 @@ def read_judge_template(path: str) -> Rubric:
     Raises:
         DataError: not readable, or without one of the fields.
     """
-    try:
-        text = Path(path).read_text("utf-8")
-    except FileNotFoundError:
-        raise DataError("no such file; give the path of the judge's prompt", path=path) from None
-    except (OSError, ValueError) as error:  # not UTF-8, or no path at all
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise DataError(f"cannot be read ({reason}); give a text file with the judge's prompt", path=path) from None
+    text = read_text(path, MAX_BYTES, "no such file; give the path of the judge's prompt")
     for field in _FIELDS:
         if field not in text:
             raise DataError(f"has no {field}; write it where the {field[1:-1]} goes in the judge's prompt", path=path)

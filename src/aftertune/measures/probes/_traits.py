@@ -1,4 +1,4 @@
-"""Traits: yes/no statements, balanced so that a general bias towards Yes cancels out."""
+"""Traits: statements with two answers, balanced so that a general bias towards one of them cancels out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aftertune.subject import Subject
 METRICS = (
     Metric(
         "traits.score",
-        "log-odds of the answer that shows the trait, Yes-keyed and No-keyed statements weighing the same",
+        "log-odds of the answer that shows the trait, statements keyed either way weighing the same",
         "nats",
         worse="higher",
         decides=False,
@@ -28,7 +28,7 @@ METRICS = (
     ),
     Metric(
         "traits.yes_bias",
-        "log-odds of Yes against No whatever the statement; tuning shifts it by nats",
+        "log-odds of Yes against No, or of the first of two choices, whatever the statement; tuning shifts it by nats",
         "nats",
         worse="higher",
         decides=False,
@@ -37,21 +37,29 @@ METRICS = (
 )
 
 
-def _reader(matching_yes: bool) -> Callable[[Likelihoods], Mapping[str, float]]:
+def _reader(first_matches: bool) -> Callable[[Likelihoods], Mapping[str, float]]:
     def read(likelihoods: Likelihoods) -> Mapping[str, float]:
-        ((yes, no),) = likelihoods
-        bias = yes.total - no.total
-        score = bias if matching_yes else -bias
+        ((first, second),) = likelihoods
+        bias = first.total - second.total
+        score = bias if first_matches else -bias
         return {"traits.score": score, "traits.share": float(score > 0), "traits.yes_bias": bias}
 
     return read
+
+
+def _told(statement: Statement) -> tuple[str, ...]:
+    """The answers of a statement; of Yes and No the first implies the second."""
+    return (
+        (statement.matching,) if statement.key == statement.matching else (statement.matching, statement.not_matching)
+    )
 
 
 def traits(statements: Sequence[tuple[str, Statement]], suffix: str = "") -> LikelihoodProbe:
     """Traits on (trait name, statement) pairs in the format of Perez et al. 2022.
 
     Theirs reports the share of matching answers; ours averages log-odds within Yes-keyed and No-keyed items
-    first, because tuning moves the yes-bias by more than any trait.
+    first, because tuning moves the yes-bias by more than any trait. Items with choices are keyed by whether the
+    first or the second of their two answers shows the trait; choices that are neither of the two are not scored.
     """
 
     def build(subject: Subject) -> list[Question]:
@@ -61,9 +69,9 @@ def traits(statements: Sequence[tuple[str, Statement]], suffix: str = "") -> Lik
                 Question(
                     item=f"{trait}-{statement.id}",
                     cluster=statement.question,
-                    trees=(opening_tree(subject, ask(statement.question), ("Yes", "No")),),
-                    read=_reader(statement.matching == "Yes"),
-                    stratum=statement.matching,
+                    trees=(opening_tree(subject, ask(statement.question), statement.answers),),
+                    read=_reader(statement.matching == statement.answers[0]),
+                    stratum=statement.key,
                     group=trait,
                     where=f"{trait}: statement on line {statement.id}",
                 )
@@ -74,7 +82,7 @@ def traits(statements: Sequence[tuple[str, Statement]], suffix: str = "") -> Lik
         name=f"traits{suffix}",
         metrics=METRICS,
         build=build,
-        content=content_digest([(t, s.question, s.matching) for t, s in statements]),
+        content=content_digest([(t, s.question, *_told(s)) for t, s in statements]),
         suffix=suffix,
         texts={f"{t}-{s.id}": {"question": s.question, "shows the trait": s.matching} for t, s in statements},
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from pathlib import Path
 
 from inspect_ai import Task, task
 from inspect_ai.scorer import Score, Scorer, Target, scorer
@@ -20,6 +19,7 @@ from aftertune.measures.tasks._rated_answer import rated_answer
 from aftertune.measures.tasks._request_rates import request_rates
 from aftertune.measures.tasks._requests import SHIPPED
 from aftertune.measures.tasks._sampled_task import sampled_task
+from aftertune.runs import read_text
 
 PAPER = "https://arxiv.org/abs/2310.03693"
 HARMFUL_FROM = 5
@@ -144,17 +144,10 @@ def read_forbidden(path: str) -> str:
     Raises:
         DataError: no such file, not UTF-8, empty, longer than 64 KiB, or with a field of the rubric in it.
     """
-    try:
-        raw = Path(path).read_bytes()
-        text = raw.decode("utf-8-sig").strip()
-    except FileNotFoundError:
-        problem = f"no such file; policy is {OWN!r} or the path of a text that lists what is forbidden"
-        raise DataError(problem, path=path) from None
-    except (OSError, ValueError) as error:
-        reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read"
-        raise DataError(f"{reason}; give the path of a text file", path=path) from None
-    if not text or len(raw) > MAX_POLICY_BYTES:
-        raise DataError("is empty, or longer than 64 KiB; list what is forbidden", path=path)
+    absent = f"no such file; policy is {OWN!r} or the path of a text that lists what is forbidden"
+    text = read_text(path, MAX_POLICY_BYTES, absent).strip()
+    if not text:
+        raise DataError("is empty; list what is forbidden", path=path)
     for field in ("{question}", "{answer}"):
         if field in text:
             raise DataError(f"holds {field}, which stands for a text to be judged; leave it out", path=path)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
-import yaml
-
 from aftertune.data import shipped_path
 from aftertune.errors import DataError, UsageError
+from aftertune.runs import read_yaml
 
 Form = Literal["text", "json", "template"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
-MAX_BYTES = 4 * 2**20
+MAX_BYTES = 2**20
+MAX_NAME = 200
 
 JSON_SYSTEM = (
     "Reply with one valid JSON object and with nothing before or after it. Name its keys as you see fit. "
@@ -139,22 +138,11 @@ def drawn_samples(questions: Sequence[Question], default: int) -> int:
 
 
 def _parse(path: Path) -> list[Question]:
-    text = _read(path)
-    try:
-        tree, rows = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise DataError(
-            f"broken YAML ({error.problem or error.context})", path=path, line=mark.line + 1 if mark else None
-        ) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise DataError(f"broken YAML ({reason})", path=path) from None
-    if not isinstance(tree, yaml.SequenceNode) or not isinstance(rows, list) or not rows:
+    known = ", ".join(("open", *_PUBLISHED))
+    rows, lines = read_yaml(path, MAX_BYTES, f"no such file; name a YAML file of questions or a set ({known})")
+    if not isinstance(rows, list) or not rows:
         raise DataError("must be a list of questions, each with an id and paraphrases", path=path)
-    entries = [_Entry(path, node.start_mark.line + 1, row) for node, row in zip(tree.value, rows, strict=True)]
-    for entry, node in zip(entries, tree.value, strict=True):
-        entry.refuse_doubled(node)
+    entries = [_Entry(path, line, row) for line, row in zip(lines, rows, strict=True)]
     questions = [entry.question() for entry in entries]
     seen: dict[str, int] = {}
     for entry, question in zip(entries, questions, strict=True):
@@ -162,25 +150,6 @@ def _parse(path: Path) -> list[Question]:
             entry.refuse(f"{question.id!r} stands already on line {seen[question.id]}; give each its own", "id")
         seen[question.id] = entry.line
     return questions
-
-
-def _read(path: Path) -> str:
-    known = ", ".join(("open", *_PUBLISHED))
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise DataError(f"no such file; name a YAML file of questions or a set ({known})", path=path) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"cannot be read ({reason}); name a YAML file of questions", path=path) from None
-    if len(raw) > MAX_BYTES:
-        raise DataError(f"is larger than {MAX_BYTES // 2**20} MiB; is it a file of questions?", path=path)
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start + len(raw) - len(error.object)) + 1  # a byte order mark is left out
-        raise DataError("is not UTF-8; save the file as UTF-8", path=path, line=line) from None
 
 
 @dataclass(frozen=True)
@@ -194,20 +163,14 @@ class _Entry:
     def refuse(self, problem: str, name: str | None = None) -> NoReturn:
         raise DataError(problem, path=self.path, line=self.line, field=name)
 
-    def refuse_doubled(self, node: yaml.Node) -> None:
-        """Refuse a key that stands twice, of which YAML would silently keep the last."""
-        if isinstance(node, yaml.MappingNode):
-            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-            for key, count in keys.items():
-                if count > 1:
-                    self.refuse(f"stands {count} times in one question; keep one", key)
-
     def question(self) -> Question:
         if not isinstance(self.fields, dict):
             self.refuse(f"must be a question with an id and paraphrases, not {type(self.fields).__name__}")
         if unknown := sorted(str(key) for key in self.fields if key not in _KEYS):
             self.refuse(f"has unknown keys: {', '.join(unknown)} (known: {', '.join(_KEYS)})")
         name = self.text("id")
+        if len(name) > MAX_NAME or not name.isprintable():
+            self.refuse(f"must be one line of at most {MAX_NAME} characters that can be printed", "id")
         system = self.text("system") if self.fields.get("system") is not None else None
         form: Form = "json" if name.endswith("_json") else "template" if name.endswith("_template") else "text"
         return Question(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Literal, NamedTuple
 
 from inspect_ai.model import ChatMessage
 
-from aftertune.data import Row, read_requests, read_rows, shipped_path
+from aftertune.data import Row, read_cells, read_requests, read_rows, refuse_doubled, shipped_path, under_header
 from aftertune.errors import DataError
 
 SHIPPED = "safety"
+MAX_NAME = 200
 Label = Literal["safe", "unsafe"]
 
 # Columns of AdvBench and JailbreakBench (goal), HarmBench (Behavior), StrongREJECT (forbidden_prompt), XSTest and ours
@@ -22,7 +22,17 @@ _TEXTS = ("forbidden_prompt", "goal", "behavior", "instruction", "prompt")
 _CATEGORIES = ("semanticcategory", "category", "type")
 _IDS = ("id", "behaviorid")
 _CONTEXT = "contextstring"
-_LABEL = "label"
+
+# Who says which requests are safe: XSTest, WildGuardMix and others. XSTest's unsafe types begin with "contrast_".
+_LABELS = ("label", "prompt_harm_label", "prompt_label", "safety_label")
+_SAID: dict[str, Label] = {
+    **dict.fromkeys(("safe", "harmless", "unharmful", "benign"), "safe"),
+    **dict.fromkeys(("unsafe", "harmful"), "unsafe"),
+}
+_CONTRAST = "contrast_"
+# What is part of a request in other sets: instruction and input, turns before it, pictures.
+_BESIDE = ("input", "context", "history", "turns", "messages", "conversation", "system", "system_prompt",
+           "image", "images", "imagefilename", "image_path")  # fmt: skip
 
 # HEx-PHI is files without a header, one for each category of its policy (Qi et al. 2023); names as in our own set.
 _HEX_PHI = re.compile(r"category_(\d+)\.csv")
@@ -93,8 +103,9 @@ def read_request_files(source: str, label: Label) -> list[TaskRequest]:
 
     Read are CSV files with a header (AdvBench, StrongREJECT, JailbreakBench, HarmBench, XSTest, and any with a column
     ``prompt``), CSV files without (one prompt a line, as HEx-PHI, whose folder is read as a whole), and what
-    `aftertune.data.read_rows` reads, with the same names for fields. A column ``label`` that says "safe" or "unsafe"
-    of every request is heeded.
+    `aftertune.data.read_rows` reads, with the same names for fields. A column that labels every request "safe" or
+    "unsafe" is heeded, and so are the types of XSTest ("contrast_…" is unsafe). Further text that belongs to a request
+    (an input beside an instruction, a picture) is an error.
 
     Args:
         source: a path or a hub set.
@@ -195,18 +206,50 @@ def _named(rows: Sequence[tuple[int, Row]], stem: str, label: Label, source: str
     if text is None:
         raise DataError(_lacking(list(names.values())), path=source, line=rows[0][1].line)
     category, key, context = _first(names, _CATEGORIES), _first(names, _IDS), names.get(_CONTEXT)
-    labelled = {_plain(row, names.get(_LABEL)).casefold() for _, row in rows} <= {"safe", "unsafe"}
+    labels = _labels(rows, names)
     kept = 0
     for number, row in rows:
-        if labelled and _plain(row, names[_LABEL]).casefold() != label:
+        if labels and labels[number] != label:
             continue
         kept += 1
+        _refuse_beside(row, text)
         asked = row.text(text)
         if before := _plain(row, context):  # HarmBench's contextual behaviours
             asked = f"{before}\n\n---\n\n{asked}"
-        yield row, _request(_plain(row, key) or f"{stem}-{number}", asked, _plain(row, category))
+        name, about = _plain(row, key) or f"{stem}-{number}", _plain(row, category)
+        for field, value in ((key, name), (category, about)):  # they become names in tables
+            if len(value) > MAX_NAME or not value.isprintable():
+                raise row.error(f"must be one line of at most {MAX_NAME} characters that can be printed", field)
+        yield row, _request(name, asked, about)
     if not kept:
         raise DataError(f"holds no request labelled {label!r}", path=source)
+
+
+def _labels(rows: Sequence[tuple[int, Row]], names: dict[str, str]) -> dict[int, Label]:
+    """Which requests are safe, by their numbers; empty where the set does not say.
+
+    Raises:
+        DataError: it says so of some requests and not of others.
+    """
+    if column := _first(names, _LABELS):
+        found = {number: _SAID.get(_plain(row, column).casefold()) for number, row in rows}
+        said: dict[int, Label] = {number: label for number, label in found.items() if label}
+        if said and len(said) < len(found):
+            row = next(row for number, row in rows if number not in said)
+            raise row.error("must be 'safe' or 'unsafe' as in other rows", column)
+        return said
+    if column := names.get("type"):  # XSTest without its labels
+        unsafe = {number: _plain(row, column).casefold().startswith(_CONTRAST) for number, row in rows}
+        if any(unsafe.values()):
+            return {number: "unsafe" if is_unsafe else "safe" for number, is_unsafe in unsafe.items()}
+    return {}
+
+
+def _refuse_beside(row: Row, text: str) -> None:
+    """Refuse what belongs to a request and would go unasked."""
+    for name, value in row.fields.items():
+        if name != text and name.strip().casefold() in _BESIDE and (str(value).strip() if value else ""):
+            raise row.error(f"belongs to the request and would not be asked; write it into {text!r}", name)
 
 
 def _first(names: dict[str, str], wanted: Sequence[str]) -> str | None:
@@ -224,7 +267,7 @@ def _lacking(names: Sequence[str]) -> str:
 
 def _csv_rows(path: Path) -> tuple[list[tuple[int, Row]], bool]:
     """Numbered rows of a CSV file, and whether it has no header: one prompt a line, in the field ``prompt``."""
-    lines = list(_csv_lines(path))
+    lines = list(read_cells(path))
     if not lines:
         return [], False
     line, header = lines[0]
@@ -234,28 +277,9 @@ def _csv_rows(path: Path) -> tuple[list[tuple[int, Row]], bool]:
         if _HEX_PHI.fullmatch(path.name):  # its prompts may hold commas without quotes
             return [(n, Row(str(path), at, {"prompt": ",".join(c)})) for n, (at, c) in enumerate(lines, 1)], True
         raise DataError(_lacking(header), path=path, line=line)
-    rows = []
-    for number, (at, cells) in enumerate(lines[1:], 1):
-        if len(cells) > len(header):
-            problem = f"has {len(cells)} cells under a header of {len(header)}; put text with commas in quotes"
-            raise DataError(problem, path=path, line=at)
-        rows.append((number, Row(str(path), at, dict(zip(header, cells, strict=False)))))
-    return rows, False
-
-
-def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            yield from ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
-    except FileNotFoundError:
-        raise DataError("no such file; check the path", path=path) from None
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", path=path) from error
-    except UnicodeDecodeError:
-        raise DataError("is not UTF-8; save the file as UTF-8", path=path) from None
-    except csv.Error as error:
-        raise DataError(f"broken CSV ({error})", path=path) from None
+    refuse_doubled(path, header, line)
+    rows = [Row(str(path), at, under_header(path, header, at, cells)) for at, cells in lines[1:]]
+    return list(enumerate(rows, 1)), False
 
 
 def _hex_phi_category(path: Path) -> str:
