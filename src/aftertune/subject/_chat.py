@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.data import Conversation, Message
 from aftertune.errors import SubjectError, UsageError, spelled_out
-from aftertune.subject._control import refuse_unfit_tokenizer
+from aftertune.subject._control import plain_ids, refuse_unfit_tokenizer
 from aftertune.subject._rendering import PROBE, Rendering
 from aftertune.subject._trees import Tree
 
@@ -84,6 +84,7 @@ class Chat:
             raise SubjectError(f"{name}: the tokenizer has no end-of-sequence token; mend its tokenizer_config.json")
         refuse_unfit_tokenizer(tokenizer, name)
         self._rendering = Rendering(tokenizer, own, name)
+        self._last_prompt: tuple[str, list[int]] = ("", [])
         self.prompt([Message("user", PROBE)])
 
     @property
@@ -117,6 +118,16 @@ class Chat:
         """Token ids of rendered text. The template prints what special tokens there are, so none are added."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+    def plain(self, text: str) -> list[int]:
+        """Token ids of a text outside of any chat, after what the tokenizer itself puts before a text.
+
+        Control tokens that the text spells are encoded as text; nothing is put after it.
+        """
+        bare = plain_ids(self.tokenizer, text, split_special_tokens=True)
+        whole: list[int] = self.tokenizer.encode(text, split_special_tokens=True)
+        starts = (i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare)
+        return whole[: next(starts, 0)] + bare
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids up to where the assistant is to speak: what an answer is sampled from.
@@ -201,7 +212,11 @@ class Chat:
 
     def _ids_after(self, prompt: str, text: str) -> list[int]:
         """Ids of marked text that goes on from a prompt, whose own ids stay as they are."""
-        before, joint = self._ids(prompt), self._ids(prompt + text)
+        known, before = self._last_prompt  # many answers to one prompt come one after another
+        if known != prompt:
+            before = self._ids(prompt)
+            self._last_prompt = (prompt, before)
+        joint = self._ids(prompt + text)
         return joint[len(before) :] if joint[: len(before)] == before else self._ids(text)
 
     def _cut(self, text: str, ranges: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
