@@ -90,10 +90,10 @@ class Chat:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the template; and of its date, header or end, where these are not read as printed."""
-        facts = self._rendering.facts
-        return hashlib.sha256(
-            (self.template + (json.dumps(facts, sort_keys=True) if facts else "")).encode()
-        ).hexdigest()
+        text, facts = self.template, self._rendering.facts
+        if facts:
+            text += json.dumps(facts, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -186,25 +186,27 @@ class Chat:
         """A whole conversation with its response spans; every assistant turn is one.
 
         Raises:
-            UsageError: the template drops or alters an earlier answer, so no loss could fall on it; or not a single
-                token would be supervised.
-            SubjectError: see `answer_prompt` and `response`.
+            DataError: the template refuses it, or drops or alters what is said, so that no loss could fall on it.
         """
+        try:
+            return self._spans(conversation)
+        except SubjectError as error:
+            raise conversation.error(str(error)) from error
+
+    def _spans(self, conversation: Conversation) -> Rendered:
         messages = conversation.messages
         last = len(messages) - 1
         place, earlier = self._rendering.place(messages[:last]), None
         if any(message.role == "assistant" for message in messages[:last]):
             earlier = self._rendering.earlier_answers(messages[:last])
             if earlier is None:
-                raise conversation.error(
-                    f"the chat template of {self.name} drops or alters an earlier assistant turn, so no loss could "
-                    "fall on it; make a row of each turn, or give another template with --chat-template"
+                raise SubjectError(
+                    f"{self.name}: its chat template drops or alters an earlier assistant turn, so no loss could fall "
+                    "on it; make a row of each turn, or give another template with --chat-template"
                 )
         ids, spans = self._cut(place.prompt + place.header, earlier or [])
         answer = self.response(messages[:last], messages[last].content)
         spans.append((len(ids), len(ids) + len(answer)))
-        if not any(end > start for start, end in spans):
-            raise UsageError(f"{conversation.source}:{conversation.line}: no token of the answer would be supervised")
         return Rendered((*self._checked(ids), *answer), tuple(spans))
 
     def _ids(self, marked: str) -> list[int]:

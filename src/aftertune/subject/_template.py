@@ -24,6 +24,7 @@ from jinja2.utils import Namespace
 PINNED_DATE = datetime.date(2024, 7, 26)
 
 SECONDS = 10.0
+LARGEST = 2**20
 _CHARACTERS = 2**24
 _WIDTH = 10_000
 _BITS = 4096
@@ -50,6 +51,8 @@ class ChatTemplate:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        if len(text) > LARGEST:
+            raise TemplateRefused(f"it has more than {LARGEST} characters")
         with _bounded_time():  # constant expressions are worked out here
             self._compiled = _environment().from_string(text)
 
