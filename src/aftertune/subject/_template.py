@@ -170,7 +170,7 @@ class _BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     code_generator_class = _BoundedCode
     intercepted_binops = frozenset(["+", "*", "**", "%"])
-    concat = staticmethod(_join)  # type: ignore[assignment]
+    concat = staticmethod(_join)
 
     def tick(self) -> None:
         _check_clock()
