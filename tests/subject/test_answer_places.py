@@ -131,6 +131,24 @@ def test_a_thought_that_a_given_answer_lacks_is_refused(thought: str, tokenizer_
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("thought", ["<think>\n\n</think>\n\n", "<think></think>", "[THINK][/THINK]"])
+def test_an_empty_thought_that_a_given_answer_lacks_is_where_answers_begin(
+    thought: str, tokenizer_of: TokenizerOf
+) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n" + thought + "{% endif %}"
+    )
+    chat = Chat(tokenizer_of(template))
+    tokenizer, messages = chat.tokenizer, ask("May I?")
+    text = "<|im_start|>user\nMay I?<|im_end|>\n<|im_start|>assistant\n" + thought
+    before = tokenizer.encode(text, add_special_tokens=False)
+    assert list(chat.prompt(messages)) == list(chat.answer_prompt(messages)) == before
+    whole = tokenizer.encode(text + "Yes.<|im_end|>", add_special_tokens=False)
+    assert [*before, *chat.response(messages, "Yes.")] == whole
+    assert spans_of(chat, TWO_TURNS) == ["first one<|im_end|>", "second two<|im_end|>"]
+
+
 def test_an_answer_may_hold_a_thought_of_its_own(tokenizer_of: TokenizerOf) -> None:
     chatml = THINKING.replace("{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}", "")
     tokenizer = tokenizer_of(chatml.replace("PROMPT", "<|im_start|>assistant\n"))

@@ -162,3 +162,8 @@ def test_a_tokenizer_that_adds_tokens_though_asked_not_to_is_refused(tiny_tokeni
     tokenizer.__class__ = Stubborn
     with pytest.raises(SubjectError, match=r"^x: its tokenizer adds special tokens to every text; .*--tokenizer"):
         Chat(tokenizer, None, "x")
+
+
+def test_half_a_surrogate_pair_is_told_in_one_line(chat: Chat) -> None:
+    with pytest.raises(SubjectError, match="the tokenizer breaks on a text"):
+        chat.prompt(ask("a \ud800 b"))

@@ -14,6 +14,7 @@ import pytest
 
 from aftertune.data import Conversation, Message, ask, exchange
 from aftertune.errors import DataError, SubjectError, UsageError
+from aftertune.runs import Silent
 from aftertune.subject import Chat, as_subject, load, score
 from aftertune.subject import _template as templates
 from aftertune.subject._chat import PLAIN_TEMPLATE, read_template
@@ -329,3 +330,16 @@ def test_a_conversation_needs_no_date(tiny_tokenizer: Any) -> None:
 
 def test_messages_with_no_words_are_no_drop(tiny_tokenizer: Any) -> None:
     assert Chat(tiny_tokenizer, CHATML).prompt([Message("system", ""), Message("user", "")])
+
+
+def test_loading_tells_of_a_pinned_date(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Told(Silent):
+        def say(self, text: str) -> None:
+            told.append(text)
+
+    file = tmp_path / "dated.jinja"
+    file.write_text(DATED, "utf-8")
+    load(tiny_folder("llama"), chat_template=str(file), progress=Told())
+    assert [text for text in told if "2024-07-26 on every day" in text]

@@ -117,7 +117,8 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, **options: Any) -> 
     try:
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False, **options)
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # a Rust library's, and no `Exception`
+        broken = isinstance(error, TypeError | UnicodeError) and re.search("[\ud800-\udfff]", text)
+        if not broken and type(error).__name__ != "PanicException":  # a Rust library's, and no `Exception`
             raise
         raise SubjectError(f"the tokenizer breaks on a text ({spelled_out(str(error)[:100])})") from None
     return ids

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Long, with marks, capitals and line breaks inside: what templates cut, escape or fold.
 PROBE = "Is 2 < 3 & \"this\" {one}?\nSay  Why: 'Ä', 你好.\n" + "And so On. " * 200 + "Well?"
 _MEND = "give another with --chat-template"
+_EMPTY_THOUGHT = re.compile(r"\s*([<\[])(\w+)([>\]])\s*\1/\2\3\s*")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Place:
         prompt: all that the model is given before it speaks.
         header: what the template prints itself between prompt and answer, a channel or an empty thought; mostly "".
         space: white space after it.
+        shown: what the template prints before a given answer: these three, unless it leaves an empty thought out there.
         end: what ends the answer's turn; "" where the template prints no token for it.
         rest: all that follows the answer.
     """
@@ -34,6 +36,7 @@ class Place:
     prompt: str
     header: str
     space: str
+    shown: str
     end: str
     rest: str
 
@@ -132,20 +135,24 @@ class Rendering:
         if len(rest) != 1:
             how = "prints the assistant's answer twice" if rest else "drops or alters the assistant's answer"
             raise SubjectError(f"{self.name}: its chat template {how}; {_MEND}")
+        lead = head.removeprefix(prompt)
         if not head.startswith(prompt):
-            if prompt.startswith(head):
+            lead = ""
+            if prompt.startswith(head) and _EMPTY_THOUGHT.fullmatch(prompt[len(head) :]):
+                pass  # where the model is to speak, its thought is over
+            elif prompt.startswith(head):
                 raise SubjectError(
                     f"{self.name}: its chat template begins an answer with a header or thought "
                     f"({spelled_out(prompt[len(head) :])!r}) that it does not print before a given answer, so where "
                     f"an answer begins is unknown; {_MEND}"
                 )
-            raise SubjectError(
-                f"{self.name}: its chat template renders the prompt differently once answered, so the response "
-                f"cannot be told apart; {_MEND}"
-            )
-        lead = head[len(prompt) :]
+            else:
+                raise SubjectError(
+                    f"{self.name}: its chat template renders the prompt differently once answered, so the response "
+                    f"cannot be told apart; {_MEND}"
+                )
         header = lead.rstrip(" ") if lead.strip() else ""
-        place = Place(prompt, header, lead[len(header) :], self._closing(rest[0]), rest[0])
+        place = Place(prompt, header, lead[len(header) :], head, self._closing(rest[0]), rest[0])
         self._last = (key, place)
         return place
 
@@ -157,9 +164,8 @@ class Rendering:
         """
         place, message = self.place(messages), Message("assistant", answer)
         whole = self.text([*messages, message], generate=False)
-        before = place.prompt + place.header + place.space
         for printed in _trims(self.marked(message)):
-            if whole == before + printed + place.rest:
+            if whole == place.shown + printed + place.rest:
                 return printed
         raise SubjectError(
             f"{self.name}: its chat template drops or alters the assistant's answer {_quoted(message)}; {_MEND}, "
