@@ -101,7 +101,7 @@ ALTERED = {
     ),
     "last message alone": (
         "<|im_start|>{{ messages[-1].content }}<|im_end|>",
-        "",
+        "user message once it is answered",
     ),
 }
 

@@ -138,13 +138,18 @@ class Rendering:
         lead = head.removeprefix(prompt)
         if not head.startswith(prompt):
             lead = ""
+            if any(self.marked(m).strip() not in head for m in messages[-1:]):
+                raise SubjectError(
+                    f"{self.name}: its chat template drops or alters the {messages[-1].role} message once it is "
+                    f"answered; {_MEND}"
+                )
             if prompt.startswith(head) and _EMPTY_THOUGHT.fullmatch(prompt[len(head) :]):
                 pass  # where the model is to speak, its thought is over
             elif prompt.startswith(head):
                 raise SubjectError(
                     f"{self.name}: its chat template begins an answer with a header or thought "
-                    f"({spelled_out(prompt[len(head) :])!r}) that it does not print before a given answer, so where "
-                    f"an answer begins is unknown; {_MEND}"
+                    f"({spelled_out(prompt[len(head) :])[:60]!r}) that it does not print before a given answer, so "
+                    f"where an answer begins is unknown; {_MEND}"
                 )
             else:
                 raise SubjectError(
