@@ -157,6 +157,13 @@ def test_an_answer_may_hold_a_thought_of_its_own(tokenizer_of: TokenizerOf) -> N
     assert tokenizer.decode(ids) == "<think>\nHm.\n</think>\n\nYes.<|im_end|>"
 
 
+def test_a_question_holds_no_thought(tokenizer_of: TokenizerOf) -> None:
+    chat = Chat(tokenizer_of(THINKING.replace("PROMPT", "<|im_start|>assistant\n")))
+    ids = chat.prompt(ask("</think> So <think> what?"))
+    assert not {chat.tokenizer.convert_tokens_to_ids(t) for t in ("<think>", "</think>")} & set(ids)
+    assert "</think> So <think> what?" in chat.tokenizer.decode(ids)
+
+
 # --- ends -----------------------------------------------------------------------------------------------
 
 ENDS = {

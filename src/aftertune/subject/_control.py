@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _FIRST, _LAST = 0x100000, 0x10FFFD
 _PRIVATE = f"[{chr(_FIRST)}-{chr(_LAST)}]"
 # Answers may hold these: the marks of a thought are the model's own way to write, and end no turn.
+_ROLES = ("system", "user", "assistant")
 _THOUGHT = re.compile(r"think|thought|reason", re.IGNORECASE)
 
 
@@ -40,9 +41,12 @@ class ControlText:
         tokens = {str(tokenizer.convert_ids_to_tokens(i)) for i in special}
         tokens |= {t.content for t in added.values() if t.content in structure and not t.content.isalnum()}
         tokens = {token for token in tokens if token.strip()}
-        self._ids = frozenset(int(tokenizer.convert_tokens_to_ids(token)) for token in tokens)
-        self._any = _pattern(tokens)
-        self._of_answers = _pattern({token for token in tokens if not _THOUGHT.search(token)})
+        of_answers = {token for token in tokens if not _THOUGHT.search(token)}
+        self._patterns = {role: _pattern(of_answers if role == "assistant" else tokens) for role in _ROLES}
+        # Text may well be unknown to a tokenizer, which ends nothing, unless that token is the end, too.
+        harmless = {tokenizer.unk_token_id} - {tokenizer.eos_token_id}
+        self._ids = frozenset(int(tokenizer.convert_tokens_to_ids(token)) for token in tokens) - harmless
+        self._thoughts = frozenset(int(tokenizer.convert_tokens_to_ids(token)) for token in tokens - of_answers)
         self._folds = any(t.normalized for t in added.values() if t.content in tokens)
         self._stand_ins: dict[str, str] = {}
         self._texts: dict[str, str] = {}
@@ -53,9 +57,8 @@ class ControlText:
         Raises:
             SubjectError: the tokenizer makes a control token of text that does not spell it (of capitals, say).
         """
-        pattern = self._of_answers if role == "assistant" else self._any
-        marked = pattern.sub(lambda found: self._stand_in(found[0]), text)
-        if self._folds and role != "assistant" and any(i in self._ids for i in self._plain(marked)):
+        marked = self._patterns[role if role in _ROLES else "user"].sub(lambda found: self._stand_in(found[0]), text)
+        if self._folds and any(i in self._ids - self._thoughts for i in self._plain(marked)):
             raise SubjectError(f"its tokenizer reads a control token in {text[:60]!r}; change the text")
         return marked
 
@@ -98,7 +101,7 @@ class ControlText:
         ids = plain_ids(self.tokenizer, text, split_special_tokens=True)
         if len(text) > 1 and any(i in self._ids for i in ids):  # not special to the tokenizer, so not split
             ids = [*self._after(text[0]), *self._after(text[1:])]
-        if any(i in self._ids and i != self.tokenizer.unk_token_id for i in ids):
+        if any(i in self._ids for i in ids):
             raise SubjectError(f"its tokenizer cannot write {text!r} as text; remove it from the data")
         return ids
 

@@ -226,7 +226,7 @@ class Rendering:
             raise SubjectError(f"{self.name}: its chat template prints another text each time; {_MEND}")
         place = self.place(question)
         self.answer(question, PROBE)
-        structure = place.prompt.replace(PROBE, "") + place.rest
+        structure = place.prompt.replace(PROBE, "") + place.header + place.rest
         twice = [*question, Message("assistant", PROBE), again]
         try:
             text = self.text(twice, generate=True)
