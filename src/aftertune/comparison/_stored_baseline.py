@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from aftertune.comparison._baseline import FailOn, SinceBaseline, changes_since
-from aftertune.comparison._findings import Decision, Finding
+from aftertune.comparison._finding import Finding, FindingDecision
 from aftertune.comparison._policy import Policy
+from aftertune.comparison._stored_verdict import contradiction
 from aftertune.errors import OutputError, PolicyError, SubjectError, UsageError
-from aftertune.measures import find_metric
+from aftertune.measures import Worse, find_metric
 from aftertune.runs import fingerprint, read_manifest
 
 Verb = Literal["audit", "compare"]
@@ -67,7 +68,7 @@ class Baseline:
             fail_on: whether all of them decide, or only what these do not excuse.
         """
         measured = {f.metric for f in now}
-        bad = (f.metric for f in self.findings if f.decides and f.decision != "pass")
+        bad = (f.metric for f in self.findings if f.stands_in_the_way)
         gone = tuple(metric for metric in bad if metric not in measured)
         return SinceBaseline(str(self.folder), fail_on, changes_since(self.findings, now), gone)
 
@@ -217,10 +218,13 @@ def _finding(fields: dict[str, Any]) -> Finding:
     kinds = {"metric": str, "decides": bool}
     sound = (
         all(isinstance(fields[name], kind) for name, kind in kinds.items())
-        and fields["decision"] in get_args(Decision)
-        and fields["worse"] in ("higher", "lower")
+        and fields["decision"] in get_args(FindingDecision)
+        and fields["worse"] in get_args(Worse)
         and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
     )
     if not sound:
         raise ValueError("a finding in its verdict.json is broken")
+    wrong = contradiction(finding)
+    if wrong:
+        raise ValueError(f"its verdict.json contradicts itself: {wrong}")
     return finding
