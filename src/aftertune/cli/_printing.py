@@ -10,7 +10,7 @@ import click
 from aftertune.errors import spelled_out
 
 if TYPE_CHECKING:
-    from aftertune.comparison import Finding, SinceBaseline, Verdict
+    from aftertune.comparison import Finding, SinceBaseline, Verdict, describe_worst, untestable_line
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
@@ -60,11 +60,17 @@ def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBa
         header.append("since the baseline")
     click.echo(table(header, rows, right=(1, 2, 3, 4, 5)))
     click.echo("(decisions in brackets inform, they do not decide)")
+    for f in findings:
+        if f.worst:
+            click.echo(f"{f.metric}, {spelled_out(describe_worst(f.worst, f.worse))}")
     if since:
         click.echo(f"since the baseline {spelled_out(since.run)}: {since.tally}")
     click.echo()
-    click.echo(f"verdict: {decision_word(verdict.decision)}")
+    first = untestable_line(findings)
+    click.echo(f"verdict: {decision_word(verdict.decision)}" + (f": {first}" if first else ""))
     for reason in verdict.reasons:
-        click.echo(f"  {reason}")
-    if verdict.note:
-        click.echo(f"  note: {verdict.note}")
+        if reason != first:
+            click.echo(f"  {reason}")
+    note = verdict.note.removeprefix(first).removeprefix("; ")
+    if note:
+        click.echo(f"  note: {note}")

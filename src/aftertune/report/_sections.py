@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Outcome = Literal["holds", "does not hold", "cannot be told"]
-OUTCOMES: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold", "inconclusive": "cannot be told"}
+OUTCOMES: dict[str, Outcome] = {
+    "pass": "holds",
+    "fail": "does not hold",
+    "inconclusive": "cannot be told",
+    "not testable": "cannot be told",
+}
 """What an audit's decision means for the claim that it passes."""
 
 
