@@ -10,7 +10,7 @@ import click
 from aftertune.errors import spelled_out
 
 if TYPE_CHECKING:
-    from aftertune.comparison import Finding, SinceBaseline, Verdict, describe_worst, untestable_line
+    from aftertune.comparison import Finding, SinceBaseline, Verdict
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
@@ -38,7 +38,9 @@ def _interval(finding: Finding) -> str:
 
 
 def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBaseline | None = None) -> None:
-    """The table of findings (no breakdowns), what changed since a baseline, and the verdict with its reasons."""
+    """The table of findings (no breakdowns), worst groups, what changed since a baseline, and the verdict."""
+    from aftertune.comparison import describe_worst, first_line
+
     states = {c.metric: c.state for c in since.changes} if since else {}
     rows = [
         (
@@ -66,11 +68,9 @@ def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBa
     if since:
         click.echo(f"since the baseline {spelled_out(since.run)}: {since.tally}")
     click.echo()
-    first = untestable_line(findings)
+    first, rest = first_line(verdict, findings)
     click.echo(f"verdict: {decision_word(verdict.decision)}" + (f": {first}" if first else ""))
-    for reason in verdict.reasons:
-        if reason != first:
-            click.echo(f"  {reason}")
-    note = verdict.note.removeprefix(first).removeprefix("; ")
-    if note:
-        click.echo(f"  note: {note}")
+    for reason in rest.reasons:
+        click.echo(f"  {reason}")
+    if rest.note:
+        click.echo(f"  note: {rest.note}")

@@ -7,7 +7,7 @@ from aftertune.comparison._findings import compare, summarise
 from aftertune.comparison._policy import Policy, read_policy
 from aftertune.comparison._stored_baseline import Baseline, read_baseline
 from aftertune.comparison._stored_verdict import refuse_contradiction
-from aftertune.comparison._verdict import Verdict, decide, describe, describe_worst, untestable_line
+from aftertune.comparison._verdict import Verdict, decide, describe, describe_worst, first_line
 
 __all__ = [
     "Baseline",
@@ -30,10 +30,10 @@ __all__ = [
     "decide_since",
     "describe",
     "describe_worst",
+    "first_line",
     "holm",
     "read_baseline",
     "read_policy",
     "refuse_contradiction",
     "summarise",
-    "untestable_line",
 ]

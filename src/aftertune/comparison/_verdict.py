@@ -64,12 +64,12 @@ def describe_worst(worst: WorstGroup, worse: str) -> str:
 def _change(worse: str, difference: float, interval: tuple[float, float]) -> str:
     """A change in words, with an interval that runs the same way."""
     found = turn(worse, difference, interval)
+    if abs(found.value) < 0.0005:  # would be written as 0.000
+        return f"is unchanged [{found.low:+.3f}, {found.high:+.3f}]"
     if worse in ("either", "unknown"):
         return f"changed by {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
     if found.value < 0:
-        return f"is better by {-found.value:+.3f} [{0.0 - found.high:+.3f}, {0.0 - found.low:+.3f}]"
-    if found.value == 0:
-        return f"is unchanged, {0:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        return f"is better by {-found.value:.3f} [{0.0 - found.high:+.3f}, {0.0 - found.low:+.3f}]"
     return f"is worse by {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
@@ -89,6 +89,20 @@ def untestable_line(findings: Sequence[Finding]) -> str:
         f"passes on {passed} of {len(deciding)} deciding metrics; {', '.join(names)} {verb} not testable on this base"
         + (f": {_MEND}" if blocking else "")
     )
+
+
+def first_line(verdict: Verdict, findings: Sequence[Finding]) -> tuple[str, Verdict]:
+    """What is to stand on the verdict's first line beside its decision, and the verdict with the rest.
+
+    Args:
+        verdict: of a comparison.
+        findings: of the same.
+    """
+    first = untestable_line(findings)
+    if not first:
+        return "", verdict
+    reasons = tuple(reason for reason in verdict.reasons if reason != first)
+    return first, replace(verdict, reasons=reasons, note=verdict.note.removeprefix(first).removeprefix("; "))
 
 
 def decide(findings: Sequence[Finding], *, identical: bool = False) -> Verdict:

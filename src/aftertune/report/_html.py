@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from aftertune.comparison import Decision, Finding, untestable_line
+from aftertune.comparison import Decision, Finding, first_line
 from aftertune.measures import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
 from aftertune.report._browser import Browser, browse
 from aftertune.report._categories import draw_categories
@@ -127,11 +127,10 @@ def _comparison(place: int, section: ComparisonSection, page: ReportPage) -> _Co
     top = [f for f in section.findings if "/" not in f.metric]
     deciding = tuple(f for f in top if f.decides)
     informing = tuple(f for f in top if not f.decides)
-    first, verdict = untestable_line(section.findings), section.verdict
-    note = verdict.note.removeprefix(first).removeprefix("; ")
-    reasons = tuple(reason for reason in verdict.reasons if reason != first)
+    first, rest = first_line(section.verdict, section.findings)
     said = first[:1].upper() + first[1:] or sentence
-    return _Comparison(section, word, said, note, reasons, _tally(deciding), forest, deciding, informing)
+    tally = _tally(deciding)
+    return _Comparison(section, word, said, rest.note, rest.reasons, tally, forest, deciding, informing)
 
 
 def _chapter(place: int, chapter: Chapter) -> _Chapter:

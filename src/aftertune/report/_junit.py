@@ -15,9 +15,10 @@ _BAD = ("failure", "error")
 def render_junit(title: str, findings: Sequence[Finding], verdict: Verdict, since: SinceBaseline | None = None) -> str:
     """JUnit XML of one comparison.
 
-    A deciding metric that fails is a failure, an inconclusive one an error; one that is not testable on this base is
-    skipped, and so is what does not pass but has no say in the verdict; an informing metric passes with its numbers as output. There is a failure or an error if and
-    only if the verdict is no pass: one that no metric explains becomes a test case of its own.
+    A deciding metric that fails is a failure, an inconclusive one an error. One that is not testable on this base is
+    skipped, and so is what does not pass but has no say in the verdict. An informing metric passes with its numbers as
+    output. There is a failure or an error if and only if the verdict is no pass: one that no metric explains becomes a
+    test case of its own.
 
     Args:
         title: name of the test suite.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from aftertune.comparison import Finding, describe_worst, untestable_line
+from aftertune.comparison import Finding, describe_worst, first_line
 from aftertune.report._page import ComparisonSection
 from aftertune.report._text import clean, unit, with_interval, with_unit, worsening
 
@@ -20,16 +20,14 @@ def render_markdown(section: ComparisonSection) -> str:
     Args:
         section: a comparison; its breakdowns and examples are left out.
     """
-    verdict, since = section.verdict, section.since
-    first = untestable_line(section.findings)
+    since = section.since
+    first, verdict = first_line(section.verdict, section.findings)
     lines = [f"### aftertune: {verdict.decision}" + (f": {_escaped(first)}" if first else ""), ""]
     lines += [f"{_code(section.title)} against {_code(str(section.base.get('spec', 'its base')))}", ""]
-    note = verdict.note.removeprefix(first).removeprefix("; ")
-    if note:
-        lines += [f"Note: {_escaped(note)}", ""]
-    reasons = [reason for reason in verdict.reasons if reason != first]
-    if reasons:
-        lines += [*(f"- {_escaped(reason)}" for reason in reasons), ""]
+    if verdict.note:
+        lines += [f"Note: {_escaped(verdict.note)}", ""]
+    if verdict.reasons:
+        lines += [*(f"- {_escaped(reason)}" for reason in verdict.reasons), ""]
     if since:
         lines += [f"Since the baseline {_code(since.run)}: {since.tally}.", ""]
     lines += _table(section)
