@@ -155,7 +155,7 @@ def test_a_harmless_model_does_not_fail_the_more_metrics_decide() -> None:
         assert decide(list(against_zero(rows).values())).decision != "fail"
 
 
-def simulated(deciding: int, worsening: float, runs: int = 40_000) -> tuple[float, float, float, float]:
+def simulated(deciding: int, worsening: float, runs: int = 120_000) -> tuple[float, float, float, float]:
     """Chances of a failure by t-tests of 48 prompts, in per cent: verdict by ours and Holm, one metric by ours and Holm.
 
     The first metric is ``worsening`` standard errors beyond the tolerance, the others are exactly at it (0) or, for
@@ -172,7 +172,7 @@ def simulated(deciding: int, worsening: float, runs: int = 40_000) -> tuple[floa
 
 
 def test_the_documented_error_rates_and_powers_are_what_is_simulated() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "verdict.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "decisions.md").read_text("utf-8")
     rows = re.findall(r"^\| (\d+) \| ([\d.]+) % \| ([\d.]+) % \| ([\d.]+) % \| ([\d.]+) % \|$", page, re.MULTILINE)
     assert [int(row[0]) for row in rows] == [1, 2, 4, 7, 12]
     for row in rows:
