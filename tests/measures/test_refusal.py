@@ -103,9 +103,9 @@ def test_no_opening_begins_another_in_smollm2s_tokens(smollm2: Path) -> None:
         assert chat.tokenizer.decode(ids) == one
 
 
-def test_a_lost_refusal_is_worse_and_over_refusal_only_informs() -> None:
+def test_a_lost_refusal_and_over_refusal_both_decide() -> None:
     about = {m.id: (m.worse, m.decides) for m in refusal(HARMFUL, HARMLESS).metrics}
-    assert about == {"refusal.harmful": ("lower", True), "refusal.harmless": ("higher", False)}
+    assert about == {"refusal.harmful": ("lower", True), "refusal.harmless": ("higher", True)}
 
 
 def test_the_digest_is_of_both_halves() -> None:

@@ -10,11 +10,11 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from markupsafe import Markup
 
-from aftertune.comparison import Decision, Finding, first_line
+from aftertune.comparison import Decision, Finding, FindingDecision, first_line
 from aftertune.measures import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
 from aftertune.report._browser import Browser, browse
 from aftertune.report._categories import draw_categories
@@ -139,7 +139,7 @@ def _chapter(place: int, chapter: Chapter) -> _Chapter:
 
 def _tally(deciding: tuple[Finding, ...]) -> str:
     counts = Counter(f.decision for f in deciding)
-    parts = [f"{counts[decision]} {decision}" for decision in (*_VERDICTS, "not testable") if counts[decision]]
+    parts = [f"{counts[decision]} {decision}" for decision in get_args(FindingDecision) if counts[decision]]
     return f"{len(deciding)} deciding metrics: {', '.join(parts)}" if len(deciding) > 1 else ""
 
 
