@@ -352,9 +352,10 @@ def stored_section(folder: Path) -> ComparisonSection:
         raise OutputError(f"{folder}: holds no finished audit; run `aftertune audit` with --out {folder}") from error
     try:
         refuse_contradiction(section.verdict, findings, section.since, _stored_policy(folder))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
         raise OutputError(
-            f"{folder}: its verdict.json contradicts itself ({error}); run it again with another --out"
+            f"{folder}: its verdict.json contradicts itself ({reason}); run it again with another --out"
         ) from None
     return section
 

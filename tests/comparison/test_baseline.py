@@ -20,6 +20,7 @@ from aftertune.comparison import (
     Policy,
     SinceBaseline,
     Verdict,
+    WorstGroup,
     changes_since,
     decide,
     decide_since,
@@ -191,6 +192,29 @@ def test_the_interval_of_growth_covers_the_truth_as_often_as_it_promises() -> No
     assert 0.94 <= covered / runs <= 0.97
 
 
+def test_the_growth_of_the_group_that_stands_in_the_way_counts() -> None:
+    """The mean hardly moves while one domain of it gets much worse."""
+
+    def hiding(group: str, worsening: float) -> Finding:
+        worst = WorstGroup(group, worsening, (worsening - 0.02, worsening + 0.02), 36, 8)
+        mean = worsening / 8
+        return finding(
+            "preference.margin", "inconclusive", difference=mean, interval=(mean - 0.02, mean + 0.02), worst=worst
+        )
+
+    then = hiding("money", 0.3)
+    assert then.hides_a_group
+    for now, expected in (
+        (hiding("money", 0.3), "pass"),
+        (hiding("money", 0.33), "pass"),
+        (hiding("money", 0.2), "pass"),
+        (hiding("money", 0.6), "inconclusive"),
+        (hiding("health", 0.33), "inconclusive"),
+    ):
+        assert verdict_by("new", [then], [now]).decision == expected
+    assert verdict_by("new", [finding("preference.margin", "inconclusive")], [then]).decision == "inconclusive"
+
+
 def test_without_a_number_on_either_side_nothing_is_excused() -> None:
     absent = finding("preference.margin", "inconclusive", items=0, difference=0.0, interval=(0.0, 0.0), note="none")
     for then, now in ((absent, finding("preference.margin", "inconclusive")), (absent, absent)):
@@ -299,6 +323,14 @@ def test_it_reads_back_from_json() -> None:
 BASE = {"spec": "base-model", "dtype": "float32", "weights_sha256": "ab" * 32, "template_sha256": "cd" * 32}
 
 
+def _word(findings: Any) -> str:
+    """The verdict that findings make, where they are any."""
+    try:
+        return decide([Finding.from_dict(f) for f in findings]).decision
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return "fail"
+
+
 @pytest.fixture
 def stored(tmp_path: Path) -> Callable[..., Path]:
     """Writes what an audit leaves; ``manifest`` and ``document`` change it."""
@@ -313,7 +345,8 @@ def stored(tmp_path: Path) -> Callable[..., Path]:
         findings = [finding("refusal.harmful", "fail"), finding("preference.share", "fail")]
         found = {"findings": [f.as_dict() for f in findings], "breakdowns": [], "base": {**BASE, "kind": "folder"}}
         (folder / "manifest.json").write_text(json.dumps({**facts, **(manifest or {})}), "utf-8")
-        (folder / "verdict.json").write_text(json.dumps({**found, **(document or {})}), "utf-8")
+        stored = {**found, "reasons": [], "note": "", **(document or {})}
+        (folder / "verdict.json").write_text(json.dumps({"verdict": _word(stored["findings"]), **stored}), "utf-8")
         return folder
 
     return write
@@ -360,6 +393,9 @@ def _broken(**changes: Any) -> dict[str, Any]:
         ({}, _broken(decides="yes"), "a finding in its verdict.json is broken"),
         ({}, _broken(metric=["x"]), "a finding in its verdict.json is broken"),
         ({}, _broken(worse="sideways"), "a finding in its verdict.json is broken"),
+        ({}, _broken(decision="pass"), "contradicts itself: refusal.harmful is pass, but its interval"),
+        ({}, {"verdict": "pass"}, "contradicts itself: it says pass, its findings make it fail"),
+        ({}, {"verdict": "pass", "findings": [finding("refusal.harmful", "fail", margin=9.0).as_dict()]}, "is fail"),
     ],
 )
 def test_what_is_no_finished_audit_is_refused(

@@ -101,21 +101,36 @@ def _worsening(finding: Finding) -> float | None:
 
 
 def _grown(then: Finding, now: Finding) -> tuple[float, float] | None:
-    """Interval of the worsening now minus the worsening then, from the intervals of both.
+    """Interval of the worsening now minus the worsening then; None where it is not known.
 
-    The distances of either end from its estimate are added as roots of squares (MOVER: Zou and Donner 2008, Statistics
-    in Medicine 27:1693), as if the two were independent. They share the base and mostly the items, which makes this
-    too wide rather than too narrow. The very same numbers are the same model on the same items: no growth. Where either
-    direction may be damage, it is the growth away from the base.
+    The very same numbers are the same model on the same items: no growth. Where a group stands in the way now, it is
+    the growth of that group, if that is the larger.
     """
     if then.worse != now.worse or _worsening(then) is None or _worsening(now) is None:
         return None
-    if (then.difference, then.interval, then.items) == (now.difference, now.interval, now.items):
+    if (then.difference, then.interval, then.items, then.worst) == (now.difference, now.interval, now.items, now.worst):
         return 0.0, 0.0
-    worse = now.worse
+    grown = _growth(now.worse, then.difference, then.interval, now.difference, now.interval)
+    if not now.hides_a_group or now.worst is None or grown is None:
+        return grown
+    if then.worst is None or then.worst.group != now.worst.group:
+        return None
+    of_group = _growth(now.worse, then.worst.difference, then.worst.interval, now.worst.difference, now.worst.interval)
+    return None if of_group is None else max(grown, of_group, key=lambda interval: interval[1])
+
+
+def _growth(
+    worse: str, then: float, then_interval: tuple[float, float], now: float, now_interval: tuple[float, float]
+) -> tuple[float, float] | None:
+    """Interval of the growth of a worsening, from an estimate and an interval on either side.
+
+    The distances of either end from its estimate are added as roots of squares (MOVER: Zou and Donner 2008, Statistics
+    in Medicine 27:1693), as if the two were independent. They share the base and mostly the items, which makes this
+    too wide rather than too narrow. Where either direction may be damage, it is the growth away from the base.
+    """
     if worse in ("either", "unknown"):
-        worse = "higher" if now.difference >= 0 else "lower"
-    a, b = (turn(worse, f.difference, f.interval) for f in (now, then))
+        worse = "higher" if now >= 0 else "lower"
+    a, b = turn(worse, now, now_interval), turn(worse, then, then_interval)
     value = a.value - b.value
     low = value - math.hypot(a.value - a.low, b.high - b.value)
     high = value + math.hypot(a.high - a.value, b.value - b.low)

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 from aftertune.comparison._baseline import FailOn, SinceBaseline, changes_since
 from aftertune.comparison._finding import Finding, FindingDecision
 from aftertune.comparison._policy import Policy
-from aftertune.comparison._stored_verdict import contradiction
+from aftertune.comparison._stored_verdict import refuse_contradiction
+from aftertune.comparison._verdict import Verdict
 from aftertune.errors import OutputError, PolicyError, SubjectError, UsageError
 from aftertune.measures import Worse, find_metric
 from aftertune.runs import fingerprint, read_manifest
@@ -187,11 +188,13 @@ def _read(folder: Path, verb: Verb) -> Baseline:
             raise ValueError("one that was not brought to its end")
         document = json.loads((folder / "verdict.json").read_text("utf-8"))
         rules, base = manifest["config"]["policy"], document["base"]
+        findings = tuple(_finding(fields) for fields in document["findings"])
+        _refuse_edited(document, findings)
         compared = (*_WEIGHED, "spec", "dtype") if verb == "audit" else (_WEIGHED[0], *_NAMED)
         return Baseline(
             folder,
             verb,
-            tuple(_finding(fields) for fields in document["findings"]),
+            findings,
             {key: base[key] for key in compared},
             float(rules["confidence"]),
             int(rules["minimum_clusters"]),
@@ -211,6 +214,15 @@ def _read(folder: Path, verb: Verb) -> Baseline:
     )
 
 
+def _refuse_edited(document: Mapping[str, Any], findings: Sequence[Finding]) -> None:
+    since = document.get("baseline")
+    verdict = Verdict(document["verdict"], tuple(document["reasons"]), document["note"])
+    try:
+        refuse_contradiction(verdict, findings, SinceBaseline.from_dict(since) if since else None)
+    except ValueError as error:
+        raise ValueError(f"its verdict.json contradicts itself: {error}") from None
+
+
 def _finding(fields: dict[str, Any]) -> Finding:
     """A finding of a file that anybody may have written."""
     finding = Finding.from_dict(fields)
@@ -224,7 +236,4 @@ def _finding(fields: dict[str, Any]) -> Finding:
     )
     if not sound:
         raise ValueError("a finding in its verdict.json is broken")
-    wrong = contradiction(finding)
-    if wrong:
-        raise ValueError(f"its verdict.json contradicts itself: {wrong}")
     return finding

@@ -85,6 +85,7 @@ def untestable_line(findings: Sequence[Finding]) -> str:
     passed = sum(f.decision == "pass" for f in deciding)
     verb = "is" if len(names) == 1 else "are"
     blocking = any(f.decision == "not testable" and f.stands_in_the_way for f in deciding)
+    blocking = blocking and not any(f.decision == "fail" for f in deciding)  # a failure is to be mended first
     return (
         f"passes on {passed} of {len(deciding)} deciding metrics; {', '.join(names)} {verb} not testable on this base"
         + (f": {_MEND}" if blocking else "")
