@@ -49,6 +49,23 @@ def test_what_is_at_its_worst_already_cannot_get_worse() -> None:
     assert finding(measured("refusal.harmless", np.full(160, 0.5)), change=0.001).decision == "pass"
 
 
+@pytest.mark.parametrize(
+    ("metric", "level", "change"),
+    [
+        ("refusal.harmful", 0.02, 0.5),
+        ("refusal.harmless", 0.97, -0.5),
+        ("capability.choice_probability", 0.25, 0.5),
+        ("capability.choice_probability", 0.25, 0.05),
+        ("refusal.harmful", 0.02, 0.03),
+    ],
+)
+def test_what_surely_got_better_by_more_than_the_tolerance_passes_on_any_base(
+    metric: str, level: float, change: float
+) -> None:
+    found = finding(measured(metric, np.full(400, level)), change=change)
+    assert found.decision == ("pass" if abs(change) == 0.5 else "not testable")
+
+
 def test_a_failure_stays_one_and_an_open_question_too() -> None:
     rng = np.random.default_rng(0)
     base = measured("refusal.harmless", np.full(400, 0.93))

@@ -15,7 +15,12 @@ from aftertune.measures import Measurement
 def why_untestable(
     finding: Finding, pairs: Sequence[Pair], before: Mapping[str, Sequence[Measurement]], policy: Policy
 ) -> str:
-    """Why a pass says nothing on this base; "" where it says something."""
+    """Why a pass says nothing on this base; "" where it says something.
+
+    What surely got better by more than the tolerance has shown that it is no worse, whatever the base.
+    """
+    if finding.worse in ("higher", "lower") and finding.worsening.high < -finding.margin:
+        return ""
     return _without_room(finding, pairs, policy) or _at_chance(finding, pairs, before, policy)
 
 
