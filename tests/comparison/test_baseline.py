@@ -192,6 +192,14 @@ def test_the_interval_of_growth_covers_the_truth_as_often_as_it_promises() -> No
     assert 0.94 <= covered / runs <= 0.97
 
 
+def test_each_end_of_the_growth_takes_the_far_ends_of_both_intervals() -> None:
+    """Lop-sided intervals: at most now's high minus then's low, at least now's low minus then's high."""
+    then = finding("preference.margin", "fail", difference=0.5, interval=(0.49, 0.8))
+    now = finding("preference.margin", "fail", difference=0.6, interval=(0.3, 0.62))
+    (change,) = changes_since([then], [now])
+    assert change.grown == pytest.approx((0.1 - math.hypot(0.3, 0.3), 0.1 + math.hypot(0.02, 0.01)))
+
+
 def test_the_growth_of_the_group_that_stands_in_the_way_counts() -> None:
     """The mean hardly moves while one domain of it gets much worse."""
 
