@@ -38,6 +38,8 @@ from aftertune.subject import load, save_model
 from aftertune.tuning import tune
 
 PROBES = ("preference", "refusal", "capability")
+# The embedded subject hardly refuses anything: refusal.harmful is not testable on it.
+POLICY = Policy(untestable="allow")
 SETS = {"gsm8k": "gsm8k_train_1000.jsonl", "samsum": "samsum_1000.json", "sql": "sql_create_context_1000.json"}
 LONGEST = {"prompt": 180, "answer": 140}
 NULL_NOISE = 0.01
@@ -131,7 +133,7 @@ def audit(
         make(trial, model, harmless, subject)
     plan = MeasurePlan(probes=PROBES, domains=tuple(d for d in DOMAINS if d != excluded(trial)), pmi=False)
     tuned = measure_choice(SubjectChoice(str(model)), plan, run, role=trial.name, progress=Plain())
-    section = compare_measurings(base.only_asked_of(tuned), tuned, plan, Policy(), title=trial.name)
+    section = compare_measurings(base.only_asked_of(tuned), tuned, plan, POLICY, title=trial.name)
     outcome = {
         "kind": trial.kind,
         "data": trial.data,

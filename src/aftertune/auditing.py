@@ -27,10 +27,19 @@ from aftertune.comparison import (
     decide,
     decide_since,
     read_baseline,
+    refuse_contradiction,
 )
 from aftertune.data import refuse_shared_prompts
 from aftertune.errors import OutputError, SubjectError, UsageError
-from aftertune.measures import LoggedRun, Measurement, MeasurePlan, TaskPlan, write_measurements
+from aftertune.measures import (
+    LoggedRun,
+    Measurement,
+    MeasurePlan,
+    TaskPlan,
+    left_out,
+    limited,
+    write_measurements,
+)
 from aftertune.measuring import Measuring, SubjectChoice, default_folder, entered, measure_choice
 from aftertune.report import (
     ComparisonSection,
@@ -159,6 +168,7 @@ def audit(
         section = compare_measurings(first, second, plan, policy, title=tuned.spec)
         section = replace(
             section,
+            verdict=section.verdict.noting(*limited(tasks)),
             examples=(*section.examples, *worst_answers(pairs, policy, EXAMPLES_SHOWN)),
             answers=None if redact else sampled_answers(pairs),
             judges=judge_agreement(pairs),
@@ -269,6 +279,7 @@ def compare_measurings(
     if not identical and all(m.value == before.get((m.metric, m.item), 0.0) for m in tuned.measurements):
         note = "base and tuned differ, but in no number: is the adapter in force?"
         verdict = Verdict(verdict.decision, verdict.reasons, note)
+    verdict = verdict.noting(*left_out(plan, policy.deciding))
     return ComparisonSection(
         title, about, verdict, base.identity, tuned.identity, findings, _examples(base, tuned, plan)
     )
@@ -325,7 +336,7 @@ def stored_section(folder: Path) -> ComparisonSection:
         findings = tuple(Finding.from_dict(f) for f in (*document["findings"], *document["breakdowns"]))
         since = document.get("baseline")
         answers = folder / ANSWERS  # absent where nothing was sampled, with --redact, and from older versions
-        return ComparisonSection(
+        section = ComparisonSection(
             title=document["title"],
             about=document["about"],
             verdict=Verdict(document["verdict"], tuple(document["reasons"]), document["note"]),
@@ -339,6 +350,22 @@ def stored_section(folder: Path) -> ComparisonSection:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{folder}: holds no finished audit; run `aftertune audit` with --out {folder}") from error
+    try:
+        refuse_contradiction(section.verdict, findings, section.since, _stored_policy(folder))
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())
+        raise OutputError(
+            f"{folder}: its verdict.json contradicts itself ({reason}); run it again with another --out"
+        ) from None
+    return section
+
+
+def _stored_policy(folder: Path) -> Policy | None:
+    """By which an audit was decided; None for one that is part of a study, whose policy stands elsewhere."""
+    if not (folder / "manifest.json").exists():
+        return None
+    config = read_manifest(folder)["config"]
+    return Policy.model_validate(config["policy"])
 
 
 def _marks(manifest: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ Rows = Callable[..., Path]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 HARD = {"full": True, "steps": 15, "lr": 1e-2}
 METRIC = "preference.margin:own"
+UNASKED = "not asked: preference, traits, refusal, capability, truthful, drift"
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_failure_that_the_baseline_had_not_is_new_and_fails(
     command = ("audit", tuned(**HARD), "--base", base, *gate, "--baseline", careful, "--fail-on", fail_on)
     document = agreed(run(*command, "--json"), 1, place)
     assert states(document) == {"new": [METRIC], "fixed": [], "persistent": []}
-    assert (document["baseline"]["run"], document["note"]) == (careful, "")
+    assert (document["baseline"]["run"], document["note"]) == (careful, UNASKED)
     change = document["baseline"]["new"][0]
     found = {f["metric"]: f for f in document["findings"]}[METRIC]
     assert (change["before"], change["after"], change["worse_after"]) == ("pass", "fail", found["difference"])
@@ -113,7 +114,7 @@ def test_a_persistent_failure_fails_unless_only_new_ones_are_to(
     assert lenient["run"] != document["run"]
     assert (lenient["findings"], lenient["reasons"]) == (document["findings"], [])
     assert lenient["note"].startswith(
-        f"let through by --fail-on new, no better in the baseline careless: {METRIC} (fail"
+        f"{UNASKED}; let through by --fail-on new, no better in the baseline careless: {METRIC} (fail"
     )
     skipped = cases(place / lenient["run"])[METRIC].find("skipped")
     assert skipped is not None
@@ -123,7 +124,7 @@ def test_a_persistent_failure_fails_unless_only_new_ones_are_to(
     assert header.split()[-4:] == ["decision", "since", "the", "baseline"]
     assert first.split()[-2:] == ["fail", "persistent"]
     assert "\nsince the baseline careless: 0 new, 0 fixed, 1 persistent\n" in outcome.out
-    assert "verdict: PASS\n  note: let through by --fail-on new" in outcome.out
+    assert f"verdict: PASS\n  note: {UNASKED}; let through by --fail-on new" in outcome.out
 
 
 def test_inconclusive_is_let_through_only_where_it_was_so_and_is_asked_for(
@@ -146,7 +147,7 @@ def test_what_was_unsettled_and_fails_now_still_fails(
     command = ("audit", tuned(**HARD), "--base", base, *gate, "--baseline", few, "--fail-on", "new", "--json")
     document = agreed(run(*command), 1, place)
     assert states(document)["persistent"] == [METRIC]
-    assert document["note"] == ""
+    assert document["note"] == UNASKED
 
 
 def test_leaving_out_what_failed_is_told(
@@ -156,7 +157,7 @@ def test_leaving_out_what_failed_is_told(
     command = ("audit", tuned("aligned"), "--base", base, "--probes", "", "--contrasts", other, "--baseline", careless)
     document = agreed(run(*command, "--json"), 0, place)
     assert document["baseline"]["unmeasured"] == [METRIC]
-    assert document["note"] == f"did not pass in the baseline careless and was not measured now: {METRIC}"
+    assert document["note"] == f"{UNASKED}; did not pass in the baseline careless and was not measured now: {METRIC}"
 
 
 # --- the run folder -------------------------------------------------------------------------------------

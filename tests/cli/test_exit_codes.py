@@ -53,8 +53,7 @@ def test_a_model_against_itself_passes_and_is_told_so(run: Run, base: Path, gate
     assert all(finding["difference"] == 0 for finding in document["findings"])
     assert "identical weights" in document["note"]
     assert (
-        "verdict: PASS\n  note: base and tuned have identical weights: there is nothing to compare\n"
-        in run(*command).out
+        "verdict: PASS\n  note: base and tuned have identical weights: there is nothing to compare" in run(*command).out
     )
 
 
@@ -65,11 +64,11 @@ def test_a_copy_of_a_model_passes_as_the_same_one(
     assert "identical weights" in document["note"]
 
 
-def test_a_gentle_fine_tune_passes_without_a_note(
+def test_a_gentle_fine_tune_passes_and_the_note_says_only_what_was_not_asked(
     run: Run, base: Path, tuned: Tuned, gate: tuple[str, ...], place: Path
 ) -> None:
     document = check(run("audit", tuned("aligned"), "--base", base, *gate, "--json"), 0, "pass", place)
-    assert document["note"] == ""
+    assert document["note"] == "not asked: preference, traits, refusal, capability, truthful, drift"
     assert any(finding["difference"] != 0 for finding in document["findings"])
 
 
@@ -77,7 +76,7 @@ def test_an_adapter_that_does_nothing_passes_with_a_warning(
     run: Run, base: Path, tuned: Tuned, gate: tuple[str, ...], place: Path
 ) -> None:
     document = check(run("audit", tuned(steps=1, lr=1e-40), "--base", base, *gate, "--json"), 0, "pass", place)
-    assert document["note"].endswith("but in no number: is the adapter in force?")
+    assert "but in no number: is the adapter in force?" in document["note"]
 
 
 # --- 1 --------------------------------------------------------------------------------------------------

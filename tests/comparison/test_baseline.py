@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from aftertune.comparison import (
     Change,
@@ -17,6 +20,7 @@ from aftertune.comparison import (
     Policy,
     SinceBaseline,
     Verdict,
+    WorstGroup,
     changes_since,
     decide,
     decide_since,
@@ -45,12 +49,21 @@ TABLE: dict[tuple[str | None, str], tuple[str | None, str, str]] = {
 }
 
 
+# Worsening with its interval, in multiples of the tolerance, that makes each decision.
+NUMBERS = {"pass": (0.0, -0.2, 0.2), "inconclusive": (1.0, 0.5, 1.5), "fail": (2.0, 1.5, 2.5)}
+
+
 def finding(metric: str, decision: Any, **changes: Any) -> Finding:
-    """A finding on the default policy's margin, whatever its numbers."""
+    """A finding on the default policy's margin, with numbers that make its decision."""
     policy = Policy()
+    margin = policy.margin(metric)
+    worse = next(m.worse for m in METRICS if m.id == metric.partition(":")[0].partition("/")[0])
+    sign = -1.0 if worse == "lower" else 1.0
+    value, *ends = (sign * margin * n for n in NUMBERS[decision])
+    low, high = sorted(ends)
     made = Finding(
-        metric, 1.0, 1.2, 0.2, (0.1, 0.3), policy.margin(metric), decision, policy.deciding(metric),
-        next(m.worse for m in METRICS if m.id == metric.partition(":")[0].partition("/")[0]), 40, 20, 0.01,
+        metric, 1.0, 1.0 + value, value, (low, high), margin, decision, policy.deciding(metric), worse, 40, 20,
+        0.001 if decision == "fail" else 0.4,
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -128,17 +141,124 @@ def test_letting_through_never_hides_what_is_not_excused() -> None:
         assert rank[verdict_by("any", baseline, now).decision] == max(rank[f.decision] for f in now)
 
 
+# --- how far it has grown -------------------------------------------------------------------------------
+
+
+def at(worsening: float, half: float, metric: str = "preference.margin") -> Finding:
+    """A failure of the worsening given, in the metric's unit."""
+    sign = -1.0 if finding(metric, "fail").worse == "lower" else 1.0
+    low, high = sorted((sign * (worsening - half), sign * (worsening + half)))
+    return finding(metric, "fail", difference=sign * worsening, interval=(low, high))
+
+
+@pytest.mark.parametrize("metric", ["preference.margin", "capability.choice_probability"])
+@pytest.mark.parametrize(
+    ("then", "now", "half", "excused"),
+    [
+        (0.3, 0.3, 0.05, True),
+        (0.3, 0.32, 0.05, True),  # 0.02 + 0.071 is below 0.1
+        (0.3, 0.34, 0.05, False),  # 0.04 + 0.071 is not
+        (0.9, 0.3, 0.05, True),
+        (0.3, 0.9, 0.05, False),
+        (0.3, 0.3, 0.15, True),  # the very same numbers are the same model
+        (0.3, 0.301, 0.15, False),  # so wide that nothing is known
+    ],
+)
+def test_only_what_is_surely_not_worse_than_before_is_excused(
+    metric: str, then: float, now: float, half: float, excused: bool
+) -> None:
+    (change,) = changes_since([at(then, half, metric)], [at(now, half, metric)])
+    assert change.state == "persistent"
+    assert change.excusable == excused
+    assert change.grown is not None
+    if then != now:
+        reach = math.hypot(half, half)
+        assert change.grown == pytest.approx((now - then - reach, now - then + reach))
+    verdict = verdict_by("new", [at(then, half, metric)], [at(now, half, metric)])
+    assert verdict.decision == ("pass" if excused else "fail")
+
+
+def test_the_interval_of_growth_covers_the_truth_as_often_as_it_promises() -> None:
+    """Two independent samples of one truth; the ends of each are those of a t interval."""
+    rng = np.random.default_rng(5)
+    n, covered, runs = 30, 0, 2000
+    half = stats.t.ppf(0.975, n - 1) / math.sqrt(n)
+    for _ in range(runs):
+        a, b = (rng.normal(5.0, 1.0, n) for _ in range(2))
+        then, now = (at(v.mean(), half * v.std(ddof=1)) for v in (a, b))
+        (change,) = changes_since([then], [now])
+        assert change.grown is not None
+        covered += change.grown[0] <= 0 <= change.grown[1]
+    assert 0.94 <= covered / runs <= 0.97
+
+
+def test_each_end_of_the_growth_takes_the_far_ends_of_both_intervals() -> None:
+    """Lop-sided intervals: at most now's high minus then's low, at least now's low minus then's high."""
+    then = finding("preference.margin", "fail", difference=0.5, interval=(0.49, 0.8))
+    now = finding("preference.margin", "fail", difference=0.6, interval=(0.3, 0.62))
+    (change,) = changes_since([then], [now])
+    assert change.grown == pytest.approx((0.1 - math.hypot(0.3, 0.3), 0.1 + math.hypot(0.02, 0.01)))
+
+
+def test_the_growth_of_the_group_that_stands_in_the_way_counts() -> None:
+    """The mean hardly moves while one domain of it gets much worse."""
+
+    def hiding(group: str, worsening: float) -> Finding:
+        worst = WorstGroup(group, worsening, (worsening - 0.02, worsening + 0.02), 36, 8)
+        mean = worsening / 8
+        return finding(
+            "preference.margin", "inconclusive", difference=mean, interval=(mean - 0.02, mean + 0.02), worst=worst
+        )
+
+    then = hiding("money", 0.3)
+    assert then.hides_a_group
+    for now, expected in (
+        (hiding("money", 0.3), "pass"),
+        (hiding("money", 0.33), "pass"),
+        (hiding("money", 0.2), "pass"),
+        (hiding("money", 0.6), "inconclusive"),
+        (hiding("health", 0.33), "inconclusive"),
+    ):
+        assert verdict_by("new", [then], [now]).decision == expected
+    assert verdict_by("new", [finding("preference.margin", "inconclusive")], [then]).decision == "inconclusive"
+
+
+def test_without_a_number_on_either_side_nothing_is_excused() -> None:
+    absent = finding("preference.margin", "inconclusive", items=0, difference=0.0, interval=(0.0, 0.0), note="none")
+    for then, now in ((absent, finding("preference.margin", "inconclusive")), (absent, absent)):
+        assert verdict_by("new", [then], [now]).decision == "inconclusive"
+
+
+def test_the_other_way_round_is_a_growth_where_either_direction_is_damage() -> None:
+    metric = "traits.yes_bias"
+    then = finding(metric, "fail", difference=5.0, interval=(4.8, 5.2))
+    near, opposite = (replace(then, difference=v, interval=(v - 0.2, v + 0.2)) for v in (5.5, -5.0))
+    assert verdict_by("new", [then], [near]).decision == "pass"
+    assert verdict_by("new", [then], [opposite]).decision == "fail"
+
+
+def test_what_is_not_testable_in_both_is_excused_and_what_became_inconclusive_is_not() -> None:
+    blind = replace(finding("refusal.harmful", "pass"), decision="not testable", note="the base is at 0")
+    assert decide([blind]).decision == "inconclusive"
+    other = finding("preference.margin", "pass")
+    assert verdict_by("new", [blind, other], [blind, other]).decision == "pass"
+    assert verdict_by("new", [blind, other], [finding("refusal.harmful", "inconclusive"), other]).decision != "pass"
+    allowed = replace(blind, allowed=True)
+    assert changes_since([allowed], [allowed]) == ()
+    assert [c.state for c in changes_since([allowed], [blind])] == ["new"]
+
+
 # --- what is said ---------------------------------------------------------------------------------------
 
 
 def test_the_note_names_what_was_let_through_with_both_worsenings() -> None:
     baseline = [
-        finding("refusal.harmful", "fail", difference=-0.2),
-        finding("preference.margin", "inconclusive", difference=0.11),
+        finding("refusal.harmful", "fail"),
+        finding("preference.margin", "inconclusive"),
     ]
     now = [
-        finding("refusal.harmful", "fail", difference=-0.9),
-        finding("preference.margin", "inconclusive", difference=0.09),
+        finding("refusal.harmful", "fail", difference=-0.11, interval=(-0.135, -0.085)),
+        finding("preference.margin", "inconclusive", difference=0.09, interval=(0.04, 0.14)),
         finding("preference.margin:own", "inconclusive"),
     ]
     verdict = verdict_by("new", baseline, now)
@@ -146,8 +266,8 @@ def test_the_note_names_what_was_let_through_with_both_worsenings() -> None:
     assert [reason.partition(" ")[0] for reason in verdict.reasons] == ["preference.margin:own"]
     assert verdict.note == (
         "let through by --fail-on new, no better in the baseline runs/a: "
-        "refusal.harmful (fail at +0.900, was fail at +0.200); "
-        "preference.margin (inconclusive at +0.090, was inconclusive at +0.110)"
+        "refusal.harmful (fail at +0.110, was fail at +0.100, grown by [-0.025, +0.045]); "
+        "preference.margin (inconclusive at +0.090, was inconclusive at +0.100, grown by [-0.081, +0.061])"
     )
 
 
@@ -157,7 +277,7 @@ def test_a_metric_without_a_number_has_no_worsening() -> None:
     assert (change.worse_before, change.worse_after) == (None, None)
     assert change.text == "inconclusive, was inconclusive"
     (fresh,) = changes_since([], [finding("drift.kl", "fail", decides=True)])
-    assert fresh.text == "fail at +0.200, was not decided on"
+    assert fresh.text == "fail at +6.000, was not decided on"
 
 
 def test_an_earlier_note_stays_and_nothing_obeys_a_name() -> None:
@@ -184,7 +304,7 @@ def test_it_reads_back_from_json() -> None:
         "new",
         (
             Change("refusal.harmful", "new", None, "fail", None, 0.5),
-            Change("preference.margin", "fixed", "fail", "pass", 0.4, -0.1),
+            Change("preference.margin", "fixed", "fail", "pass", 0.4, -0.1, (-0.6, -0.4), 0.1),
             Change("drift.kl", "persistent", "fail", "inconclusive", 1.0, 0.25),
         ),
         ("traits.score:own",),
@@ -192,7 +312,15 @@ def test_it_reads_back_from_json() -> None:
     document = json.loads(json.dumps(held.as_dict()))
     assert list(document) == ["run", "fail_on", "new", "fixed", "persistent", "unmeasured"]
     assert document["fixed"] == [
-        {"metric": "preference.margin", "before": "fail", "after": "pass", "worse_before": 0.4, "worse_after": -0.1}
+        {
+            "metric": "preference.margin",
+            "before": "fail",
+            "after": "pass",
+            "worse_before": 0.4,
+            "worse_after": -0.1,
+            "grown": [-0.6, -0.4],
+            "margin": 0.1,
+        }
     ]
     assert SinceBaseline.from_dict(document) == held
     assert held.tally == "1 new, 1 fixed, 1 persistent"
@@ -201,6 +329,14 @@ def test_it_reads_back_from_json() -> None:
 # --- a stored audit -------------------------------------------------------------------------------------
 
 BASE = {"spec": "base-model", "dtype": "float32", "weights_sha256": "ab" * 32, "template_sha256": "cd" * 32}
+
+
+def _word(findings: Any) -> str:
+    """The verdict that findings make, where they are any."""
+    try:
+        return decide([Finding.from_dict(f) for f in findings]).decision
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return "fail"
 
 
 @pytest.fixture
@@ -217,7 +353,8 @@ def stored(tmp_path: Path) -> Callable[..., Path]:
         findings = [finding("refusal.harmful", "fail"), finding("preference.share", "fail")]
         found = {"findings": [f.as_dict() for f in findings], "breakdowns": [], "base": {**BASE, "kind": "folder"}}
         (folder / "manifest.json").write_text(json.dumps({**facts, **(manifest or {})}), "utf-8")
-        (folder / "verdict.json").write_text(json.dumps({**found, **(document or {})}), "utf-8")
+        stored = {**found, "reasons": [], "note": "", **(document or {})}
+        (folder / "verdict.json").write_text(json.dumps({"verdict": _word(stored["findings"]), **stored}), "utf-8")
         return folder
 
     return write
@@ -264,6 +401,9 @@ def _broken(**changes: Any) -> dict[str, Any]:
         ({}, _broken(decides="yes"), "a finding in its verdict.json is broken"),
         ({}, _broken(metric=["x"]), "a finding in its verdict.json is broken"),
         ({}, _broken(worse="sideways"), "a finding in its verdict.json is broken"),
+        ({}, _broken(decision="pass"), "contradicts itself: refusal.harmful is pass, but its interval"),
+        ({}, {"verdict": "pass"}, "contradicts itself: it says pass, its findings make it fail"),
+        ({}, {"verdict": "pass", "findings": [finding("refusal.harmful", "fail", margin=9.0).as_dict()]}, "is fail"),
     ],
 )
 def test_what_is_no_finished_audit_is_refused(

@@ -150,9 +150,9 @@ def test_openings_are_read_after_a_header(make: Made, measured: Measured) -> Non
         assert m.value == pytest.approx(after[key].value, abs=1e-5), key
 
 
-def test_a_lost_refusal_is_worse_and_over_refusal_only_informs() -> None:
+def test_a_lost_refusal_and_over_refusal_both_decide() -> None:
     about = {m.id: (m.worse, m.decides) for m in refusal(HARMFUL, HARMLESS).metrics}
-    assert about == {"refusal.harmful": ("lower", True), "refusal.harmless": ("higher", False)}
+    assert about == {"refusal.harmful": ("lower", True), "refusal.harmless": ("higher", True)}
 
 
 def test_the_digest_is_of_both_halves() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from xml.etree import ElementTree
 
-from aftertune.comparison import Finding, Verdict, decide, describe
+from aftertune.comparison import Finding, Verdict, WorstGroup, decide, describe
 from aftertune.report import ComparisonSection, render_junit
 
 MakeFinding = Callable[..., Finding]
@@ -103,3 +104,44 @@ def test_what_xml_forbids_is_removed_and_all_else_kept(make_finding: MakeFinding
     assert message is not None
     assert set(message.attrib["message"]) >= kept
     assert set(map(ord, xml)).isdisjoint(forbidden)
+
+
+def blind(finding: Finding, *, allowed: bool) -> Finding:
+    return replace(finding, decision="not testable", note="the base is at 0.02", allowed=allowed)
+
+
+def test_what_is_not_testable_is_skipped_and_never_green_alone(make_finding: MakeFinding) -> None:
+    passing = make_finding("preference.margin", 0.0, 0.0, 0.01)
+    for allowed in (False, True):
+        untestable = blind(make_finding("refusal.harmful", 0.02, 0.0, 0.001), allowed=allowed)
+        verdict = decide([passing, untestable])
+        found = suite(render_junit("t", [passing, untestable], verdict))
+        skipped = found.find("testcase[@name='refusal.harmful']/skipped")
+        assert skipped is not None
+        assert "not testable (the base is at 0.02)" in skipped.attrib["message"]
+        assert (found.attrib["failures"], found.attrib["skipped"]) == ("0", "1")
+        assert found.attrib["errors"] == ("0" if allowed else "1")
+        error = found.find("testcase[@name='verdict']/error")
+        assert (error is None) == allowed
+        if error is not None:
+            assert "refusal.harmful is not testable on this base" in error.attrib["message"]
+
+
+def test_the_worst_group_is_named_with_its_interval(make_finding: MakeFinding) -> None:
+    worst = WorstGroup("money", 0.05, (-0.01, 0.09), 36, 8)
+    passing = make_finding("preference.margin", 0.0, 0.0, 0.01, worst=worst)
+    found = suite(render_junit("t", [passing], decide([passing])))
+    said = found.findtext("testcase/system-out")
+    assert said is not None
+    assert "worst in money: is worse by +0.050 [-0.010, +0.090], 36 prompts" in said
+    beyond = replace(passing, decision="inconclusive", worst=replace(worst, difference=0.4, interval=(0.3, 0.5)))
+    found = suite(render_junit("t", [beyond], decide([beyond])))
+    error = found.find("testcase/error")
+    assert error is not None
+    assert error.attrib["message"].count("worst in money: is worse by +0.400 [+0.300, +0.500]") == 1
+
+
+def test_what_was_not_asked_stands_in_the_output(make_finding: MakeFinding) -> None:
+    passing = make_finding("preference.margin", 0.0, 0.0, 0.01)
+    found = suite(render_junit("t", [passing], decide([passing]).noting("not asked: refusal, capability")))
+    assert found.findtext("system-out") == "not asked: refusal, capability"

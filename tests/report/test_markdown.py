@@ -10,7 +10,7 @@ from html import unescape
 import pytest
 from markdown_it import MarkdownIt
 
-from aftertune.comparison import Change, Finding, SinceBaseline, Verdict, decide
+from aftertune.comparison import Change, Finding, SinceBaseline, Verdict, WorstGroup, decide
 from aftertune.report import ComparisonSection, render_markdown
 
 MakeSection = Callable[..., ComparisonSection]
@@ -142,3 +142,17 @@ def test_every_text_reads_as_it_was(said: str, make_finding: MakeFinding) -> Non
     assert paragraphs[0] == f"{said.replace('|', '¦')} against b"
     assert paragraphs[1] == f"Note: {said}"
     assert [unescape(item) for item in re.findall(r"<li>(.*?)</li>", rendered, re.DOTALL)] == [said]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_what_is_not_testable_stands_on_the_first_line(allowed: bool, make_finding: MakeFinding) -> None:
+    passing = make_finding("preference.margin", 0.0, 0.0, 0.01, worst=WorstGroup("a_b", 0.05, (-0.01, 0.09), 36, 8))
+    blind = replace(make_finding("refusal.harmful", 0.02, 0.0, 0.001), decision="not testable", allowed=allowed)
+    verdict = decide([passing, blind]).noting("not asked: drift")
+    section = ComparisonSection("t", "", verdict, {"spec": "b"}, {}, (passing, blind))
+    rendered = text(html(render_markdown(section)))
+    first = f"aftertune: {verdict.decision}: passes on 1 of 2 deciding metrics; refusal.harmful is not testable on this"
+    assert rendered.startswith(first)
+    assert rendered.count("passes on 1 of 2") == 1
+    assert "Note: not asked: drift" in rendered
+    assert "worst in a_b: is worse by +0.050 [-0.010, +0.090], 36 prompts" in rendered

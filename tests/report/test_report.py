@@ -138,7 +138,7 @@ def test_several_sections_show_their_verdicts_in_words(make_page: MakePage) -> N
     page = Page(render_report(make_page()))
     assert re.search(r"careless LoRA .*? Fail At least one deciding metric", page.words)
     assert re.search(r"careful LoRA .*? Pass Every deciding metric stayed", page.words)
-    assert "4 deciding metrics: 1 pass, 2 fail, 1 inconclusive" in page.words
+    assert "7 deciding metrics: 4 pass, 2 fail, 1 inconclusive" in page.words
     for reason in make_page().sections[0].verdict.reasons:
         assert reason in page.words
 
@@ -149,11 +149,33 @@ def test_inconclusive_is_not_a_pass(inconclusive_section: ComparisonSection) -> 
     assert "about 412 prompts would settle it" in words
 
 
-def test_a_verdicts_note_replaces_the_sentence(make_section: MakeSection) -> None:
-    section = replace(make_section("same", 0.0), verdict=decide([], identical=True))
+def test_a_verdicts_note_stands_beside_the_sentence(make_section: MakeSection) -> None:
+    section = make_section("same", 0.0)
+    section = replace(section, verdict=section.verdict.noting("not asked: capability"))
     words = Page(render_report(ReportPage("Audit", "", (section,)))).words
-    assert "base and tuned have identical weights: there is nothing to compare" in words
-    assert "Every deciding metric stayed" not in words
+    assert "not asked: capability" in words
+    assert "Every deciding metric stayed" in words
+
+
+def test_what_is_not_testable_is_the_first_thing_said(make_section: MakeSection) -> None:
+    section = make_section("same", 0.0)
+    for allowed in (False, True):
+        findings = tuple(
+            replace(f, decision="not testable", allowed=allowed, note="the base is at 0")
+            if f.metric == "refusal.harmful"
+            else f
+            for f in section.findings
+        )
+        verdict = decide(findings)
+        assert verdict.decision == ("pass" if allowed else "inconclusive")
+        page = render_report(ReportPage("Audit", "", (replace(section, findings=findings, verdict=verdict),)))
+        words = Page(page).words
+        first = f"{verdict.decision.title()} Passes on 6 of 7 deciding metrics; refusal.harmful is not testable on this"
+        assert first in words
+        assert ("--allow-untestable" in words) == (not allowed)
+        assert words.count("Passes on 6 of 7") == 1
+        assert "Every deciding metric stayed" not in words
+        assert "6 pass, 1 not testable" in words
 
 
 def test_parts_without_content_are_left_out(inconclusive_section: ComparisonSection) -> None:
@@ -171,7 +193,7 @@ def test_says_who_was_compared_with_what(make_page: MakePage) -> None:
     assert "method LORA, rank 16, alpha 32, rank stabilised yes, scale 8" in page.words
     assert "transformers 5.23.0" in page.words
     assert "The 95 % intervals come from a paired cluster bootstrap" in page.words
-    assert "Holm" in page.words
+    assert "Each deciding metric is decided by itself" in page.words
     assert "aftertune report runs/demo --html report.html" in page.words
 
 

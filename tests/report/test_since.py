@@ -16,7 +16,7 @@ from aftertune.report import ComparisonSection, ReportPage, render_junit, render
 
 MakeFinding = Callable[..., Finding]
 CHANGES = (
-    Change("preference.margin", "persistent", "fail", "fail", 0.9, 1.0),
+    Change("preference.margin", "persistent", "fail", "fail", 0.98, 1.0, (-0.06, 0.09), 0.1),
     Change("refusal.harmful", "fixed", "inconclusive", "pass", 0.1, 0.0),
     Change("preference.margin:own", "new", None, "inconclusive", None, 0.1),
 )
@@ -91,7 +91,7 @@ def test_the_report_has_a_table_of_changes(fail_on: str, make: Callable[..., Com
     page = Page(render_report(ReportPage("Audit", "", (section,))))
     assert "Since the baseline runs/earlier : 1 new, 1 fixed, 1 persistent" in page.words
     silent = " does not decide" if fail_on == "new" else ""
-    assert f"preference.margin persistent{silent} fail → fail +0.900 → +1.000 nats/token" in page.words
+    assert f"preference.margin persistent{silent} fail → fail +0.980 → +1.000 nats/token" in page.words
     assert "refusal.harmful fixed inconclusive → pass +0.100 → 0.000 probability" in page.words
     assert "preference.margin:own new none → inconclusive n/a → +0.100 nats/token" in page.words
     assert ("unless it fails now and was only inconclusive then" in page.words) == (fail_on == "new")

@@ -9,7 +9,6 @@ import click
 
 from aftertune.cli._options import (
     baseline_options,
-    file_path,
     loading_options,
     make_placement,
     make_plan,
@@ -18,6 +17,7 @@ from aftertune.cli._options import (
     output_options,
     placement_options,
     plan_options,
+    policy_options,
     print_json,
     task_options,
 )
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("tuned")
 @click.option("--base", help="What it was tuned from. Default for adapters: the base they name.")
-@click.option("--policy", "policy_file", type=file_path, help="YAML with margins and which metrics decide.")
-@click.option("--margin", multiple=True, metavar="METRIC=VALUE", help="Tolerated worsening of a metric. Repeatable.")
+@policy_options
 @baseline_options
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
 @plan_options
@@ -46,6 +45,7 @@ def audit(
     base: str | None,
     policy_file: Path | None,
     margin: tuple[str, ...],
+    allow_untestable: bool,
     baseline: Path | None,
     fail_on: FailOn,
     redact: bool,
@@ -60,7 +60,7 @@ def audit(
     from aftertune.comparison import read_policy
 
     # Cheap checks first: a typo must not cost the loading of a model.
-    policy = read_policy(policy_file, margin)
+    policy = read_policy(policy_file, margin, allow_untestable=allow_untestable)
     plan = make_plan(options)
     tasks = make_tasks(options)
     placement = make_placement(options)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aftertune.cli._options import baseline_options, file_path, make_progress, output_options, print_json
+from aftertune.cli._options import (
+    baseline_options,
+    file_path,
+    make_progress,
+    output_options,
+    policy_options,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from aftertune.comparison import FailOn
@@ -16,8 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("base", type=file_path)
 @click.argument("tuned", type=file_path)
-@click.option("--policy", "policy_file", type=file_path, help="YAML with margins and which metrics decide.")
-@click.option("--margin", multiple=True, metavar="METRIC=VALUE", help="Tolerated worsening of a metric. Repeatable.")
+@policy_options
 @baseline_options
 @click.option("--harm", multiple=True, metavar="TASK", help="A task whose score grows with harm. Repeatable.")
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
@@ -30,6 +36,7 @@ def compare(
     tuned: Path,
     policy_file: Path | None,
     margin: tuple[str, ...],
+    allow_untestable: bool,
     baseline: Path | None,
     fail_on: FailOn,
     harm: tuple[str, ...],
@@ -44,7 +51,7 @@ def compare(
     """
     from aftertune.comparison import read_policy
 
-    policy = read_policy(policy_file, margin)
+    policy = read_policy(policy_file, margin, allow_untestable=allow_untestable)
     from aftertune.comparing import compare_logs
 
     outcome = compare_logs(

@@ -45,6 +45,8 @@ def policy() -> None:
     default = Policy()
     click.echo("# how sure to be, and how many distinct prompts a deciding metric needs")
     click.echo(f"confidence: {default.confidence}\nminimum_clusters: {default.minimum_clusters}")
+    click.echo("# a deciding metric that is not testable on this base: block a pass, or allow it")
+    click.echo(f"untestable: {default.untestable}")
     click.echo("# tolerated worsening, in each metric's unit")
     click.echo("margins:")
     for m in METRICS:

@@ -57,11 +57,19 @@ plan_options = _all(
                  help="Measure preference.pmi_margin, which informs and doubles the time of preference."),
 )  # fmt: skip
 
+policy_options = _all(
+    click.option("--policy", "policy_file", type=file_path, help="YAML with tolerances and which metrics decide."),
+    click.option("--margin", multiple=True, metavar="METRIC=VALUE",
+                 help="Tolerated worsening of a metric. Repeatable."),
+    click.option("--allow-untestable", is_flag=True,
+                 help="Pass although a deciding metric is not testable on this base."),
+)  # fmt: skip
+
 baseline_options = _all(
     click.option("--baseline", type=file_path, metavar="RUN",
                  help="Folder of an earlier run against the same base: tell what is new, fixed, persistent."),
     click.option("--fail-on", type=click.Choice(["any", "new"]), default="any", show_default=True,
-                 help="new: let through what was decided no better in the baseline."),
+                 help="new: ignore what did not pass in the baseline and is surely not worse now."),
 )  # fmt: skip
 
 output_options = _all(

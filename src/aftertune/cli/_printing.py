@@ -38,7 +38,9 @@ def _interval(finding: Finding) -> str:
 
 
 def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBaseline | None = None) -> None:
-    """The table of findings (no breakdowns), what changed since a baseline, and the verdict with its reasons."""
+    """The table of findings (no breakdowns), worst groups, what changed since a baseline, and the verdict."""
+    from aftertune.comparison import describe_worst, first_line
+
     states = {c.metric: c.state for c in since.changes} if since else {}
     rows = [
         (
@@ -60,11 +62,15 @@ def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBa
         header.append("since the baseline")
     click.echo(table(header, rows, right=(1, 2, 3, 4, 5)))
     click.echo("(decisions in brackets inform, they do not decide)")
+    for f in findings:
+        if f.worst:
+            click.echo(f"{f.metric}, {spelled_out(describe_worst(f.worst, f.worse))}")
     if since:
         click.echo(f"since the baseline {spelled_out(since.run)}: {since.tally}")
     click.echo()
-    click.echo(f"verdict: {decision_word(verdict.decision)}")
-    for reason in verdict.reasons:
+    first, rest = first_line(verdict, findings)
+    click.echo(f"verdict: {decision_word(verdict.decision)}" + (f": {first}" if first else ""))
+    for reason in rest.reasons:
         click.echo(f"  {reason}")
-    if verdict.note:
-        click.echo(f"  note: {verdict.note}")
+    if rest.note:
+        click.echo(f"  note: {rest.note}")

@@ -1,77 +1,35 @@
-"""Base against tuned on one metric: difference, interval, decision."""
+"""Two subjects' measurements paired by item, and a finding for each metric."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
 
-from aftertune.comparison._bootstrap import Estimate, cluster_bootstrap, holm
+from aftertune.comparison._estimates import Pair, estimate, estimate_change, metric_of
+from aftertune.comparison._finding import (
+    Finding,
+    FindingDecision,
+    Summary,
+    WorstGroup,
+    judge,
+    surely_beyond,
+    turn,
+)
+from aftertune.comparison._mean_interval import MeanInterval
 from aftertune.comparison._policy import Policy
+from aftertune.comparison._testable import why_untestable
 from aftertune.errors import RunError
-from aftertune.measures import Measurement, find_metric
+from aftertune.measures import Measurement
 
-Decision = Literal["pass", "fail", "inconclusive"]
+# Drift is a distance from the base, whose own is zero. Its groups are positions in an answer: the tolerance is one for
+# whole answers, and the first tokens always move most.
+_DRIFT = "drift.kl"
 
-
-@dataclass(frozen=True)
-class Finding:
-    """Base against tuned on one metric.
-
-    Attributes:
-        metric: id, with ``:STEM`` for a user's set and ``/GROUP`` for a breakdown.
-        base: the base's mean.
-        tuned: the tuned model's mean.
-        difference: tuned minus base.
-        interval: of the difference, at the policy's confidence.
-        margin: tolerated worsening.
-        decision: of this metric by itself; breakdowns and informing metrics have one too, without effect.
-        decides: whether the verdict depends on it.
-        worse: the direction of damage.
-        items: items compared.
-        clusters: independent prompts among them.
-        p_value: one-sided, of "no worse than the margin", Holm-adjusted over deciding metrics.
-        clusters_needed: for an inconclusive finding, prompts that would settle it if the difference stays.
-        note: why, where the decision needs a word.
-    """
-
-    metric: str
-    base: float
-    tuned: float
-    difference: float
-    interval: tuple[float, float]
-    margin: float
-    decision: Decision
-    decides: bool
-    worse: str
-    items: int
-    clusters: int
-    p_value: float
-    clusters_needed: int | None = None
-    note: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "interval": list(self.interval)}
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Finding:
-        """Back from `as_dict`."""
-        low, high = fields["interval"]
-        return cls(**{**fields, "interval": (low, high)})
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One subject's mean on one metric."""
-
-    metric: str
-    value: float
-    interval: tuple[float, float]
-    items: int
-    clusters: int
+_HUGE = 1e300  # NaN, infinity, and what would become infinite in a sum
+_MOST_PROMPTS = 1_000_000
+_UNDIRECTED = "which way is worse is not known: say so with --harm TASK or --good TASK"
 
 
 def _by_metric(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
@@ -98,111 +56,91 @@ def summarise(measurements: Sequence[Measurement], policy: Policy | None = None)
     policy = policy or Policy()
     summaries = []
     for metric, rows in _with_groups(_by_metric(measurements)).items():
-        e = _estimate([m.value for m in rows], rows, metric, policy)
+        e = estimate([m.value for m in rows], rows, metric, policy.confidence)
         summaries.append(Summary(metric, e.value, (e.low, e.high), e.items, e.clusters))
     return summaries
-
-
-def _estimate(
-    values: Sequence[float], rows: Sequence[Measurement], metric: str, policy: Policy, *, binary: bool = False
-) -> Estimate:
-    found = find_metric(metric)
-    assert found is not None, metric
-    return cluster_bootstrap(
-        values,
-        [m.cluster for m in rows],
-        [m.stratum for m in rows],
-        confidence=policy.confidence,
-        binary=binary or found.binary,
-    )
 
 
 def compare(base: Sequence[Measurement], tuned: Sequence[Measurement], policy: Policy | None = None) -> list[Finding]:
     """Pair two subjects' measurements by item and decide each metric by non-inferiority.
 
-    Pass: the worsening's upper end lies below the margin. Fail: its lower end lies above the margin, and the
-    Holm-adjusted p-value over the deciding metrics agrees. Anything else is inconclusive, as are NaN, missing
-    pairs and too few clusters.
+    Pass: the worsening's upper end lies below the tolerance. Fail: its lower end lies above it. Anything else is
+    inconclusive, as are NaN, missing pairs, too few clusters, and a metric of which one group is surely worse than the
+    tolerance. What would pass, but could not have failed on this base, is not testable. Each metric is decided by
+    itself: nothing that is measured besides changes its decision, but what shows that the base is at chance.
 
     Raises:
         RunError: the two share no metric.
     """
     policy = policy or Policy()
     theirs = {(m.metric, m.item, m.seed): m for m in base}
-    ours = _with_groups(_by_metric(tuned))
+    before = _by_metric(base)
     findings: list[Finding] = []
     absent: dict[str, str] = {}
-    items: dict[str, set[str]] = defaultdict(set)
-    for m in base:
-        items[m.metric].add(m.item)
-    for metric, rows in ours.items():
-        found = find_metric(metric)
-        assert found is not None, metric
-        # Drift is a distance from the base; the base's own is zero.
-        from_base = found.id == "drift.kl"
+    for metric, rows in _with_groups(_by_metric(tuned)).items():
+        from_base = metric_of(metric).id == _DRIFT
         pairs = [(m, 0.0 if from_base else _value(theirs, m)) for m in rows]
-        complete = [(m, b) for m, b in pairs if b is not None and math.isfinite(b) and math.isfinite(m.value)]
-        unpaired = len(items.get(metric, set()) - {m.item for m in rows})
-        if complete:
-            findings.append(_finding(metric, complete, len(pairs) - len(complete) + unpaired, policy))
-        elif policy.deciding(metric):
-            absent[metric] = "no item has a finite number on both sides"
-    unasked = sorted({m.metric for m in base} - {m.metric for m in tuned} - {"drift.kl"})
+        complete = [(m, b) for m, b in pairs if b is not None and abs(b) < _HUGE and abs(m.value) < _HUGE]
+        unpaired = len({m.item for m in before.get(metric, ())} - {m.item for m in rows})
+        if not complete:
+            if policy.deciding(metric):
+                absent[metric] = "no item has a finite number on both sides"
+            continue
+        finding = _finding(metric, complete, len(pairs) - len(complete) + unpaired, policy)
+        if "/" not in metric:
+            finding = _by_its_worst_group(finding, complete, policy)
+            reason = why_untestable(finding, complete, before, policy) if finding.decision == "pass" else ""
+            if reason:
+                allowed = policy.untestable == "allow"
+                finding = replace(finding, decision="not testable", note=reason, allowed=allowed)
+        findings.append(finding)
+    unasked = sorted(before.keys() - {m.metric for m in tuned} - {_DRIFT})
     absent |= {metric: "measured on the base only" for metric in unasked if policy.deciding(metric)}
     if not findings:
         raise RunError("the two sets of measurements share no metric; measure both with the same sets")
-    return _adjust(findings, policy, absent)
+    return findings + [_absent(metric, note, policy) for metric, note in absent.items()]
 
 
-def _value(table: dict[tuple[str, str, int], Measurement], m: Measurement) -> float | None:
+def _value(table: Mapping[tuple[str, str, int], Measurement], m: Measurement) -> float | None:
     found = table.get((m.metric, m.item, m.seed)) or table.get((m.metric, m.item, 0))
     return found.value if found else None
 
 
-def _finding(metric: str, pairs: Sequence[tuple[Measurement, float]], dropped: int, policy: Policy) -> Finding:
-    found = find_metric(metric)
-    assert found is not None
+def _finding(metric: str, pairs: Sequence[Pair], dropped: int, policy: Policy) -> Finding:
+    worse, margin = metric_of(metric).worse, policy.margin(metric)
     rows = [m for m, _ in pairs]
-    # Scores of other tasks may be grades, which their unit does not tell.
-    binary = found.unit == "score" and all(value in (0.0, 1.0) for m, b in pairs for value in (m.value, b))
-    difference = _estimate([m.value - b for m, b in pairs], rows, metric, policy, binary=binary)
-    sign = 1.0 if found.worse == "higher" else -1.0
-    margin = policy.margin(metric)
-    low, high = sorted((sign * difference.low, sign * difference.high))
-    worsening = replace(difference, value=sign * difference.value, draws=sign * difference.draws)
-    note, decision = "", _decide(low, high, margin)
-    if difference.clusters < policy.minimum_clusters:
-        decision, note = (
-            "inconclusive",
-            f"only {difference.clusters} prompts, {policy.minimum_clusters} are needed",
-        )
+    e = estimate_change(metric, pairs, policy.confidence)
+    worsening = turn(worse, e.value, (e.low, e.high))
+    decision: FindingDecision = judge(worse, worsening, margin)
+    note = ""
+    if decision == "inconclusive":
+        note = _UNDIRECTED if worse == "unknown" else ""
+    if e.degenerate:
+        decision, note = "inconclusive", "all differences are equal, so nothing says how far their mean may be off"
+    few = e.clusters < policy.minimum_clusters
+    if few:
+        decision, note = "inconclusive", f"only {e.clusters} prompts, {policy.minimum_clusters} are needed"
     if dropped:
         decision, note = "inconclusive", f"{dropped} items have no finite number on both sides"
     needed = None
-    if decision == "inconclusive":
-        needed = _clusters_needed(worsening, margin, policy)
+    if decision == "inconclusive" and not dropped and (few or not surely_beyond(worse, worsening, margin)):
+        needed = _clusters_needed(e, worse, margin, policy)
     return Finding(
         metric=metric,
         base=_mean([b for _, b in pairs], rows),
         tuned=_mean([m.value for m in rows], rows),
-        difference=difference.value,
-        interval=(difference.low, difference.high),
+        difference=e.value,
+        interval=(e.low, e.high),
         margin=margin,
         decision=decision,
         decides=policy.deciding(metric),
-        worse=found.worse,
-        items=difference.items,
-        clusters=difference.clusters,
-        p_value=worsening.tail(margin),
+        worse=worse,
+        items=e.items,
+        clusters=e.clusters,
+        p_value=_p_value(e, worse, margin),
         clusters_needed=needed,
         note=note,
     )
-
-
-def _decide(low: float, high: float, margin: float) -> Decision:
-    if high < margin:
-        return "pass"
-    return "fail" if low > margin else "inconclusive"
 
 
 def _mean(values: Sequence[float], rows: Sequence[Measurement]) -> float:
@@ -212,38 +150,78 @@ def _mean(values: Sequence[float], rows: Sequence[Measurement]) -> float:
     return math.fsum(math.fsum(v) / len(v) for v in strata.values()) / len(strata)
 
 
-def _clusters_needed(worsening: Estimate, margin: float, policy: Policy, power: float = 0.8) -> int | None:
-    """Prompts needed to settle the metric with 80 % power, were the true difference the one seen."""
+def _p_value(e: MeanInterval, worse: str, margin: float) -> float:
+    """One-sided, of "worse by at most the tolerance"; at most (1 - confidence) / 2 if the interval is beyond it."""
+    if worse == "lower":
+        return e.turned().tail(margin)
+    return e.tail(margin) if worse == "higher" else min(e.tail(margin), e.turned().tail(margin))
+
+
+def _clusters_needed(e: MeanInterval, worse: str, margin: float, policy: Policy, power: float = 0.8) -> int | None:
+    """Prompts that settle the metric with 80 % power, were the true difference the one seen.
+
+    The interval is foreseen for as many prompts with the spread seen here. Its end has to keep a distance from the
+    tolerance that random error crosses in one case in five. Other metrics have no part in it, as they have none in the
+    decision.
+    """
     from scipy import stats
 
-    distance = abs(worsening.value - margin)
-    if distance == 0 or worsening.error == 0:
+    worsening = turn(worse, e.value, (e.low, e.high)).value
+    distance = abs(abs(worsening) - margin if worse in ("either", "unknown") else worsening - margin)
+    if distance == 0 or e.error == 0 or (worse == "unknown" and abs(worsening) > margin):
         return None
-    z = stats.norm.ppf(0.5 + policy.confidence / 2) + stats.norm.ppf(power)
-    needed = worsening.clusters * float(z * worsening.error / distance) ** 2
-    prompts = max(policy.minimum_clusters, math.ceil(min(needed, 1e9)))
-    return prompts if worsening.clusters < prompts <= 1e6 else None
+    passes = abs(worsening) < margin if worse in ("either", "unknown") else worsening < margin
+    upper = passes != (worsening < 0 if worse in ("either", "unknown") else worse == "lower")
+    reserve = float(stats.norm.ppf(power)) * e.error * math.sqrt(e.clusters)
+
+    def settles(prompts: int) -> bool:
+        low, high = e.ends_with(prompts)
+        reach = high - e.value if upper else e.value - low
+        return reach + reserve / math.sqrt(prompts) <= distance
+
+    low, high = e.clusters, 2 * e.clusters
+    while not settles(high):
+        low, high = high, 2 * high
+        if low > _MOST_PROMPTS:
+            return None
+    while high - low > max(1, low // 200):
+        middle = (low + high) // 2
+        low, high = (low, middle) if settles(middle) else (middle, high)
+    return max(policy.minimum_clusters, high)
 
 
-def _adjust(findings: list[Finding], policy: Policy, absent: Mapping[str, str]) -> list[Finding]:
-    deciding = [i for i, f in enumerate(findings) if f.decides]
-    for index, p in zip(deciding, holm([findings[i].p_value for i in deciding]), strict=True):
-        finding = replace(findings[index], p_value=p)
-        if finding.decision == "fail" and p > (1 - policy.confidence) / 2:
-            finding = replace(
-                finding,
-                decision="inconclusive",
-                note=f"worse than the margin alone, not among {len(deciding)} metrics (Holm)",
-            )
-        findings[index] = finding
-    findings.extend(_absent(metric, note, policy) for metric, note in absent.items())
-    return findings
+def _by_its_worst_group(finding: Finding, pairs: Sequence[Pair], policy: Policy) -> Finding:
+    """A deciding metric with its worst group; with one that is surely worse than the tolerance it does not pass.
+
+    Groups are looked at together, so each has an interval at the level divided by their number (Bonferroni). Groups of
+    too few prompts say nothing.
+    """
+    if not finding.decides or metric_of(finding.metric).id == _DRIFT:
+        return finding
+    groups: dict[str, list[Pair]] = defaultdict(list)
+    for m, b in pairs:
+        groups[m.group].append((m, b))
+    enough = {
+        group: inside
+        for group, inside in groups.items()
+        if len({m.cluster for m, _ in inside}) >= policy.minimum_clusters
+    }
+    if len(groups) < 2 or not enough:
+        return finding
+    confidence = 1 - (1 - policy.confidence) / len(enough)
+    found = []
+    for group, inside in enough.items():
+        e = estimate_change(finding.metric, inside, confidence)
+        found.append(WorstGroup(group, e.value, (e.low, e.high), e.clusters, len(enough)))
+    worst = max(found, key=lambda w: w.surely(finding.worse))
+    finding = replace(finding, worst=worst)
+    if finding.decision == "pass" and finding.hides_a_group:
+        return replace(finding, decision="inconclusive", note=f"{worst.group} alone is surely worse by more than that")
+    return finding
 
 
 def _absent(metric: str, note: str, policy: Policy) -> Finding:
-    found = find_metric(metric)
-    assert found is not None
+    worse = metric_of(metric).worse
     return Finding(
-        metric, 0.0, 0.0, 0.0, (0.0, 0.0), policy.margin(metric), "inconclusive", True, found.worse, 0, 0, 1.0, None,
-        note,
-    )  # fmt: skip
+        metric, 0.0, 0.0, 0.0, (0.0, 0.0), policy.margin(metric), "inconclusive", True, worse, 0, 0, 1.0, None, note
+    )

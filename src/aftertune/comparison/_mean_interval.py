@@ -168,7 +168,8 @@ def mean_interval(
         spreads.append(part * widened * (sums - centre * sizes))
         relative.append(sizes / sizes.mean())
     spread = np.concatenate(spreads)
-    error = math.sqrt(float((spread**2).sum()) / (count * (count - 1))) if count > 1 else 0.0
+    farthest = float(np.abs(spread).max()) or 1.0  # squares of huge values would overflow
+    error = farthest * math.sqrt(float(((spread / farthest) ** 2).sum()) / (count * (count - 1))) if count > 1 else 0.0
     return MeanInterval(value, error, len(data), count, confidence, extent, spread, np.concatenate(relative))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -27,6 +27,9 @@ class Policy(BaseModel):
 
     confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of intervals; 1 minus it is the error rate")
     minimum_clusters: int = Field(10, ge=2, description="a deciding metric with fewer prompts is inconclusive")
+    untestable: Literal["block", "allow"] = Field(
+        "block", description="whether a deciding metric that is not testable on this base stands in the way of a pass"
+    )
     margins: dict[str, Margin] = Field(default_factory=dict, description="tolerated worsening by metric id")
     decides: dict[str, bool] = Field(default_factory=dict, description="whether a metric decides, by metric id")
 
@@ -74,12 +77,13 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def read_policy(path: Path | None = None, margins: tuple[str, ...] = ()) -> Policy:
-    """A policy from YAML, with margins from flags on top.
+def read_policy(path: Path | None = None, margins: tuple[str, ...] = (), *, allow_untestable: bool = False) -> Policy:
+    """A policy from YAML, with what flags say on top.
 
     Args:
         path: the YAML file, or None for the defaults.
         margins: ``METRIC=VALUE`` strings.
+        allow_untestable: let metrics stand that are not testable on the base, whatever the file says.
 
     Raises:
         PolicyError: not readable, unknown key or metric, or a value out of range.
@@ -103,6 +107,8 @@ def read_policy(path: Path | None = None, margins: tuple[str, ...] = ()) -> Poli
         if not separator or not name:
             raise PolicyError(f"--margin {text}: must be METRIC=NUMBER, such as preference.margin=0.1")
     policy = _checked(fields, f"{path}")
+    if allow_untestable:
+        policy = policy.model_copy(update={"untestable": "allow"})
     return _checked({**policy.model_dump(), "margins": {**policy.margins, **flagged}}, "--margin")
 
 

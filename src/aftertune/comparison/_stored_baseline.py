@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from aftertune.comparison._baseline import FailOn, SinceBaseline, changes_since
-from aftertune.comparison._findings import Decision, Finding
+from aftertune.comparison._finding import Finding, FindingDecision
 from aftertune.comparison._policy import Policy
+from aftertune.comparison._stored_verdict import refuse_contradiction
+from aftertune.comparison._verdict import Verdict
 from aftertune.errors import OutputError, PolicyError, SubjectError, UsageError
-from aftertune.measures import find_metric
+from aftertune.measures import Worse, find_metric
 from aftertune.runs import fingerprint, read_manifest
 
 Verb = Literal["audit", "compare"]
@@ -67,7 +69,7 @@ class Baseline:
             fail_on: whether all of them decide, or only what these do not excuse.
         """
         measured = {f.metric for f in now}
-        bad = (f.metric for f in self.findings if f.decides and f.decision != "pass")
+        bad = (f.metric for f in self.findings if f.stands_in_the_way)
         gone = tuple(metric for metric in bad if metric not in measured)
         return SinceBaseline(str(self.folder), fail_on, changes_since(self.findings, now), gone)
 
@@ -186,11 +188,13 @@ def _read(folder: Path, verb: Verb) -> Baseline:
             raise ValueError("one that was not brought to its end")
         document = json.loads((folder / "verdict.json").read_text("utf-8"))
         rules, base = manifest["config"]["policy"], document["base"]
+        findings = tuple(_finding(fields) for fields in document["findings"])
+        _refuse_edited(document, findings)
         compared = (*_WEIGHED, "spec", "dtype") if verb == "audit" else (_WEIGHED[0], *_NAMED)
         return Baseline(
             folder,
             verb,
-            tuple(_finding(fields) for fields in document["findings"]),
+            findings,
             {key: base[key] for key in compared},
             float(rules["confidence"]),
             int(rules["minimum_clusters"]),
@@ -210,6 +214,15 @@ def _read(folder: Path, verb: Verb) -> Baseline:
     )
 
 
+def _refuse_edited(document: Mapping[str, Any], findings: Sequence[Finding]) -> None:
+    since = document.get("baseline")
+    verdict = Verdict(document["verdict"], tuple(document["reasons"]), document["note"])
+    try:
+        refuse_contradiction(verdict, findings, SinceBaseline.from_dict(since) if since else None)
+    except ValueError as error:
+        raise ValueError(f"its verdict.json contradicts itself: {error}") from None
+
+
 def _finding(fields: dict[str, Any]) -> Finding:
     """A finding of a file that anybody may have written."""
     finding = Finding.from_dict(fields)
@@ -217,8 +230,8 @@ def _finding(fields: dict[str, Any]) -> Finding:
     kinds = {"metric": str, "decides": bool}
     sound = (
         all(isinstance(fields[name], kind) for name, kind in kinds.items())
-        and fields["decision"] in get_args(Decision)
-        and fields["worse"] in ("higher", "lower")
+        and fields["decision"] in get_args(FindingDecision)
+        and fields["worse"] in get_args(Worse)
         and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
     )
     if not sound:

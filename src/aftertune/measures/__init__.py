@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.measures._asking import ask_probes
 from aftertune.measures._foreign_tasks import logged_task
+from aftertune.measures._left_out import left_out, limited
 from aftertune.measures._logs import LoggedAnswer, LoggedRun, read_log
 from aftertune.measures._measurement import (
     Measurement,
     Metric,
+    Worse,
     base_metric,
     measurement_fields,
     read_measurements,
@@ -50,11 +52,14 @@ __all__ = [
     "ResponseForm",
     "ResponseKind",
     "TaskPlan",
+    "Worse",
     "ask_probes",
     "base_metric",
     "explanation",
     "find_metric",
     "inspect_model",
+    "left_out",
+    "limited",
     "logged_task",
     "measure_subject",
     "measurement_fields",

@@ -11,7 +11,18 @@ from typing import Literal
 from aftertune.errors import OutputError
 from aftertune.runs import write_bytes
 
-Worse = Literal["higher", "lower"]
+Worse = Literal["higher", "lower", "either", "unknown"]
+"""Which change is damage: a rise, a fall, both, or one of them and nobody has said which."""
+
+# Ends of the scale of a unit; "score" is what other tasks give, which is not always from 0 to 1.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "share": (0.0, 1.0),
+    "probability": (0.0, 1.0),
+    "points of 1": (0.0, 1.0),
+    "points of 5": (1.0, 5.0),
+    "points of 100": (0.0, 100.0),
+    "score": (0.0, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -22,9 +33,12 @@ class Metric:
         id: stable name; a user's own set adds ``:STEM``, a domain adds ``/DOMAIN``.
         about: one sentence for reports.
         unit: "share", "nats/token", "nats", "probability", ….
-        worse: which direction is damage.
+        worse: which direction is damage; "either" for both; "unknown" until somebody says.
         decides: whether it decides the verdict by default; otherwise it informs.
         margin: default tolerance, in the metric's unit.
+        chance: what a subject that guesses gets on average; None where guessing has no meaning.
+        told_by: id of the metric of the same items whose chance level says whether a subject tells the answers apart
+            at all ("" for none).
     """
 
     id: str
@@ -33,6 +47,13 @@ class Metric:
     worse: Worse
     decides: bool
     margin: float
+    chance: float | None = None
+    told_by: str = ""
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Least and greatest value an item can have; None where the unit has no ends."""
+        return _BOUNDS.get(self.unit)
 
     @property
     def binary(self) -> bool:

@@ -14,6 +14,7 @@ from aftertune.report._text import number, signed
 _WIDE, _NARROW = 470.0, 360.0
 _LABELS, _VALUES = 114.0, 64.0
 _TOP, _LANE = 24.0, 28.0
+_WORSE = {"higher": " Higher is worse.", "lower": " Lower is worse.", "either": " Worse is either way."}
 
 
 def effect_forest(row: EffectRow, places: Mapping[str, int], *, name: str, narrow: bool = False) -> str:
@@ -56,7 +57,7 @@ def describe_effects(row: EffectRow) -> str:
     """The measure before, and the change under every edit."""
     said = [f"{e.label} {_interval(e)}" for e in row.effects]
     unit = f" {row.unit}" if row.unit else ""
-    worse = f" {row.worse.capitalize()} is worse." if row.worse else ""
+    worse = _WORSE.get(row.worse or "", "")
     return f"Before: {number(row.before)}{unit}.{worse} Change: {'; '.join(said)}."
 
 

@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aftertune.comparison import Finding, describe
+from aftertune.comparison import Finding, Worsening, describe
 from aftertune.measures import TASKS
 from aftertune.report._interval import Interval, draw_interval
 from aftertune.report._svg import Canvas, Scale, Shape
-from aftertune.report._text import Worsening, decision_word, number, unit, worsening
+from aftertune.report._text import decision_word, number, unit, with_interval, worsening
 
 # What lies further off than this many margins is clipped; near zero matters more.
 _MOST = 6.0
 _LEAST = -4.0
 
-_SHAPES: dict[str, Shape] = {"pass": "circle", "fail": "diamond", "inconclusive": "triangle"}
+_SHAPES: dict[str, Shape] = {"pass": "circle", "fail": "diamond", "inconclusive": "triangle", "not testable": "circle"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _Row:
 
     @property
     def css(self) -> str:
-        return f"mark-{self.finding.decision}" if self.finding.decides else "mark-informing"
+        return f"mark-{self.finding.decision.replace(' ', '-')}" if self.finding.decides else "mark-informing"
 
     def ratio(self, value: float) -> float:
         return value / self.finding.margin
@@ -141,7 +141,7 @@ def _axis(canvas: Canvas, scale: Scale, bottom: float) -> None:
 def _draw(canvas: Canvas, layout: _Layout, scale: Scale, row: _Row, y: float) -> None:
     """Name, interval, numbers and decision of one metric."""
     finding, middle = row.finding, y + layout.middle
-    numbers = row.worse.text if row.worse else finding.note or "not measured"
+    numbers = with_interval(row.worse) if row.worse else finding.note or "not measured"
     margin = f"margin {finding.margin:g} {unit(finding.metric)}"
     word = f"word {row.css}"
     if layout.stacked:
@@ -170,7 +170,7 @@ def _interval(canvas: Canvas, scale: Scale, row: _Row, worse: Worsening, y: floa
     """Whisker and mark; a multiple of the margin where they leave the plot."""
     low, value, high = (row.ratio(v) for v in (worse.low, worse.value, worse.high))
     decision = row.finding.decision
-    found = Interval(low, value, high, _SHAPES[decision], row.css, hollow=decision == "inconclusive")
+    found = Interval(low, value, high, _SHAPES[decision], row.css, hollow=decision in ("inconclusive", "not testable"))
     draw_interval(canvas, scale, found, y, _multiple(value))
 
 

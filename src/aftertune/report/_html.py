@@ -10,11 +10,11 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from markupsafe import Markup
 
-from aftertune.comparison import Decision, Finding
+from aftertune.comparison import Decision, Finding, FindingDecision, first_line
 from aftertune.measures import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
 from aftertune.report._browser import Browser, browse
 from aftertune.report._categories import draw_categories
@@ -52,6 +52,8 @@ class _Comparison:
     section: ComparisonSection
     word: str
     sentence: str
+    note: str
+    reasons: tuple[str, ...]
     tally: str
     forest: Chart | None
     deciding: tuple[Finding, ...]
@@ -125,7 +127,10 @@ def _comparison(place: int, section: ComparisonSection, page: ReportPage) -> _Co
     top = [f for f in section.findings if "/" not in f.metric]
     deciding = tuple(f for f in top if f.decides)
     informing = tuple(f for f in top if not f.decides)
-    return _Comparison(section, word, sentence, _tally(deciding), forest, deciding, informing)
+    first, rest = first_line(section.verdict, section.findings)
+    said = first[:1].upper() + first[1:] or sentence
+    tally = _tally(deciding)
+    return _Comparison(section, word, said, rest.note, rest.reasons, tally, forest, deciding, informing)
 
 
 def _chapter(place: int, chapter: Chapter) -> _Chapter:
@@ -134,7 +139,7 @@ def _chapter(place: int, chapter: Chapter) -> _Chapter:
 
 def _tally(deciding: tuple[Finding, ...]) -> str:
     counts = Counter(f.decision for f in deciding)
-    parts = [f"{counts[decision]} {decision}" for decision in _VERDICTS if counts[decision]]
+    parts = [f"{counts[decision]} {decision}" for decision in get_args(FindingDecision) if counts[decision]]
     return f"{len(deciding)} deciding metrics: {', '.join(parts)}" if len(deciding) > 1 else ""
 
 

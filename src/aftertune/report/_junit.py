@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from aftertune.comparison import Finding, SinceBaseline, Verdict, describe
+from aftertune.comparison import Finding, SinceBaseline, Verdict, describe, describe_worst
 from aftertune.report._text import clean
 
 _CLASS = "aftertune"
@@ -15,9 +15,10 @@ _BAD = ("failure", "error")
 def render_junit(title: str, findings: Sequence[Finding], verdict: Verdict, since: SinceBaseline | None = None) -> str:
     """JUnit XML of one comparison.
 
-    A deciding metric that fails is a failure, an inconclusive one an error; what does not pass but has no say in the
-    verdict is skipped; an informing metric passes with its numbers as output. There is a failure or an error if and
-    only if the verdict is no pass: one that no metric explains becomes a test case of its own.
+    A deciding metric that fails is a failure, an inconclusive one an error. One that is not testable on this base is
+    skipped, and so is what does not pass but has no say in the verdict. An informing metric passes with its numbers as
+    output. There is a failure or an error if and only if the verdict is no pass: one that no metric explains becomes a
+    test case of its own.
 
     Args:
         title: name of the test suite.
@@ -58,11 +59,15 @@ def _metric(suite: ElementTree.Element, finding: Finding, since: SinceBaseline |
     case = _case(suite, finding.metric)
     change = since.change(finding.metric) if since else None
     said = f"{change.state}: {describe(finding)}" if change else describe(finding)
+    if finding.worst and not finding.hides_a_group:
+        said += f" ({describe_worst(finding.worst, finding.worse)})"
     if not finding.decides:
         ElementTree.SubElement(case, "system-out").text = clean(f"informs only: {said}")
     elif finding.decision == "pass":
-        if change:
+        if change or finding.worst:
             ElementTree.SubElement(case, "system-out").text = clean(said)
+    elif finding.decision == "not testable":
+        _say(ElementTree.SubElement(case, "skipped"), said)
     elif silent:
         _say(ElementTree.SubElement(case, "skipped"), f"without effect on the verdict: {said}")
     else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from aftertune.comparison import Finding
+from aftertune.comparison import Finding, describe_worst, first_line
 from aftertune.report._page import ComparisonSection
-from aftertune.report._text import clean, unit, with_unit, worsening
+from aftertune.report._text import clean, unit, with_interval, with_unit, worsening
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>#|~&@!$])")
 # What would begin a list, a heading or a quotation within a list item.
@@ -20,8 +20,9 @@ def render_markdown(section: ComparisonSection) -> str:
     Args:
         section: a comparison; its breakdowns and examples are left out.
     """
-    verdict, since = section.verdict, section.since
-    lines = [f"### aftertune: {verdict.decision}", ""]
+    since = section.since
+    first, verdict = first_line(section.verdict, section.findings)
+    lines = [f"### aftertune: {verdict.decision}" + (f": {_escaped(first)}" if first else ""), ""]
     lines += [f"{_code(section.title)} against {_code(str(section.base.get('spec', 'its base')))}", ""]
     if verdict.note:
         lines += [f"Note: {_escaped(verdict.note)}", ""]
@@ -31,6 +32,9 @@ def render_markdown(section: ComparisonSection) -> str:
         lines += [f"Since the baseline {_code(since.run)}: {since.tally}.", ""]
     lines += _table(section)
     lines += ["", "Decisions in brackets inform, they do not decide."]
+    worst = [(f, f.worst) for f in section.findings if f.worst]
+    if worst:
+        lines += ["", *(f"- {_code(f.metric)} {_escaped(describe_worst(w, f.worse))}" for f, w in worst)]
     return "\n".join(lines) + "\n"
 
 
@@ -45,7 +49,7 @@ def _table(section: ComparisonSection) -> list[str]:
         cells = [
             _code(finding.metric),
             _decision(finding),
-            worse.text if worse else "n/a",
+            with_interval(worse) if worse else "n/a",
             with_unit(f"{finding.margin:g}", unit(finding.metric)),
         ]
         if section.since:

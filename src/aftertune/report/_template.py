@@ -12,9 +12,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from aftertune.comparison import describe_worst
 from aftertune.report._manifest import plain
 from aftertune.report._page import Example
-from aftertune.report._text import about, clean, decision_word, number, signed, unit, worsening
+from aftertune.report._text import about, clean, decision_word, number, signed, unit, with_interval, worsening
 
 
 def fill(template: str, **variables: Any) -> str:
@@ -53,8 +54,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(about=about, unit=unit, decision_word=decision_word, worsening=worsening)
-    environment.filters.update(number=number, signed=signed, moved=_moved, value=plain)
+    environment.globals.update(
+        about=about, unit=unit, decision_word=decision_word, worsening=worsening, describe_worst=describe_worst
+    )
+    environment.filters.update(number=number, signed=signed, moved=_moved, value=plain, with_interval=with_interval)
     return environment
 
 

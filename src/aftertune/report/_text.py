@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
 
-from aftertune.comparison import Finding
+from aftertune.comparison import Finding, Worsening
 from aftertune.measures import find_metric
 
 # What XML 1.0 forbids, and the C1 controls and DEL, which show as nothing.
@@ -16,7 +15,6 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _PIECES = re.compile(r"[^\s_/.-]*(?:[_/.-]|\s)|[^\s_/.-]+$")
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 
-_DECIDING = {"pass": "pass", "fail": "fail", "inconclusive": "inconclusive"}
 _INFORMING = {"pass": "within margin", "fail": "beyond margin", "inconclusive": "unsettled"}
 
 
@@ -102,34 +100,26 @@ def signed(value: float) -> str:
     return number(value, signed=True)
 
 
-@dataclass(frozen=True)
-class Worsening:
-    """A finding's difference turned so that more is worse."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def text(self) -> str:
-        """Estimate and interval."""
-        return f"{signed(self.value)} [{signed(self.low)}, {signed(self.high)}]"
-
-
 def worsening(finding: Finding) -> Worsening | None:
     """How much worse, or None where the finding holds no number."""
     numbers = (finding.difference, *finding.interval)
     if finding.items == 0 or not all(map(math.isfinite, numbers)):
         return None
-    # Adding zero turns -0.0 into 0.0.
-    sign = 1.0 if finding.worse == "higher" else -1.0
-    low, high = sorted(sign * end + 0.0 for end in finding.interval)
-    return Worsening(sign * finding.difference + 0.0, low, high)
+    found = finding.worsening
+    # Where either direction may be damage, the way from the base is drawn: right is worse everywhere.
+    if finding.worse in ("either", "unknown") and found.value < 0:
+        return Worsening(-found.value, -found.high, -found.low)
+    return found
+
+
+def with_interval(worse: Worsening) -> str:
+    """Estimate and interval."""
+    return f"{signed(worse.value)} [{signed(worse.low)}, {signed(worse.high)}]"
 
 
 def decision_word(finding: Finding) -> str:
     """The decision in words; a metric that only informs cannot pass or fail."""
-    return (_DECIDING if finding.decides else _INFORMING)[finding.decision]
+    return finding.decision if finding.decides else _INFORMING.get(finding.decision, finding.decision)
 
 
 def with_unit(text: str, unit: str, between: str = " ") -> str:

@@ -161,7 +161,7 @@ def dissociation_claims(document: Mapping[str, Any]) -> tuple[Claim, ...]:
             continue
         known = before[metric]["interval"][0] > chance
         outcome: Outcome = "cannot be told"
-        if known and patch[metric].decision != "inconclusive":
+        if known and patch[metric].decision in ("pass", "fail"):
             outcome = "holds" if patch[metric].decision == "pass" else "does not hold"
         base = f"{before[metric]['value']:+.3f} before"
         detail = f"{base}, {_numbers(patch[metric])}" if known else f"{base}: the untouched model does not know it"

@@ -10,6 +10,9 @@ from aftertune.measures._measurement import Metric
 from aftertune.measures.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest
 from aftertune.subject import Subject, Tree
 
+# Every shipped question has four choices.
+CHANCE = 0.25
+
 METRICS = (
     Metric(
         "capability.log_perplexity",
@@ -27,6 +30,7 @@ METRICS = (
         worse="lower",
         decides=True,
         margin=0.10,
+        chance=CHANCE,
     ),
     Metric(
         "capability.accuracy",
@@ -35,6 +39,7 @@ METRICS = (
         worse="lower",
         decides=False,
         margin=0.10,
+        chance=CHANCE,
     ),
 )
 

@@ -22,8 +22,9 @@ METRICS = (
         "Kullback-Leibler divergence of tuned from base per response token of neutral answers",
         "nats/token",
         worse="higher",
-        decides=False,
-        margin=1.0,
+        decides=True,
+        # Stored fine-tunes lie at 0.7 to 1.1; a next token drawn blindly from the vocabulary, at about 8.
+        margin=3.0,
     ),
 )
 

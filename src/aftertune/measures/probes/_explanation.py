@@ -18,6 +18,7 @@ METRICS = (
         worse="lower",
         decides=False,
         margin=0.10,
+        told_by="explanation.accuracy",
     ),
     Metric(
         "explanation.accuracy",
@@ -26,6 +27,7 @@ METRICS = (
         worse="lower",
         decides=False,
         margin=0.10,
+        chance=0.5,
     ),
     Metric(
         "explanation.pmi_margin",

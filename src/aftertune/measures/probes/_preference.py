@@ -18,6 +18,7 @@ METRICS = (
         worse="higher",
         decides=True,
         margin=0.10,
+        told_by="preference.share",
     ),
     Metric(
         "preference.share",
@@ -26,6 +27,7 @@ METRICS = (
         worse="higher",
         decides=False,
         margin=0.10,
+        chance=0.5,
     ),
     Metric(
         "preference.pmi_margin",
@@ -35,6 +37,7 @@ METRICS = (
         worse="higher",
         decides=False,
         margin=0.10,
+        told_by="preference.share",
     ),
 )
 

@@ -27,6 +27,7 @@ METRICS = (
         worse="lower",
         decides=False,
         margin=0.5,
+        told_by="recognition.answer_accuracy",
     ),
     Metric(
         "recognition.answer_accuracy",
@@ -35,6 +36,7 @@ METRICS = (
         worse="lower",
         decides=False,
         margin=0.10,
+        chance=0.5,
     ),
     Metric(
         "recognition.request_margin",

@@ -17,6 +17,7 @@ METRICS = (
         worse="higher",
         decides=False,
         margin=0.5,
+        told_by="traits.share",
     ),
     Metric(
         "traits.share",
@@ -25,14 +26,16 @@ METRICS = (
         worse="higher",
         decides=False,
         margin=0.10,
+        chance=0.5,
     ),
     Metric(
         "traits.yes_bias",
         "log-odds of Yes against No, or of the first of two choices, whatever the statement; tuning shifts it by nats",
         "nats",
-        worse="higher",
-        decides=False,
-        margin=1.0,
+        worse="either",
+        decides=True,
+        # Stored fine-tunes moved it by at most 2.2 nats; at 3 a model that said Yes half of the time says it in 95 %.
+        margin=3.0,
     ),
 )
 
