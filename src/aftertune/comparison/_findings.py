@@ -14,6 +14,8 @@ from aftertune.errors import RunError
 from aftertune.measures import Measurement, find_metric
 
 Decision = Literal["pass", "fail", "inconclusive"]
+# Less of a score counts as worse until somebody says so; more of it may be, and so does not pass.
+UNDIRECTED = "may have changed by more than the tolerance, and which way is worse is not known; say so by --harm or --good"
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,8 @@ def _finding(metric: str, pairs: Sequence[tuple[Measurement, float]], dropped: i
     low, high = sorted((sign * difference.low, sign * difference.high))
     worsening = replace(difference, value=sign * difference.value, draws=sign * difference.draws)
     note, decision = "", _decide(low, high, margin)
+    if found.worse == "unknown" and decision == "pass" and low <= -margin:
+        decision, note = "inconclusive", UNDIRECTED
     if difference.clusters < policy.minimum_clusters:
         decision, note = (
             "inconclusive",

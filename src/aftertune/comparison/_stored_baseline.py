@@ -218,7 +218,7 @@ def _finding(fields: dict[str, Any]) -> Finding:
     sound = (
         all(isinstance(fields[name], kind) for name, kind in kinds.items())
         and fields["decision"] in get_args(Decision)
-        and fields["worse"] in ("higher", "lower")
+        and fields["worse"] in ("higher", "lower", "unknown")
         and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
     )
     if not sound:

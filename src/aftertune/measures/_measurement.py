@@ -11,7 +11,7 @@ from typing import Literal
 from aftertune.errors import OutputError
 from aftertune.runs import write_bytes
 
-Worse = Literal["higher", "lower"]
+Worse = Literal["higher", "lower", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Metric:
         id: stable name; a user's own set adds ``:STEM``, a domain adds ``/DOMAIN``.
         about: one sentence for reports.
         unit: "share", "nats/token", "nats", "probability", ….
-        worse: which direction is damage.
+        worse: which direction is damage; "unknown" for a task of which nobody said it.
         decides: whether it decides the verdict by default; otherwise it informs.
         margin: default tolerance, in the metric's unit.
     """
