@@ -213,7 +213,9 @@ def _with_notes(
     noted: dict[str, None] = {}
     told: dict[str, None] = dict.fromkeys(left)
     for one, other in pairs:
-        let = [name for name in differing(one.asked, other.asked) if name not in differing(one.asked, other.asked, differ)]
+        let = [
+            name for name in differing(one.asked, other.asked) if name not in differing(one.asked, other.asked, differ)
+        ]
         allowed.update(dict.fromkeys(let))
         noted.update(dict.fromkeys(differing(one.noted, other.noted)))
         for role, run in (("base", one), ("tuned", other)):

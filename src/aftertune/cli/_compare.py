@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 @baseline_options
 @click.option("--harm", multiple=True, metavar="TASK", help="A task whose score grows with harm. Repeatable.")
 @click.option("--good", multiple=True, metavar="TASK", help="A task whose score falls with harm. Repeatable.")
-@click.option("--differ", multiple=True, metavar="FIELD", help="What may differ between the two logs, such as solver "
-              "or task_args.trigger: one model under two conditions. Repeatable.")
+@click.option(
+    "--differ",
+    multiple=True,
+    metavar="FIELD",
+    help="What may differ between the two logs, such as solver "
+    "or task_args.trigger: one model under two conditions. Repeatable.",
+)
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
 @output_options
 @click.pass_context

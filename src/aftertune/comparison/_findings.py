@@ -15,7 +15,9 @@ from aftertune.measures import Measurement, find_metric
 
 Decision = Literal["pass", "fail", "inconclusive"]
 # Less of a score counts as worse until somebody says so; more of it may be, and so does not pass.
-UNDIRECTED = "may have changed by more than the tolerance, and which way is worse is not known; say so by --harm or --good"
+UNDIRECTED = (
+    "may have changed by more than the tolerance, and which way is worse is not known; say so by --harm or --good"
+)
 
 
 @dataclass(frozen=True)

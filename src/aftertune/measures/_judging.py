@@ -49,7 +49,10 @@ def scorers(log: EvalLog) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for scorer in log.eval.scorers or ():
         bare = scorer.name.rpartition("/")[2]
-        names = (bare, *(f"{bare}{number}" for number in range(1, len(found) + 2)))  # as Inspect tells equal names apart
+        names = (
+            bare,
+            *(f"{bare}{number}" for number in range(1, len(found) + 2)),
+        )  # as Inspect tells equal names apart
         found[next(name for name in names if name not in found)] = {
             "scorer": scorer.name,
             "options": plain(scorer.options or {}),

@@ -66,7 +66,9 @@ def _refuse_several(place: Path, task: str, heads: Sequence[LoggedHead]) -> None
         models = dict.fromkeys(head.model for head in heads)
         whose = f"of {' and '.join(models)}" if len(models) > 1 else f"of {heads[0].model}"
         names = ", ".join(Path(head.path).name for head in heads)
-        problem = f"holds {len(heads)} logs of {task}, {whose} ({names}); name one of them, or move the others elsewhere"
+        problem = (
+            f"holds {len(heads)} logs of {task}, {whose} ({names}); name one of them, or move the others elsewhere"
+        )
         raise DataError(problem, path=str(place))
 
 

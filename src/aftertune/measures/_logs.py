@@ -313,9 +313,7 @@ def _score_names(log: EvalLog) -> dict[str, list[str]]:
 
 def _measurement(sample: EvalSample, metric: str, column: ScoreColumn, digest: str) -> Measurement:
     value = math.nan if why_missing(sample) else column.value(sample)
-    return Measurement(
-        digest, 0, metric, _item(sample, column.view), _cluster(sample), value, group=_group(sample)
-    )
+    return Measurement(digest, 0, metric, _item(sample, column.view), _cluster(sample), value, group=_group(sample))
 
 
 def _cluster(sample: EvalSample) -> str:

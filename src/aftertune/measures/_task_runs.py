@@ -192,8 +192,9 @@ def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progr
                 used.api.close()
     if not done:
         raise RunError(_why(logs) + "; run the same again to go on")
-    return [read_log(Path(log.location.removeprefix("file://")), HARM_TASKS | set(plan.harm), plan.good)
-            for log in logs]
+    return [
+        read_log(Path(log.location.removeprefix("file://")), HARM_TASKS | set(plan.harm), plan.good) for log in logs
+    ]
 
 
 def _check_foreign(name: str, args: Mapping[str, Any]) -> None:
