@@ -92,8 +92,8 @@ def refuse_unlike(base: LoggedRun, tuned: LoggedRun, differ: Collection[str] = (
         only = min(asked.keys() ^ theirs.keys())
         raise UsageError(
             spelled_out(
-                f"{base.path}, {tuned.path}: cannot be compared, they differ in samples ({len(asked)} and {len(theirs)} "
-                f"answers; only one has {only}); run both on the same samples"
+                f"{base.path}, {tuned.path}: cannot be compared, they differ in samples "
+                f"({len(asked)} and {len(theirs)} answers; only one has {only}); run both on the same samples"
             )
         )
     refuse_differing(base, tuned, differing(base.asked, tuned.asked, differ), _moved(base, tuned))

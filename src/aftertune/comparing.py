@@ -167,6 +167,8 @@ def _refuse_unnamed(
             raise UsageError(spelled_out(f"--differ {name}: is nothing that these logs tell; there are {there}"))
 
 
+# What was asked, sample by sample.
+_OF_SAMPLES = frozenset({"samples", "prompts", "messages", "files", "metadata"})
 # What only the answers of a log tell.
 _OF_ANSWERS = frozenset(
     {"prompts", "messages", "files", "metadata", "scorers", "scored", "judges", "graders", "roles", "models", "rubrics",
@@ -188,19 +190,21 @@ def _refuse_several_models(pairs: Sequence[Pair]) -> None:
 
 
 def _refuse_other_experiment(earlier: Baseline, pairs: Sequence[Pair]) -> None:
-    """Refuse decisions on a task that was run otherwise; which samples were asked may differ, as items of probes may."""
+    """Refuse decisions on a task that was run otherwise; the samples may be others, as items of probes may."""
     for one, _ in pairs:
         then = earlier.asked.get(str(one.asked["task"]))
         if then is None:
             continue
-        both = {key for key in then if key in one.asked} - {"samples", "prompts", "messages", "files", "metadata"}
-        names = differing(*({key: side[key] for key in both} for side in (then, one.asked)))
+        # Runs of older versions tell less.
+        compared = (set(then) if "solver" not in then else set(then) | set(one.asked)) - _OF_SAMPLES
+        names = differing(*({key: side[key] for key in compared & set(side)} for side in (then, one.asked)))
         if names:
             name = names[0]
             raise UsageError(
                 spelled_out(
                     f"--baseline {earlier.folder}: its {one.asked['task']} was run otherwise, it differs in "
-                    f"{', '.join(names)} ({name} then {shown(then, name)}, now {shown(one.asked, name)}); run both alike"
+                    f"{', '.join(names)} ({name} then {shown(then, name)}, now {shown(one.asked, name)}); "
+                    "run both alike"
                 )
             )
 

@@ -59,9 +59,18 @@ def compare(
     from aftertune.comparing import compare_logs
 
     outcome = compare_logs(
-        base, tuned, policy, out, harm=harm, good=good, differ=differ, baseline=baseline, fail_on=fail_on, redact=redact,
+        base,
+        tuned,
+        policy,
+        out,
+        harm=harm,
+        good=good,
+        differ=differ,
+        baseline=baseline,
+        fail_on=fail_on,
+        redact=redact,
         progress=make_progress(options),
-    )  # fmt: skip
+    )
     if as_json:
         print_json(outcome.document())
     else:

@@ -45,7 +45,7 @@ def roles(log: EvalLog, names: Mapping[str, list[str]]) -> dict[str, Any]:
 
 
 def scorers(log: EvalLog) -> dict[str, Any]:
-    """Each scorer's options and metrics, by the name that its scores have; the judge inside it is one of the options."""
+    """Each scorer's options (the judge inside it is one) and metrics, by the name that its scores have."""
     found: dict[str, Any] = {}
     for scorer in log.eval.scorers or ():
         bare = scorer.name.rpartition("/")[2]
@@ -70,7 +70,7 @@ def _metrics(metrics: Any) -> Any:
 
 
 def judges(log: EvalLog) -> dict[str, list[str]]:
-    """The models that graded, by scorer, as Inspect's own graders note them: without a judge named, a model judges itself."""
+    """The models that graded, by scorer, as Inspect's own graders note them; with none named a model judges itself."""
     found: dict[str, set[str]] = defaultdict(set)
     for _, name, score in _scores(log):
         grading = (score.metadata or {}).get("grading")

@@ -148,10 +148,10 @@ _MODEL_ARGS: Mapping[str, Rule] = {
         (
             f"model_args.{name}"
             for name in (
-                "base", "model", "model_name", "model_path", "tokenizer", "tokenizer_path", "tokenizer_name", "revision",
-                "adapter", "adapter_path", "lora", "lora_path", "enable_lora", "max_lora_rank", "lora_modules",
-                "host", "port", "base_url", "device", "device_map", "tensor_parallel_size", "pipeline_parallel_size",
-                "data_parallel_size", "gpu_memory_utilization", "batch_size", "max_batch_tokens", "max_num_seqs",
+                "base", "model", "model_name", "model_path", "tokenizer", "tokenizer_path", "tokenizer_name",
+                "revision", "adapter", "adapter_path", "lora", "lora_path", "enable_lora", "max_lora_rank",
+                "lora_modules", "host", "port", "base_url", "device", "device_map", "tensor_parallel_size",
+                "pipeline_parallel_size", "data_parallel_size", "gpu_memory_utilization", "batch_size", "max_batch_tokens", "max_num_seqs",
                 "max_connections", "timeout", "trust_remote_code", "custom_outputs", "organization", "project",
                 "region", "location",
             )

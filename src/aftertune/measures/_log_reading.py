@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ _STEP = 4096
 
 
 def read_head(path: Path) -> EvalLog:
-    """A log without its samples.
+    """A log without its samples, where it has them behind the head as Inspect writes it.
 
     Raises:
         DataError: no such file, no log, or an archive that unpacks to more than a log of Inspect holds.
@@ -54,11 +53,17 @@ def read_whole(path: Path) -> EvalLog:
 def _read(path: Path, *, header_only: bool) -> EvalLog:
     if not path.is_file():
         raise DataError("no such file", path=str(path))
-    from inspect_ai.log import read_eval_log
+    from inspect_ai.log import EvalLog, read_eval_log
 
     try:
         if not zipfile.is_zipfile(path):
-            return read_eval_log(str(path), header_only=header_only)
+            # Inspect's own reader of heads takes memory by the square of the depth.
+            head = _before_samples(path.read_text("utf-8")) if header_only else {}
+            if "eval" not in head:
+                return read_eval_log(str(path))
+            log = EvalLog.model_validate(head)
+            log.location = str(path)
+            return log
         with path.open("rb") as file:
             _refuse_bomb(path, header_only=header_only)
             # From the open file Inspect reads by the directory that was checked.
@@ -101,8 +106,8 @@ def _refuse_sizes(path: Path, members: Iterable[zipfile.ZipInfo]) -> None:
             "split the run, or log less (`--no-log-model-api`)",
             path=str(path),
         )
-    if total > _RATIO_FROM and total > MAX_RATIO * os.path.getsize(path):
-        raise DataError(f"unpacks to {_mib(total)} from {_mib(os.path.getsize(path))}, as no log of Inspect does; "
+    if total > _RATIO_FROM and total > MAX_RATIO * path.stat().st_size:
+        raise DataError(f"unpacks to {_mib(total)} from {_mib(path.stat().st_size)}, as no log of Inspect does; "
                         "nothing of it was read", path=str(path))  # fmt: skip
 
 
@@ -152,7 +157,10 @@ def raw_head(path: Path) -> Mapping[str, Any]:
 def _before_samples(text: str) -> dict[str, Any]:
     """The members of a JSON object up to "samples", which may be huge; Inspect writes them after the head."""
     decoder, found = json.JSONDecoder(), dict[str, Any]()
-    place = _skip(text, text.index("{") + 1)
+    place = _skip(text, 0)
+    if text[place : place + 1] != "{":
+        raise ValueError("no JSON object")
+    place = _skip(text, place + 1)
     while text[place] == '"':
         name, place = decoder.raw_decode(text, place)
         if name == "samples":

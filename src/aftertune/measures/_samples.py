@@ -63,9 +63,9 @@ def why_missing(sample: EvalSample) -> str:
     if sample.error is not None:
         return "broke off"
     if sample.invalidation is not None:
-        return "was declared invalid"
+        return "declared invalid"
     if sample.model_fallbacks:
-        return "was given by another model (a fallback)"
+        return "given by another model (a fallback)"
     return ""
 
 
