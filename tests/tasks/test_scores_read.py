@@ -202,7 +202,7 @@ def test_a_scorer_that_was_appended_is_named_and_the_shared_one_compared(tmp_pat
     assert outcome.verdict.note == "odd, tuned: scored in one log only, and not compared: second"
     alone = score(logs[1], giving("second", share(1.0, 0.0, 3)), action="overwrite", display="none")
     write_eval_log(alone, str(tmp_path / "alone.eval"))
-    with pytest.raises(UsageError, match=r"differ in scored \(\['judged'\] and \['second'\]\)"):
+    with pytest.raises(UsageError, match=r"differ in scored \(scored: \['judged'\] and \['second'\]\)"):
         compare_logs(Path(logs[0].location), tmp_path / "alone.eval", out=tmp_path / "other")
 
 

@@ -156,10 +156,11 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any], allowed: Collect
 
 def _names(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
     scored = [set(side.get("scored", ())) for side in (one, other)]
-    lacking = scored[0] ^ scored[1] if scored[0] & scored[1] else set()
+    lacking = scored[0] ^ scored[1]
+    shared = scored[0] & scored[1]
     for name in dict.fromkeys((*one, *other)):
         groups = [side.get(name) for side in (one, other)]
-        if name == "scored" and lacking:
+        if name == "scored" and shared:
             continue  # a scorer that one log lacks was added later, and is named elsewhere
         if any(isinstance(group, Mapping) for group in groups):
             keys = dict.fromkeys(key for group in groups for key in group or ())

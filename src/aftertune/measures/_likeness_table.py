@@ -143,22 +143,16 @@ _GENERATION: Mapping[str, Rule] = {
 }  # fmt: skip
 
 # Arguments of the model under test say which model it is and where it runs; all others must agree.
-_MODEL_ARGS: Mapping[str, Rule] = {
-    **dict.fromkeys(
-        (
-            f"model_args.{name}"
-            for name in (
-                "base", "model", "model_name", "model_path", "tokenizer", "tokenizer_path", "tokenizer_name",
-                "revision", "adapter", "adapter_path", "lora", "lora_path", "enable_lora", "max_lora_rank",
-                "lora_modules", "host", "port", "base_url", "device", "device_map", "tensor_parallel_size",
-                "pipeline_parallel_size", "data_parallel_size", "gpu_memory_utilization", "batch_size", "max_batch_tokens", "max_num_seqs",
-                "max_connections", "timeout", "trust_remote_code", "custom_outputs", "organization", "project",
-                "region", "location",
-            )
-        ),
-        "free",
-    ),
-}  # fmt: skip
+_WHICH_MODEL = (
+    "base model model_name model_path tokenizer tokenizer_path tokenizer_name revision adapter adapter_path lora "
+    "lora_path enable_lora max_lora_rank lora_modules custom_outputs trust_remote_code"
+)
+_WHERE = (
+    "host port base_url device device_map tensor_parallel_size pipeline_parallel_size data_parallel_size timeout "
+    "gpu_memory_utilization batch_size max_batch_tokens max_num_seqs max_connections organization project region "
+    "location"
+)
+_MODEL_ARGS: Mapping[str, Rule] = {f"model_args.{name}": "free" for name in f"{_WHICH_MODEL} {_WHERE}".split()}
 
 _SAMPLE: Mapping[str, Rule] = {
     "samples.id": "read",
@@ -211,7 +205,7 @@ FIELDS: Mapping[str, Rule] = {
 }
 """Every field of a log by its place in it; ``generation`` stands for the settings of the plan and of the model."""
 
-NEVER: frozenset[str] = frozenset({"task", "samples"})
+NEVER: frozenset[str] = frozenset({"task", "samples", "scored"})
 """What two logs must have in common whatever may differ: without it there is nothing to pair."""
 
 

@@ -71,7 +71,9 @@ def score_columns(log: EvalLog, samples: Sequence[EvalSample], view: str = "") -
         for key in keys or {"": None}:
             column = ScoreColumn(scorer, key, view)
             raw = [found for sample in samples if not _is_nan(found := column.raw(sample))]
-            if any(not math.isnan(number_of(one)) for one in raw) or (not raw and not key):
+            read = [not math.isnan(number_of(one)) for one in raw if one is not None]
+            # A remark may happen to be "no".
+            if (read and all(read)) if key and key not in counted else (any(read) or not raw):
                 columns.append(column)
             elif not key or key in counted:
                 columns.append(ScoreColumn(scorer, key, view, _unread(raw)))
