@@ -112,9 +112,9 @@ def compare_logs(
         pairs = []
         for first, second in paths.values():
             progress.say(f"reading {first} and {second}")
-            one, other = (read_log(path, HARM_TASKS | set(harm), good) for path in (first, second))
-            refuse_unlike(one, other, differ)
-            pairs.append(on_shared_scorers(one, other))
+            pair = read_log(first, HARM_TASKS | set(harm), good), read_log(second, HARM_TASKS | set(harm), good)
+            refuse_unlike(*pair, differ)
+            pairs.append(on_shared_scorers(*pair))
         _refuse_several_models(pairs)
         section = _section(pairs, policy, redact=redact)
         if earlier:
@@ -217,10 +217,7 @@ def _with_notes(
     noted: dict[str, None] = {}
     told: dict[str, None] = dict.fromkeys(left)
     for one, other in pairs:
-        let = [
-            name for name in differing(one.asked, other.asked) if name not in differing(one.asked, other.asked, differ)
-        ]
-        allowed.update(dict.fromkeys(let))
+        allowed.update(dict.fromkeys(differing(one.asked, other.asked)))
         noted.update(dict.fromkeys(differing(one.noted, other.noted)))
         for role, run in (("base", one), ("tuned", other)):
             told.update(dict.fromkeys(f"{run.task}, {role}: {note}" for note in run.notes))

@@ -182,7 +182,7 @@ def test_numbers_that_are_not_those_of_the_results_are_refused(tmp_path: Path) -
     log = run(
         tmp_path / "own", [giving("named", right, [accuracy(value_to_float(correct="right", incorrect="wrong"))])]
     )
-    with pytest.raises(DataError, match=r"no score in it is a number \(named: its values are no numbers"):
+    with pytest.raises(DataError, match=r"no score in it is a number \(named: its values are texts, and no numbers"):
         read_log(Path(log.location))
     turned = [accuracy(value_to_float(correct=0, incorrect=1))]
     log = run(tmp_path / "turned", [giving("turned", share(1, 0, 10), turned)])

@@ -11,6 +11,7 @@ from aftertune.measures._logs import LoggedAnswer, LoggedHead, LoggedRun, on_sha
 from aftertune.measures._measurement import (
     Measurement,
     Metric,
+    Worse,
     base_metric,
     measurement_fields,
     read_measurements,
@@ -56,6 +57,7 @@ __all__ = [
     "ResponseForm",
     "ResponseKind",
     "TaskPlan",
+    "Worse",
     "ask_probes",
     "base_metric",
     "differing",

@@ -19,6 +19,8 @@ _SECRET = re.compile(r"(?:^|_)(?:key|secret|password|token|credentials?)$", re.I
 # Names that older versions of Inspect wrote, and newer ones read as others.
 _LEGACY = frozenset({"max_messages", "scorer", "sample_reductions"})
 
+# Of a longer text, such as a prompt's template, the beginning is kept and a digest of the whole.
+_SHOWN = 200
 # Groups by scorer.
 _BY_SCORER = ("scorers", "judges", "edits")
 
@@ -38,7 +40,8 @@ def plain(value: Any) -> Any:
         return [plain(inner) for inner in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    return _ADDRESS.sub("", str(value))
+    text = _ADDRESS.sub("", str(value))
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({_hidden(text)})"
 
 
 def is_secret(name: str) -> bool:

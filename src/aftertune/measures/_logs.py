@@ -161,6 +161,8 @@ def read_log(path: Path, harm: Collection[str] = HARM_TASKS, good: Collection[st
     asked, noted, items = _asked(log, path)
     answers = _answers(log, views, known)
     notes = _notes(log, unread, columns.values())
+    if ours or known:
+        notes = (*notes, *_unread_scorers(log, task, known))
     return LoggedRun(str(path), task, identity, asked, tuple(measured), answers, items, noted, notes, columns)
 
 
@@ -336,6 +338,19 @@ def _notes(log: EvalLog, aside: Sequence[str], columns: Collection[ScoreColumn])
     notes += [f"score {column.name} is not read: {column.unread}" for column in columns if column.unread]
     notes += [f"not read, being texts that Inspect does not count: {', '.join(aside)}"] if aside else []
     return tuple(dict.fromkeys(notes))
+
+
+def _unread_scorers(log: EvalLog, task: str, known: KnownTask | None) -> list[str]:
+    """Scorers that say something of a task whose metrics are fixed, and are no metric of it."""
+    scorers = _score_names(log)
+    if known:
+        left = sorted(scorers.keys() - {known.scorer})
+    else:
+        judged = {name for sample in log.samples or () for name, score in (sample.scores or {}).items()
+                  if "rubrics" in (score.metadata or {})}  # fmt: skip
+        read = {name for name, keys in scorers.items() if any(find_metric(f"{task}.{key}") for key in keys)}
+        left = sorted(scorers.keys() - judged - read)
+    return [f"not read, being no metric of this task: {', '.join(left)}"] if left else []
 
 
 def _text(sample: EvalSample) -> str:

@@ -83,11 +83,9 @@ def score_columns(log: EvalLog, samples: Sequence[EvalSample], view: str = "") -
 
 
 def _unread(raw: Sequence[Any]) -> str:
-    one = next(iter(raw), None)
-    if isinstance(one, list):
-        return "its values are lists, which have no number"
-    shown = repr(one)
-    return f"its values are no numbers ({shown if len(shown) <= 40 else shown[:40] + '…'})"
+    kinds = {list: "lists", dict: "objects", str: "texts"}
+    found = sorted({kinds.get(type(one), "of no known kind") for one in raw})
+    return f"its values are {' and '.join(found)}, and no numbers"
 
 
 def _is_nan(value: Any) -> bool:

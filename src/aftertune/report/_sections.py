@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from aftertune.measures import Worse
+
 Outcome = Literal["holds", "does not hold", "cannot be told"]
 OUTCOMES: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold", "inconclusive": "cannot be told"}
 """What an audit's decision means for the claim that it passes."""
@@ -171,7 +173,7 @@ class EffectRow:
     measure: str
     about: str
     unit: str
-    worse: Literal["higher", "lower"] | None
+    worse: Worse | None
     before: float
     effects: tuple[Effect, ...]
 
