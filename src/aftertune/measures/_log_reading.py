@@ -53,6 +53,7 @@ def read_whole(path: Path) -> EvalLog:
 def _read(path: Path, *, header_only: bool) -> EvalLog:
     if not path.is_file():
         raise DataError("no such file", path=str(path))
+    from inspect_ai._util.constants import get_deserializing_context
     from inspect_ai.log import EvalLog, read_eval_log
 
     try:
@@ -61,7 +62,7 @@ def _read(path: Path, *, header_only: bool) -> EvalLog:
             head = _before_samples(path.read_text("utf-8")) if header_only else {}
             if "eval" not in head:
                 return read_eval_log(str(path))
-            log = EvalLog.model_validate(head)
+            log = EvalLog.model_validate(head, context=get_deserializing_context())
             log.location = str(path)
             return log
         with path.open("rb") as file:

@@ -83,8 +83,8 @@ def score_columns(log: EvalLog, samples: Sequence[EvalSample], view: str = "") -
 
 
 def _unread(raw: Sequence[Any]) -> str:
-    kinds = {list: "lists", dict: "objects", str: "texts"}
-    found = sorted({kinds.get(type(one), "of no known kind") for one in raw})
+    kinds = {"list": "lists", "dict": "objects", "str": "texts"}
+    found = sorted({kinds.get(type(one).__name__, "empty") for one in raw})
     return f"its values are {' and '.join(found)}, and no numbers"
 
 
