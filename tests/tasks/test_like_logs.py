@@ -24,7 +24,16 @@ from inspect_ai.log import (
     read_eval_log,
     write_eval_log,
 )
-from inspect_ai.model import ChatMessageSystem, GenerateConfig, Model, ModelOutput, ModelUsage, get_model
+from inspect_ai.model import (
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageUser,
+    GenerateConfig,
+    Model,
+    ModelOutput,
+    ModelUsage,
+    get_model,
+)
 from inspect_ai.scorer import Score, ScoreEdit, Scorer, Target, mean, model_graded_qa, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
@@ -264,6 +273,38 @@ def test_the_page_on_tasks_lists_what_must_agree() -> None:
         *(n for n, _ in UNLIKE.values()),
     ]:
         assert f"`{name.partition('.')[0]}" in page, name
+
+
+def test_what_the_model_said_is_no_part_of_what_it_was_sent(place: Callable[..., Path], tmp_path: Path) -> None:
+    def answered(text: str, **origin: str) -> Edit:
+        def change(sample: EvalSample) -> None:
+            sample.output = ModelOutput.from_content("mockllm/one", text)
+            sample.messages += [
+                ChatMessageAssistant(content=text, **origin),  # type: ignore[arg-type]
+                ChatMessageUser(content=f"You said {text}."),
+            ]
+
+        return on_samples(change)
+
+    for number, origin in enumerate(({}, {"source": "generate"}, {"model": "mockllm/one"})):
+        base, tuned = place(answered("yes", **origin), "base.json"), place(answered("no", **origin))
+        compare_logs(base, tuned, out=tmp_path / str(number))
+    shot = on_samples(lambda sample: sample.messages.insert(0, ChatMessageAssistant(content="Yes.")))
+    with pytest.raises(UsageError, match=r"differ in messages \(messages: 40 of 40 answers, first of q0#1\)"):
+        compare_logs(place(name="base.json"), place(shot), out=tmp_path / "run")
+
+
+def test_the_flags_of_the_verb(place: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from aftertune.cli._main import cli
+
+    base, tuned = place(name="base.json"), place(UNLIKE["temperature of the plan"][1])
+    given = ["compare", str(base), str(tuned), "--out", str(tmp_path / "run"), "--margin", "inspect.score=0.2"]
+    with pytest.raises(SystemExit) as left:
+        cli.main([*given, "--good", "odd", "--differ", "generation", "--json"])
+    assert left.value.code == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["note"] == "let differ by --differ: generation.temperature"
+    assert [finding["metric"] for finding in document["findings"]] == ["inspect.score:odd"]
 
 
 # --- samples --------------------------------------------------------------------------------------------

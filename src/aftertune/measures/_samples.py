@@ -91,7 +91,12 @@ def digests(log: EvalLog) -> dict[str, dict[str, str]]:
 def _sent(sample: EvalSample) -> list[Any]:
     sent = []
     for message in sample.messages:
-        if message.role == "assistant" and (message.source == "generate" or message.model is not None):
+        if message.role == "assistant" and (
+            message.source == "generate"
+            or message.model is not None
+            # A solver that asks by itself may not say that a model wrote it.
+            or (message.source is None and message.text == sample.output.completion)
+        ):
             break
         sent.append([message.role, plain(message.content)])
     return sent
