@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from aftertune.measures._foreign_tasks import (
 )
 from aftertune.measures._judging import edited, graders, judges, other_models, roles, rubrics, scorers
 from aftertune.measures._likeness import settings
+from aftertune.measures._log_notes import log_notes, score_keys, unread_scorers
 from aftertune.measures._log_reading import raw_head, read_head, read_whole
 from aftertune.measures._measurement import Measurement, Metric
 from aftertune.measures._metrics import find_metric
@@ -144,11 +145,12 @@ def read_log(path: Path, harm: Collection[str] = HARM_TASKS, good: Collection[st
     columns: dict[str, ScoreColumn] = {}
     unread: list[str] = []
     if ours or known:
+        keys = score_keys(log)
         view = next(iter(sorted(views)))  # averaged answers, where there are any
         for sample in views[view]:
             item, lost = _item(sample, view), bool(why_missing(sample))
             counting = sample.model_copy(update={"scores": None}) if lost else sample
-            measured += known.measure(counting, digest, item) if known else _of_ours(counting, log, task, digest, item)
+            measured += known.measure(counting, digest, item) if known else _of_ours(counting, keys, task, digest, item)
     else:
         found, unread = _columns(log, views, str(path))
         columns = _named(found, task, _direction(log, harm, good))
@@ -160,9 +162,9 @@ def read_log(path: Path, harm: Collection[str] = HARM_TASKS, good: Collection[st
                         path=str(path))  # fmt: skip
     asked, noted, items = _asked(log, path)
     answers = _answers(log, views, known)
-    notes = _notes(log, unread, columns.values())
+    notes = log_notes(log, unread, columns.values())
     if ours or known:
-        notes = (*notes, *_unread_scorers(log, task, known))
+        notes = (*notes, *unread_scorers(log, task, known))
     return LoggedRun(str(path), task, identity, asked, tuple(measured), answers, items, noted, notes, columns)
 
 
@@ -284,11 +286,13 @@ def _only(run: LoggedRun, shared: Collection[str]) -> LoggedRun:
     )
 
 
-def _of_ours(sample: EvalSample, log: EvalLog, task: str, digest: str, item: str) -> Iterator[Measurement]:
+def _of_ours(
+    sample: EvalSample, keys: Mapping[str, Sequence[str]], task: str, digest: str, item: str
+) -> Iterator[Measurement]:
     seen: set[str] = set()
-    for scorer, keys in _score_names(log).items():
+    for scorer, names in keys.items():
         score = (sample.scores or {}).get(scorer)
-        for key in keys:
+        for key in names:
             metric = f"{task}.{key}"
             # A scorer that was appended later gives second opinions, not measurements.
             if find_metric(metric) is None or metric in seen:
@@ -304,15 +308,6 @@ def _of_ours(sample: EvalSample, log: EvalLog, task: str, digest: str, item: str
             yield Measurement(digest, 0, metric, item, _cluster(sample), value, group=_group(sample))
 
 
-def _score_names(log: EvalLog) -> dict[str, list[str]]:
-    """Keys of every scorer's values: what a failed answer lacks must be known from the others."""
-    names: dict[str, dict[str, None]] = defaultdict(dict)
-    for sample in log.samples or ():
-        for scorer, score in (sample.scores or {}).items():
-            names[scorer].update(dict.fromkeys(score.value) if isinstance(score.value, dict) else {})
-    return {scorer: list(keys) for scorer, keys in names.items()}
-
-
 def _measurement(sample: EvalSample, metric: str, column: ScoreColumn, digest: str) -> Measurement:
     value = math.nan if why_missing(sample) else column.value(sample)
     return Measurement(digest, 0, metric, _item(sample, column.view), _cluster(sample), value, group=_group(sample))
@@ -325,32 +320,6 @@ def _cluster(sample: EvalSample) -> str:
 def _item(sample: EvalSample, view: str) -> str:
     """An answer, or a question where its answers were reduced to one score."""
     return str(sample.id) if view else item_of(sample)
-
-
-def _notes(log: EvalLog, aside: Sequence[str], columns: Collection[ScoreColumn]) -> tuple[str, ...]:
-    samples = log.samples or []
-    lost = Counter(why for sample in samples if (why := why_missing(sample)))
-    stopped = Counter(sample.limit.type for sample in samples if sample.limit is not None)
-    retried = sum(bool(sample.error_retries) for sample in samples)
-    notes = [f"{count} of {len(samples)} answers {why}" for why, count in lost.items()]
-    notes += [f"{count} of {len(samples)} answers were stopped by a limit ({kind})" for kind, count in stopped.items()]
-    notes += [f"{retried} of {len(samples)} answers were tried again after an error"] if retried else []
-    notes += [f"score {column.name} is not read: {column.unread}" for column in columns if column.unread]
-    notes += [f"not read, being texts that Inspect does not count: {', '.join(aside)}"] if aside else []
-    return tuple(dict.fromkeys(notes))
-
-
-def _unread_scorers(log: EvalLog, task: str, known: KnownTask | None) -> list[str]:
-    """Scorers that say something of a task whose metrics are fixed, and are no metric of it."""
-    scorers = _score_names(log)
-    if known:
-        left = sorted(scorers.keys() - {known.scorer})
-    else:
-        judged = {name for sample in log.samples or () for name, score in (sample.scores or {}).items()
-                  if "rubrics" in (score.metadata or {})}  # fmt: skip
-        read = {name for name, keys in scorers.items() if any(find_metric(f"{task}.{key}") for key in keys)}
-        left = sorted(scorers.keys() - judged - read)
-    return [f"not read, being no metric of this task: {', '.join(left)}"] if left else []
 
 
 def _text(sample: EvalSample) -> str:
