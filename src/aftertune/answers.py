@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from aftertune.comparison import Policy
-from aftertune.errors import UsageError
-from aftertune.measures import LoggedAnswer, LoggedRun, Measurement, TaskPlan, find_metric, run_tasks
+from aftertune.errors import UsageError, spelled_out
+from aftertune.measures import (
+    NEVER,
+    LoggedAnswer,
+    LoggedHead,
+    LoggedRun,
+    Measurement,
+    TaskPlan,
+    differing,
+    find_metric,
+    run_tasks,
+    shown,
+)
 from aftertune.report import (
     AnswerSide,
     Change,
@@ -65,20 +76,67 @@ def paired(base: Sequence[LoggedRun], tuned: Sequence[LoggedRun]) -> list[Pair]:
     return pairs
 
 
-def refuse_unlike(base: LoggedRun, tuned: LoggedRun) -> None:
+def refuse_unlike(base: LoggedRun, tuned: LoggedRun, differ: Collection[str] = ()) -> None:
     """Refuse to compare runs that asked, sampled or judged differently.
+
+    Args:
+        base: one run.
+        tuned: the other.
+        differ: names of what may differ.
 
     Raises:
         UsageError: it names what differs.
     """
-    unlike = [key for key in base.asked if base.asked[key] != tuned.asked[key]]
-    if not unlike:
+    asked, theirs = base.items.get("prompts", {}), tuned.items.get("prompts", {})
+    if asked.keys() != theirs.keys():
+        only = min(asked.keys() ^ theirs.keys())
+        raise UsageError(
+            spelled_out(
+                f"{base.path}, {tuned.path}: cannot be compared, they differ in samples "
+                f"({len(asked)} and {len(theirs)} answers; only one has {only}); run both on the same samples"
+            )
+        )
+    refuse_differing(base, tuned, differing(base.asked, tuned.asked, differ), _moved(base, tuned))
+
+
+def _moved(base: LoggedRun, tuned: LoggedRun) -> dict[str, str]:
+    """Of what was asked answer by answer: how many differ, and the first that does."""
+    moved = {}
+    for name, items in base.items.items():
+        unlike = [item for item, digest in items.items() if tuned.items.get(name, {}).get(item) != digest]
+        if unlike:
+            moved[name] = f"{len(unlike)} of {len(items)} answers, first of {unlike[0]}"
+    return moved
+
+
+def refuse_differing(
+    base: LoggedRun | LoggedHead, tuned: LoggedRun | LoggedHead, names: Sequence[str], told: Mapping[str, str]
+) -> None:
+    """Refuse to compare where anything differs.
+
+    Args:
+        base: one run, or the head of its log.
+        tuned: the other.
+        names: of what differs; nothing is refused without.
+        told: what to say of a name instead of its two values.
+
+    Raises:
+        UsageError: it names what differs.
+    """
+    if not names:
         return
-    key = unlike[0]
-    mend = "score one again by `inspect score` with the other's judge" if key == "graders" else "run both alike"
+    first = names[0]
+    values = told.get(first) or f"{shown(base.asked, first)} and {shown(tuned.asked, first)}"
+    mend = "run both alike"
+    if first.startswith(("graders", "judges", "rubrics")):
+        mend = "score one again by `inspect score` with the other's judge"
+    flags = " ".join(f"--differ {name}" for name in names if name not in NEVER)
+    also = f", or say that it may differ: {flags}" if flags else ""
     raise UsageError(
-        f"{base.path}, {tuned.path}: cannot be compared, they differ in {', '.join(unlike)} "
-        f"({key}: {base.asked[key]!r} and {tuned.asked[key]!r}); {mend}"
+        spelled_out(
+            f"{base.path}, {tuned.path}: cannot be compared, they differ in {', '.join(names)} "
+            f"({first}: {values}); {mend}{also}"
+        )
     )
 
 

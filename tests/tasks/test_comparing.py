@@ -181,18 +181,21 @@ def sums(subject: Any, tmp_path: Path, wrong: int, scorers: Any) -> Path:
 
 def test_any_task_can_be_audited(subject: Any, tmp_path: Path) -> None:
     base, tuned = sums(subject, tmp_path, 0, match()), sums(subject, tmp_path, 8, match())
-    outcome = compare_logs(base, tuned, out=tmp_path / "run")
+    outcome = compare_logs(base, tuned, good=["sums"], out=tmp_path / "run")
     found = finding(outcome, "inspect.score:sums")
     assert (found.base, found.tuned, found.decision, found.worse) == (1, pytest.approx(0.6), "fail", "lower")
     harmful = compare_logs(base, tuned, harm=["sums"], out=tmp_path / "harm")
     assert finding(harmful, "inspect.harm:sums").decision == "pass"
-    lenient = compare_logs(base, tuned, Policy(margins={"inspect.score": 0.7}), out=tmp_path / "lenient")
+    lenient = compare_logs(base, tuned, Policy(margins={"inspect.score": 0.7}), out=tmp_path / "lenient", good=["sums"])
     assert lenient.verdict.decision == "pass"
 
 
 def test_several_scorers_are_several_metrics(subject: Any, tmp_path: Path) -> None:
     logged = read_log(sums(subject, tmp_path, 3, [match(), length()]))
-    assert {m.metric for m in logged.measurements} == {"inspect.score:sums.match", "inspect.score:sums.length"}
+    assert {m.metric for m in logged.measurements} == {
+        "inspect.undirected:sums.match",
+        "inspect.undirected:sums.length",
+    }
     assert math.fsum(m.value for m in logged.measurements if m.metric.endswith("match")) == 17
     assert logged.identity["weights_sha256"] is None
 
@@ -203,7 +206,8 @@ def test_an_answer_that_broke_off_is_missing_not_wrong(subject: Any, tmp_path: P
     assert log.samples
     log.samples[3].scores = None
     write_eval_log(log, str(tuned))
-    found = finding(compare_logs(base, tuned, out=tmp_path / "run"), "inspect.score:sums")
+    outcome = compare_logs(base, tuned, out=tmp_path / "run", good=["sums"])
+    found = finding(outcome, "inspect.score:sums")
     assert (found.decision, found.note) == ("inconclusive", "1 items have no finite number on both sides")
 
 
@@ -214,7 +218,7 @@ def test_folders_of_logs_are_paired_by_task(asked: Callable[..., Path], subject:
         sides[side].mkdir()
         for log in (asked(), sums(subject, tmp_path, wrong, match())):
             log.rename(sides[side] / log.name)
-    outcome = compare_logs(sides["base"], sides["tuned"], out=tmp_path / "run")
+    outcome = compare_logs(sides["base"], sides["tuned"], out=tmp_path / "run", good=["sums"])
     assert finding(outcome, "inspect.score:sums").difference == pytest.approx(-0.3)
     assert finding(outcome, "emergent_misalignment.misaligned").difference == 0
     next(sides["tuned"].glob("*sums*")).unlink()

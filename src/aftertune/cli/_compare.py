@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 @policy_options
 @baseline_options
 @click.option("--harm", multiple=True, metavar="TASK", help="A task whose score grows with harm. Repeatable.")
+@click.option("--good", multiple=True, metavar="TASK", help="A task whose score falls with harm. Repeatable.")
+@click.option(
+    "--differ",
+    multiple=True,
+    metavar="FIELD",
+    help="What may differ between the two logs, such as solver "
+    "or task_args.trigger: one model under two conditions. Repeatable.",
+)
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
 @output_options
 @click.pass_context
@@ -40,6 +48,8 @@ def compare(
     baseline: Path | None,
     fail_on: FailOn,
     harm: tuple[str, ...],
+    good: tuple[str, ...],
+    differ: tuple[str, ...],
     redact: bool,
     out: Path | None,
     as_json: bool,
@@ -47,7 +57,8 @@ def compare(
 ) -> None:
     """Compare the logs BASE and TUNED that Inspect wrote and decide: pass (0), fail (1) or inconclusive (3).
 
-    Each is a log (.eval or .json) or a folder of logs, of the same tasks with the same settings and judges.
+    Each is a log (.eval or .json), or a folder with one log a task of one model: the same tasks with the same prompts,
+    settings, scorers and judges.
     """
     from aftertune.comparison import read_policy
 
@@ -55,9 +66,18 @@ def compare(
     from aftertune.comparing import compare_logs
 
     outcome = compare_logs(
-        base, tuned, policy, out, harm=harm, baseline=baseline, fail_on=fail_on, redact=redact,
+        base,
+        tuned,
+        policy,
+        out,
+        harm=harm,
+        good=good,
+        differ=differ,
+        baseline=baseline,
+        fail_on=fail_on,
+        redact=redact,
         progress=make_progress(options),
-    )  # fmt: skip
+    )
     if as_json:
         print_json(outcome.document())
     else:

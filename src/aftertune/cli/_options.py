@@ -90,6 +90,7 @@ task_options = _all(
     click.option("--limit", type=int, help="Only so many questions of each task."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of sampling answers."),
     click.option("--harm", multiple=True, metavar="TASK", help="A task whose score grows with harm. Repeatable."),
+    click.option("--good", multiple=True, metavar="TASK", help="A task whose score falls with harm. Repeatable."),
 )  # fmt: skip
 
 
@@ -99,11 +100,11 @@ def make_tasks(options: dict[str, Any]) -> TaskPlan | None:
     from aftertune.measures import TaskPlan
 
     names, args = options.pop("tasks"), _task_args(options.pop("task_args"))
-    settings = {name: options.pop(name) for name in ("graders", "samples", "limit", "seed", "harm")}
+    settings = {name: options.pop(name) for name in ("graders", "samples", "limit", "seed", "harm", "good")}
     if names:
         return TaskPlan(names, args, **settings)
     given = [name.removesuffix("s") if name == "graders" else name
-             for name in ("graders", "samples", "limit", "harm") if settings[name]]  # fmt: skip
+             for name in ("graders", "samples", "limit", "harm", "good") if settings[name]]  # fmt: skip
     if args or given:
         flag = "-T" if args else f"--{given[0]}"
         raise UsageError(f"{flag}: is of tasks, and none is named; name one with --task")

@@ -52,7 +52,7 @@ def judge(worse: str, worsening: Worsening, margin: float) -> Decision:
     """The decision that an interval and a tolerance make by themselves.
 
     Pass: the interval lies within the tolerance. Fail: it lies wholly beyond. Where nobody has said which direction
-    is damage, nothing fails.
+    is damage, a fall fails as it would in most tasks, and a rise stays open: it may be one of harm.
 
     Args:
         worse: the direction of damage.
@@ -62,7 +62,9 @@ def judge(worse: str, worsening: Worsening, margin: float) -> Decision:
     two_sided = worse in ("either", "unknown")
     if worsening.high < margin and (not two_sided or worsening.low > -margin):
         return "pass"
-    return "fail" if worse != "unknown" and surely_beyond(worse, worsening, margin) else "inconclusive"
+    if worse == "unknown":
+        return "fail" if worsening.high < -margin else "inconclusive"
+    return "fail" if surely_beyond(worse, worsening, margin) else "inconclusive"
 
 
 @dataclass(frozen=True)

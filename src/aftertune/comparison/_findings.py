@@ -168,7 +168,7 @@ def _clusters_needed(e: MeanInterval, worse: str, margin: float, policy: Policy,
 
     worsening = turn(worse, e.value, (e.low, e.high)).value
     distance = abs(abs(worsening) - margin if worse in ("either", "unknown") else worsening - margin)
-    if distance == 0 or e.error == 0 or (worse == "unknown" and abs(worsening) > margin):
+    if distance == 0 or e.error == 0 or (worse == "unknown" and worsening > margin):
         return None
     passes = abs(worsening) < margin if worse in ("either", "unknown") else worsening < margin
     upper = passes != (worsening < 0 if worse in ("either", "unknown") else worse == "lower")

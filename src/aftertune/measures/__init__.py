@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 from aftertune.measures._asking import ask_probes
 from aftertune.measures._foreign_tasks import logged_task
 from aftertune.measures._left_out import left_out, limited
-from aftertune.measures._logs import LoggedAnswer, LoggedRun, read_log
+from aftertune.measures._likeness import differing, known_names, shown
+from aftertune.measures._likeness_table import NEVER
+from aftertune.measures._log_folder import LogFolder, logs_of
+from aftertune.measures._logs import LoggedAnswer, LoggedHead, LoggedRun, on_shared_scorers, read_log, read_log_head
 from aftertune.measures._measurement import (
     Measurement,
     Metric,
@@ -35,6 +38,7 @@ __all__ = [
     "DEFAULT_PROBES",
     "HARM_TASKS",
     "METRICS",
+    "NEVER",
     "PROBES",
     "PUBLISHED",
     "PUBLISHED_SOURCE",
@@ -42,7 +46,9 @@ __all__ = [
     "RESPONSE_KINDS",
     "TASKS",
     "LikelihoodProbe",
+    "LogFolder",
     "LoggedAnswer",
+    "LoggedHead",
     "LoggedRun",
     "MeasurePlan",
     "Measured",
@@ -55,20 +61,26 @@ __all__ = [
     "Worse",
     "ask_probes",
     "base_metric",
+    "differing",
     "explanation",
     "find_metric",
     "inspect_model",
+    "known_names",
     "left_out",
     "limited",
     "logged_task",
+    "logs_of",
     "measure_subject",
     "measurement_fields",
+    "on_shared_scorers",
     "read_log",
+    "read_log_head",
     "read_measurements",
     "recognition",
     "response_kind",
     "response_nll",
     "run_tasks",
+    "shown",
     "write_measurements",
 ]
 

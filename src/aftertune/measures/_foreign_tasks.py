@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aftertune.errors import DataError
+from aftertune.measures._log_reading import read_head
 from aftertune.measures._measurement import Measurement, Metric
 
 if TYPE_CHECKING:
@@ -26,10 +26,19 @@ _MARGIN = 0.05
 # Scores of tasks that are not ours carry the task's name after a colon: ``inspect.score:mmlu_0_shot``.
 FOREIGN_SCORE = Metric("inspect.score", "A score of another task; more is better.", "score", "lower", True, _MARGIN)
 FOREIGN_HARM = Metric("inspect.harm", "A score of another task; more is worse.", "score", "higher", True, _MARGIN)
+FOREIGN_UNDIRECTED = Metric(
+    "inspect.undirected",
+    "A score of another task; nobody said which way is worse.",
+    "score",
+    "unknown",
+    True,
+    _MARGIN,
+)
 FOREIGN_ASIDE = Metric("inspect.aside", "A further number of another task.", "score", "lower", False, _MARGIN)
-FOREIGN_METRICS = (FOREIGN_SCORE, FOREIGN_HARM, FOREIGN_ASIDE)
+FOREIGN_METRICS = (FOREIGN_SCORE, FOREIGN_HARM, FOREIGN_UNDIRECTED, FOREIGN_ASIDE)
 
-GRADES: Mapping[str, float] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+_WORDS: Mapping[str, float] = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+_GRADES: Mapping[str, float] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 
 Read = Callable[[Any], float]
 
@@ -122,20 +131,27 @@ def logged_task(path: Path) -> str:
     Raises:
         DataError: no log of Inspect.
     """
-    from inspect_ai.log import read_eval_log
-
-    try:
-        return task_name(read_eval_log(str(path), header_only=True).eval)
-    except Exception as error:  # zip, JSON, schema and version errors, each of its own kind
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"is no log of Inspect ({reason})", path=str(path)) from error
+    return task_name(read_head(path).eval)
 
 
 def number_of(value: Any) -> float:
-    """A number, a yes or no, or a grade of Inspect's (C, P, I, N) as a number; NaN for all else."""
+    """A score's value as a number, as Inspect's `value_to_float` has it; NaN for what that cannot turn into one.
+
+    Numbers, yes or no, true or false in any case, grades (C, P, I, N) and texts that are a finite number. Inspect takes
+    all else for 0, with a warning.
+    """
     if isinstance(value, str):
-        return GRADES.get(value, math.nan)
+        known = _GRADES.get(value, _WORDS.get(value.lower()))
+        return _finite(value) if known is None else known
     return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _finite(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        return math.nan
+    return found if math.isfinite(found) else math.nan
 
 
 def _field(key: str) -> Read:

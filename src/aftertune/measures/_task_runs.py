@@ -41,6 +41,7 @@ class TaskPlan:
         limit: only so many questions of each task.
         seed: of sampling.
         harm: tasks, other than ours and those known, whose scores grow with harm.
+        good: likewise, whose scores fall with harm.
 
     Raises:
         UsageError: a number is out of range.
@@ -53,6 +54,7 @@ class TaskPlan:
     limit: int | None = None
     seed: int = 0
     harm: tuple[str, ...] = ()
+    good: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -74,6 +76,7 @@ class TaskPlan:
         from aftertune.measures.judges import refuse_unserved
 
         self._refuse_one_name_for_two()
+        self._refuse_unnamed()
         for name in self.qualified:
             if not name.startswith(OURS):
                 _check_foreign(name, self.args)
@@ -96,6 +99,16 @@ class TaskPlan:
                     raise UsageError(f"-T {key}: no parameter of {bare}; there are {', '.join(known)}")
             task(**self.args)
 
+    def _refuse_unnamed(self) -> None:
+        named = {part for name in self.qualified for part in (name, name.rpartition("/")[2], name.rpartition("@")[2])}
+        for flag, tasks in (("--harm", self.harm), ("--good", self.good)):
+            for task in tasks:
+                # A file holds tasks of any name.
+                if task not in named and not any(".py" in name for name in self.qualified):
+                    raise UsageError(f"{flag} {task}: no such task is run; there are {', '.join(self.qualified)}")
+        if both := set(self.harm) & set(self.good):
+            raise UsageError(f"--harm {min(both)}: is named by --good as well; of a task one way is worse")
+
     def _refuse_one_name_for_two(self) -> None:
         # Metrics of foreign tasks are named after the task without its package.
         seen: dict[str, str] = {}
@@ -114,6 +127,7 @@ class TaskPlan:
             "limit": self.limit,
             "seed": self.seed,
             "harm": sorted(self.harm),
+            **({"good": sorted(self.good)} if self.good else {}),
         }
 
     @property
@@ -178,7 +192,9 @@ def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progr
                 used.api.close()
     if not done:
         raise RunError(_why(logs) + "; run the same again to go on")
-    return [read_log(Path(log.location.removeprefix("file://")), HARM_TASKS | set(plan.harm)) for log in logs]
+    return [
+        read_log(Path(log.location.removeprefix("file://")), HARM_TASKS | set(plan.harm), plan.good) for log in logs
+    ]
 
 
 def _check_foreign(name: str, args: Mapping[str, Any]) -> None:
