@@ -34,9 +34,10 @@ def attach_adapter(model: Any, folder: Path) -> nn.Module:
     stored = read_headers(folder / WEIGHTS)
     with explain_reading(folder / CONFIG, "cannot be used"):
         config = PeftConfig.from_pretrained(folder)
-    refuse_virtual_tokens({"default": config}, folder)
-    refuse_random_start(config, folder)
-    if fault := file_fault(stored, config, model):
+        refuse_virtual_tokens({"default": config}, folder)
+        refuse_random_start(config, folder)
+        fault = file_fault(stored, config, model)
+    if fault:
         raise SubjectError(f"{folder}: {fault}")
     if rows := resized_rows(stored, model):
         model.resize_token_embeddings(rows, mean_resizing=False)

@@ -122,8 +122,8 @@ def _ranks(stored: Mapping[str, Stored], config: PeftConfig, model: Any) -> str 
         if not mark or rest != "weight" or len(tensor.shape) != 2:
             continue
         pattern = config.rank_pattern or {}
-        asked = int(pattern.get(get_pattern_key(list(pattern), layer), config.r))
-        if tensor.shape[0] != asked:
+        asked = pattern.get(get_pattern_key(list(pattern), layer), config.r)
+        if isinstance(asked, int) and tensor.shape[0] != asked:
             return (
                 f"{spelled_out(layer)} has rank {tensor.shape[0]} in the file and {asked} by the config; mend r or "
                 "rank_pattern in its adapter_config.json"
