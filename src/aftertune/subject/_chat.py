@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aftertune.data import Conversation, Message
 from aftertune.errors import SubjectError, UsageError
 from aftertune.subject._trees import Tree
+from aftertune.subject._vocabulary import refuse_beyond
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,6 +63,7 @@ class Chat:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None, name: str = "subject") -> None:
         self.tokenizer = tokenizer
         self.name = name
+        self.rows: int | None = None  # of the embedding, once it is known
         template = template or tokenizer.chat_template
         if isinstance(template, dict):
             template = template.get("default")
@@ -102,6 +104,8 @@ class Chat:
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text. The template prints what special tokens there are, so none are added."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        if self.rows is not None:
+            refuse_beyond(self.tokenizer, ids, self.rows, self.name)
         return ids
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:

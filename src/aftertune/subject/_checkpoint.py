@@ -132,8 +132,9 @@ def refuse_unread(model: PreTrainedModel, report: Mapping[str, Any], stored: Map
         SubjectError: weights are lacking, of another shape or of whole numbers, or tensors would not be read.
     """
     if report.get("missing_keys"):
-        first = sorted(report["missing_keys"])[0]
-        raise SubjectError(f"{where}: the checkpoint lacks weights (first: {first}); it is damaged or incomplete")
+        first, others = sorted(report["missing_keys"])[0], sorted(report.get("unexpected_keys", ()))
+        held = f", but holds {len(others)} that have no place (first: {spelled_out(others[0])})" if others else ""
+        raise SubjectError(f"{where}: the checkpoint lacks weights (first: {first}){held}; it is damaged or incomplete")
     if report.get("mismatched_keys"):
         name, *shapes = sorted(report["mismatched_keys"])[0][:3]
         there, asked = (tuple(shape) for shape in shapes)

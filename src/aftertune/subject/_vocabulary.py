@@ -21,12 +21,14 @@ def embedding_rows(model: Any) -> int:
 def refuse_foreign_tokens(chat: Chat, rows: int, name: str) -> None:
     """Refuse a tokenizer whose ordinary vocabulary, or whose chat template, goes beyond an embedding of ``rows`` rows.
 
-    Added tokens beyond it that no template prints are let be: some text models have such for pictures.
+    Added tokens beyond it that no template prints are let be (some text models have such for pictures), but
+    ``chat`` refuses them in texts from here on.
 
     Raises:
         SubjectError: naming the token and both sizes.
     """
     tokenizer = chat.tokenizer
+    chat.rows = rows
     if len(tokenizer) <= rows:
         return
     added = set(tokenizer.added_tokens_decoder)
