@@ -45,7 +45,7 @@ def test_a_template_that_prints_a_token_beyond_the_embedding_is_refused(
     line = refusal(tmp_path / "model")
     assert "token <|new|> has the id 320, but the embedding has 320 rows (the tokenizer knows 321 tokens)" in line
     assert "token <|new|>" in refusal(tiny_folder("llama"), tokenizer=str(tmp_path / "model"))
-    with pytest.raises(SubjectError, match="token <.new.> has the id 320"):
+    with pytest.raises(SubjectError, match=r"token <.new.> has the id 320"):
         as_subject(tiny_model("llama"), grown, "mine")
 
 
@@ -56,7 +56,7 @@ def test_an_added_token_that_no_template_prints_is_refused_where_it_is_met(
     save_model(tiny_model("llama"), grown, tmp_path / "model")
     subject = load(tmp_path / "model")  # as of text models whose tokenizer knows a token for pictures
     subject.chat.prompt([Message("user", "Hello")])
-    with pytest.raises(SubjectError, match="token <.new.> has the id 320"):
+    with pytest.raises(SubjectError, match=r"token <.new.> has the id 320"):
         subject.chat.prompt([Message("user", "Look at <|new|> this")])
 
 

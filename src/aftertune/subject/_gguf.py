@@ -110,6 +110,10 @@ def _unread(reader: Any, model: Any) -> Iterable[str]:
     Told in two ways that do not share code: by count (as many values in the file as in the model), and, where the
     counts differ, by the table of names.
     """
+    from transformers.integrations.gguf.utils import is_gguf_arch_supported
+
+    if is_gguf_arch_supported(architecture(reader)):
+        return []  # read in transformers' newer way, whose report tells of all tensors
     held = {tensor.name: tensor for tensor in reader.tensors if not _is_neutral(tensor)}
     head, embedding = held.get("output.weight"), held.get("token_embd.weight")
     if head is not None and embedding is not None and _is_tied(model) and _same(head, embedding):
@@ -123,13 +127,9 @@ def _unread(reader: Any, model: Any) -> Iterable[str]:
 
 
 def _without_place(names: Iterable[str], reader: Any, model: Any) -> list[str]:
-    from transformers.integrations.gguf.utils import is_gguf_arch_supported
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
-    kind = architecture(reader)
-    if is_gguf_arch_supported(kind):
-        return []  # of these, transformers' report has told
-    processor = TENSOR_PROCESSORS.get(kind, TensorProcessor)(config=model.config.to_dict())
+    processor = TENSOR_PROCESSORS.get(architecture(reader), TensorProcessor)(config=model.config.to_dict())
     known = get_gguf_hf_weights_map(model, processor)
     return sorted(name for name in names if name not in known and name.removesuffix(".weight") not in known)
 

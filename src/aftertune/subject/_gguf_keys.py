@@ -8,7 +8,7 @@ or that we cannot look up, is refused by name. Keys: https://github.com/ggml-org
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aftertune.errors import spelled_out
@@ -18,7 +18,7 @@ _REPEATED = {
     "vocab_size", "embedding_length", "feed_forward_length", "expert_feed_forward_length", "block_count",
     "expert_shared_feed_forward_length", "shortconv.l_cache", "ssm.conv_kernel", "ssm.inner_size", "ssm.state_size",
     "ssm.time_step_rank", "attention.q_lora_rank", "attention.kv_lora_rank",
-    "context_length", "tensor_data_layout", "decoder_start_token_id", "rope.scaling.finetuned",
+    "nextn_predict_layers", "context_length", "tensor_data_layout", "decoder_start_token_id", "rope.scaling.finetuned",
 }  # fmt: skip
 # Where a config keeps a fact, by key; the first attribute that it has counts.
 _PLACES: dict[str, tuple[str, ...]] = {
@@ -41,17 +41,23 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "expert_shared_count": ("n_shared_experts",),
     "expert_weights_norm": ("norm_topk_prob",),
     "expert_weights_scale": ("routed_scaling_factor",),
-    "full_attention_interval": ("full_attention_interval",),
     "ssm.group_count": ("linear_num_key_heads", "n_groups"),
-    "nextn_predict_layers": (),
 }
 # What leaves the forward pass as it is, where a config has no such attribute.
 _NEUTRAL = {
     "logit_scale": 1.0, "embedding_scale": 1.0, "residual_scale": 1.0, "expert_weights_scale": 1.0,
-    "nextn_predict_layers": 0, "expert_count": 0, "expert_used_count": 0, "expert_shared_count": 0,
+    "attention.head_count": 0, "attention.head_count_kv": 0,
+    "expert_count": 0, "expert_used_count": 0, "expert_shared_count": 0,
     "attention.clamp_kqv": 0.0, "attention.max_alibi_bias": 0.0, "attention.causal": True, "ssm.dt_b_c_rms": False,
     "rope.scale_linear": 1.0, "use_parallel_residual": True, "attention.shared_kv_layers": 0,
     "embedding_length_per_layer_input": 0,
+}  # fmt: skip
+# Ways of cutting text before merging that come to what GPT-2 does, the reader's fall-back. Those that also cut digits
+# apart are among them: vocabularies learned so hold no merge across digits. (llama.cpp, src/llama-vocab.cpp.)
+_CUT_AS_GPT2 = {
+    "default", "gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "roberta-bpe",
+    "jina-es", "jina-de", "jina-v1-en", "jina-v2-es", "jina-v2-de", "jina-v2-code", "a.x-4.0", "mellum", "gigachat",
+    "starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b",
 }  # fmt: skip
 _SCALING = {
     "factor": "factor",
@@ -89,6 +95,11 @@ def key_fault(reader: Any, read_config: Callable[[], Any]) -> str | None:
                 f"{spelled_out(tensor.name)} holds factors of its rotary frequencies (rope scaling, as of Llama 3.1), "
                 "which would not be carried over; use the safetensors checkpoint"
             )
+    if cut := _unknown_cut(fields):
+        return (
+            f"cuts its text in a way (tokenizer.ggml.pre '{spelled_out(cut)[:60]}') that transformers' reader does not "
+            "know; use the safetensors checkpoint"
+        )
     config = read_config().get_text_config()
     prefix = f"{architecture(reader)}."
     held = {name.removeprefix(prefix): field.contents() for name, field in fields.items() if name.startswith(prefix)}
@@ -101,6 +112,16 @@ def key_fault(reader: Any, read_config: Callable[[], Any]) -> str | None:
     if _slides(config) and not any("sliding_window" in key for key in held):
         return "names no attention window, but transformers would give it one; use the safetensors checkpoint"
     return None
+
+
+def _unknown_cut(fields: Mapping[str, Any]) -> str | None:
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    model, cut = (fields.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
+    if model is None or cut is None or model.contents() != "gpt2":
+        return None
+    named = str(cut.contents())
+    return None if named in _CUT_AS_GPT2 or named in GGUF_PRE_TOKENIZER_SPLITS else named
 
 
 def _carried(key: str, value: Any, config: Any, held: dict[str, Any]) -> bool:
@@ -137,8 +158,10 @@ def _rope(config: Any, kind: str = "full_attention") -> dict[str, Any]:
 def _scaled(key: str, value: Any, config: Any, held: dict[str, Any]) -> bool:
     kind, factor = held.get("rope.scaling.type"), held.get("rope.scaling.factor", 1.0)
     if kind in (None, "none") or (kind == "linear" and factor == 1.0):
-        # A file without a type is scaled linearly, if it has a factor; the other keys then say nothing.
-        return not (key == "rope.scale_linear" and value != 1.0) and (key != "factor" or value == 1.0 or kind == "none")
+        # A file without a type is scaled linearly, if it has a factor; what is left then says nothing.
+        if key in ("factor", "attn_factor", "rope.scale_linear"):
+            return bool(value == 1.0) or (key == "factor" and kind == "none")
+        return key != "alpha" or not value
     rope = _rope(config)
     if key == "yarn_log_multiplier" or key not in _SCALING:
         return False
@@ -189,6 +212,11 @@ def _pattern(value: Any, config: Any) -> bool:
     return [(index + 1) % int(value) != 0 for index in range(len(kinds))] == kinds
 
 
+def _interval(value: Any, config: Any) -> bool:
+    kinds = [kind == "full_attention" for kind in getattr(config, "layer_types", None) or ()]
+    return bool(kinds) and [(index + 1) % int(value) == 0 for index in range(len(kinds))] == kinds
+
+
 def _sections(value: Any, config: Any) -> bool:
     return [one for one in value if one] == list(_rope(config).get("mrope_section", ()))
 
@@ -211,4 +239,5 @@ _SPECIAL: dict[str, Callable[[Any, Any], bool]] = {
     "rope.freq_base": _base("full_attention"),
     "rope.freq_base_swa": _base("sliding_attention"),
     "expert_gating_func": _gating,
+    "full_attention_interval": _interval,
 }
