@@ -41,7 +41,7 @@ def attach_adapter(model: Any, folder: Path) -> nn.Module:
         raise SubjectError(f"{folder}: {fault}")
     if rows := resized_rows(stored, model):
         model.resize_token_embeddings(rows, mean_resizing=False)
-    adapted = _attached(model, folder, config, stored)
+    adapted: nn.Module = _attached(model, folder, config, stored)
     assert_scale(adapted, folder)
     return adapted
 

@@ -29,13 +29,13 @@ def refuse_foreign_tokens(chat: Chat, rows: int, name: str) -> None:
     """
     tokenizer = chat.tokenizer
     chat.rows = rows
-    if len(tokenizer) <= rows:
+    vocabulary = tokenizer.get_vocab()
+    if max(vocabulary.values(), default=-1) < rows:  # not its length: ids may have gaps
         return
     added = set(tokenizer.added_tokens_decoder)
-    ordinary = {token: index for token, index in tokenizer.get_vocab().items() if index not in added}
-    highest = max(ordinary, key=lambda token: ordinary[token], default=None)
-    if highest is not None and ordinary[highest] >= rows:
-        raise _beyond(tokenizer, ordinary[highest], rows, name)
+    highest = max((index for index in vocabulary.values() if index not in added), default=-1)
+    if highest >= rows:
+        raise _beyond(tokenizer, highest, rows, name)
     ask = [Message("user", "Hello"), Message("assistant", "Hello."), Message("user", "Hello again")]
     for generate in (True, False):
         refuse_beyond(tokenizer, chat.encode(chat.text(ask, generate=generate)), rows, name)
