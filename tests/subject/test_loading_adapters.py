@@ -384,3 +384,32 @@ def test_the_folders_inside_are_named(
     assert f"did you mean {tmp_path / 'out' / first}?" in line
     assert all(name in line for name in names)
     assert "runs" not in line.replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("adapters.safetensors", "which is not PEFT's"), ("adapter_model.bin", "pickled"), ("notes.txt", "copy the")],
+)
+def test_a_folder_without_peft_weights_says_what_it_has(
+    name: str, says: str, train: Callable[..., tuple[Path, Any]]
+) -> None:
+    folder, _ = train()
+    (folder / FILE).rename(folder / name)
+    line = refusal(folder)
+    assert "has no adapter_model.safetensors" in line
+    assert says in line
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_logit_of_vb_lora_is_still_found(value: float, train: Callable[..., tuple[Path, Any]]) -> None:
+    from aftertune.errors import NumericalError
+
+    folder, _ = train("VBLoRAConfig", num_vectors=16, vector_length=16)
+
+    def broken(weights: Tensors) -> Tensors:
+        next(tensor for name, tensor in sorted(weights.items()) if "logits" in name).view(-1)[3] = value
+        return weights
+
+    change(folder, broken)
+    with pytest.raises(NumericalError, match="NaN or infinity"):
+        load(folder)

@@ -39,7 +39,9 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         raise SubjectError(f"{folder}: holds a whole model ({whole}) beside a leftover {CONFIG}; remove the {CONFIG}")
     if any(folder.glob("adapter_model*.bin")):
         raise SubjectError(f"{folder}: has no {WEIGHTS} (pickled .bin adapters are not loaded)")
-    raise SubjectError(f"{folder}: has no {WEIGHTS}; copy the adapter again")
+    other = next((path.name for path in sorted(folder.glob("*.safetensors"))), None)
+    hint = f", but {spelled_out(other)}, which is not PEFT's; convert it" if other else "; copy the adapter again"
+    raise SubjectError(f"{folder}: has no {WEIGHTS}{hint}")
 
 
 def adapter_base(folder: Path, config: dict[str, Any]) -> str:
