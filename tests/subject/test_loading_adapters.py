@@ -246,10 +246,17 @@ def test_adapters_of_single_experts_are_carried_to_fused_ones(
     torch.testing.assert_close(logits(subject.model), logits(live), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("skip", ["layers.1.", "experts.3.", "experts.2.w2"])
+@pytest.mark.parametrize("skip", ["experts.3.", "experts.1.", "experts.2.w2", "layers.1.block_sparse_moe.experts.0.w1"])
 def test_adapters_that_lack_an_expert_are_refused(skip: str, tiny_folder: TinyFolder, tmp_path: Path) -> None:
     experts(tmp_path / "adapter", plain(tiny_folder("mixtral")), skip=skip)
-    assert str(tmp_path / "adapter") in refusal(tmp_path / "adapter", base=str(tiny_folder("mixtral")))
+    line = refusal(tmp_path / "adapter", base=str(tiny_folder("mixtral")))
+    assert "nothing for expert" in line
+    assert WRONG_BASE not in line
+
+
+def test_adapters_that_lack_the_experts_of_a_layer_are_refused(tiny_folder: TinyFolder, tmp_path: Path) -> None:
+    experts(tmp_path / "adapter", plain(tiny_folder("mixtral")), skip="layers.1.")
+    assert "lacks 4 weights that its config asks for" in refusal(tmp_path / "adapter", base=str(tiny_folder("mixtral")))
 
 
 # --- ends that are tied ---------------------------------------------------------------------------------

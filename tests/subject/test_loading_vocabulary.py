@@ -116,3 +116,20 @@ def test_an_adapter_that_brings_only_a_part_of_the_new_rows_tells_how_to_resize(
     line = refusal(tmp_path / "adapter")
     assert "a base whose vocabulary was resized to 321 tokens, and this one has 320" in line
     assert "give the right one with --base" not in line
+
+
+def test_an_adapter_over_a_base_that_was_cut_to_its_tokenizer_brings_its_rows(
+    tiny_model: TinyModel, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    import peft
+
+    save_model(tiny_model("llama", vocab_size=384), tiny_tokenizer, tmp_path / "padded")
+    base = tiny_model("llama", vocab_size=384)
+    base.resize_token_embeddings(len(tiny_tokenizer))
+    live = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    live.peft_config["default"].base_model_name_or_path = str(tmp_path / "padded")
+    live.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    subject = load(tmp_path / "adapter")
+    assert subject.vocabulary == len(tiny_tokenizer)
+    with torch.no_grad():
+        torch.testing.assert_close(subject.model(input_ids=IDS).logits, live.eval()(input_ids=IDS).logits)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def attach_adapter(model: Any, folder: Path) -> nn.Module:
     """Put the adapter of ``folder`` onto ``model``, unmerged, and check that nothing of it is left out or made up.
 
-    A base with fewer tokens than the adapter was trained on is resized, where the adapter brings all its rows.
+    A base with another number of tokens than the adapter was trained on is resized, where the adapter brings all rows.
 
     Raises:
         SubjectError: it cannot be read, was made for a model of other shapes, lacks weights that its config asks for,
@@ -49,7 +49,7 @@ def attach_adapter(model: Any, folder: Path) -> nn.Module:
 def _attached(model: Any, folder: Path, config: PeftConfig, stored: dict[str, Stored]) -> PeftModel:
     import peft
 
-    class Told(peft.PeftModelForCausalLM):  # type: ignore[misc]
+    class AdaptedModel(peft.PeftModelForCausalLM):  # type: ignore[misc]
         """Keeps what PEFT says of its loading, of which it tells only a part."""
 
         told: Any
@@ -61,7 +61,7 @@ def _attached(model: Any, folder: Path, config: PeftConfig, stored: dict[str, St
     task, config.task_type = config.task_type, None  # else PEFT takes a class of its own
     try:
         with quiet_loading():
-            adapted = Told.from_pretrained(model, folder, config=config, is_trainable=False)
+            adapted = AdaptedModel.from_pretrained(model, folder, config=config, is_trainable=False)
     except AftertuneError:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ _WRAPPERS = {
     "_checkpoint_wrapped_module.": "activation checkpointing",
     "module.": "DDP or DeepSpeed",
 }
+_EXPERT = re.compile(r"^(.+\.experts)\.(\d{1,6})\.(.+)$")
 _RAW = re.compile(r"\.(?:lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)\.([A-Za-z_][\w-]*)(?:\.weight)?$")
 
 
@@ -37,7 +39,9 @@ def file_fault(stored: Mapping[str, Stored], config: PeftConfig, model: Any) -> 
     """
     if not stored:
         return "its file holds no tensors; save it again (under ZeRO-3, gather the weights first)"
-    for fault in (_no_values, _wrapped, _raw_names, _no_prefix, _modules_lacking, _magnitudes_lacking, _halves, _ranks):
+    for fault in (
+        _no_values, _wrapped, _raw_names, _no_prefix, _modules_lacking, _magnitudes_lacking, _halves, _ranks, _experts,
+    ):  # fmt: skip
         found = fault(stored, config, model)
         if found:
             return found
@@ -131,6 +135,27 @@ def _ranks(stored: Mapping[str, Stored], config: PeftConfig, model: Any) -> str 
     return None
 
 
+def _experts(stored: Mapping[str, Stored], config: PeftConfig, model: Any) -> str | None:
+    """Pairs of single experts can only be carried to a base that has them in one matrix if there is one for each."""
+    fused = any(name.endswith(".experts") and not hasattr(found, "0") for name, found in model.named_modules())
+    text = model.config.get_text_config()
+    counts = (getattr(text, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts"))
+    asked = next((count for count in counts if count), None)
+    held: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for name in stored:
+        if expert := _EXPERT.match(name):
+            held[expert[1], expert[3]].add(int(expert[2]))
+    for (place, rest), numbers in held.items() if fused and asked else ():
+        if numbers != set(range(asked)):
+            lacking = sorted(set(range(asked)) - numbers)
+            what = f"nothing for expert {lacking[0]}" if lacking else f"an expert {max(numbers)}"
+            return (
+                f"it holds {what} of {asked} in {spelled_out(place)} ({spelled_out(rest)}); it cannot be carried to a "
+                "base that has all experts in one matrix, save or copy it again"
+            )
+    return None
+
+
 def _other_vocabulary(stored: Mapping[str, Stored], model: Any) -> str | None:
     rows = int(model.get_input_embeddings().weight.shape[0])
     asked = _vocabulary(stored, model)
@@ -146,7 +171,7 @@ def _other_vocabulary(stored: Mapping[str, Stored], model: Any) -> str | None:
 def resized_rows(stored: Mapping[str, Stored], model: Any) -> int | None:
     """To how many tokens the base must be resized, where the adapter brings every row of both ends; else None."""
     rows, asked = int(model.get_input_embeddings().weight.shape[0]), _vocabulary(stored, model)
-    if asked is None or asked <= rows:
+    if asked is None or asked == rows:
         return None
     ends = [_names(model, model.get_input_embeddings())]
     if not (model.all_tied_weights_keys or model.get_output_embeddings() is None):
