@@ -156,10 +156,23 @@ def test_what_checkpoints_hold_beside_their_weights_is_not_blamed(
     torch.testing.assert_close(logits(load(folder).model), logits(AutoModelForCausalLM.from_pretrained(folder)))
 
 
-def test_the_causal_masks_of_old_checkpoints_are_not_blamed(make: Callable[..., Path]) -> None:
-    mask = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
-    folder = make(lambda w: {**w, "transformer.h.0.attn.bias": mask}, on="gpt2")
+@pytest.mark.parametrize(("architecture", "place"), [("gpt2", "attn"), ("gpt_neo", "attn.attention")])
+def test_the_causal_masks_of_old_checkpoints_are_not_blamed_but_a_bias_is(
+    architecture: str, place: str, tiny_model: TinyModel, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    save_model(tiny_model(architecture), tiny_tokenizer, folder)
+    weights = load_file(folder / "model.safetensors")
+    masks = {"bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8), "masked_bias": torch.tensor(-1e4)}
+    held = {f"transformer.h.0.{place}.{name}": tensor for name, tensor in masks.items()}
+    save_file({**weights, **held}, folder / "model.safetensors", {"format": "pt"})
     assert load(folder).identity.kind == "folder"
+    without = {name.removeprefix("transformer."): tensor for name, tensor in {**weights, **held}.items()}
+    save_file(without, folder / "model.safetensors", {"format": "pt"})  # as of a base model alone
+    assert load(folder).identity.kind == "folder"
+    bias = {f"transformer.h.0.{place}.zork.bias": torch.ones(32)}
+    save_file({**weights, **bias}, folder / "model.safetensors", {"format": "pt"})
+    assert f"{place}.zork.bias" in refusal(folder)
 
 
 def deep(tokenizer: Any, folder: Path) -> Tensors:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"^model-\d+-of-\d+\.safetensors$")
+_MASK = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$|\.attention\.(masked_)?bias$")
+_FREQUENCIES = re.compile(r"(rotary|rope)\w*\.(inv_freq|original_inv_freq|cos_cached|sin_cached)$")
 _LAYER = re.compile(r"^(.*\blayers\.\d+)\.")
 # What the layers of multi-token prediction have and others have not (DeepSeek-V3 and those after it).
 _PREDICTS_FURTHER = ("eh_proj", "enorm", "hnorm", "shared_head", "mtp")
@@ -142,7 +144,8 @@ def refuse_unread(model: PreTrainedModel, report: Mapping[str, Any], stored: Map
             f"{where}: cannot be loaded ({spelled_out(name)} has shape {there} in the file, the config asks for "
             f"{asked}); the config is not this checkpoint's"
         )
-    unread = sorted({*report.get("unexpected_keys", ()), *_ignored_layers(model, stored), *_doubles(model, stored)})
+    strangers = (name for name in report.get("unexpected_keys", ()) if not _is_buffer(name, model, stored))
+    unread = sorted({*strangers, *_ignored_layers(model, stored), *_doubles(model, stored)})
     if unread:
         raise SubjectError(f"{where}: {_unread(unread)}")
     for name, tensor in _whole_numbers(model, stored):
@@ -164,6 +167,23 @@ def _unread(names: list[str]) -> str:
     if any(name.startswith(wrappers) for name in names):
         return line + "its names carry the prefix of a wrapper (torch.compile, DDP, FSDP): save the model inside it"
     return line + "mend the config or the checkpoint, so that they belong together"
+
+
+def _is_buffer(name: str, model: PreTrainedModel, stored: Mapping[str, Stored]) -> bool:
+    """Whether a tensor is one that older versions stored though it follows from the config: masks, frequencies."""
+    prefix = f"{model.base_model_prefix}."
+    names = (name, name.removeprefix(prefix), prefix + name)
+    made = {buffer for buffer, _ in model.named_buffers()}
+    if any(candidate in made for candidate in names):
+        return True
+    held = next((stored[candidate] for candidate in names if candidate in stored), None)
+    if held is None:
+        return False
+    if _MASK.search(name):  # of a real bias the shape is (width,)
+        return len(held.shape) == 4 or math.prod(held.shape) == 1
+    if name.endswith("position_ids"):
+        return held.dtype.startswith("I")
+    return bool(_FREQUENCIES.search(name)) and not name.endswith("weight")
 
 
 def _ignored_layers(model: PreTrainedModel, stored: Mapping[str, Stored]) -> Iterable[str]:

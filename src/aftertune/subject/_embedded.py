@@ -10,7 +10,7 @@ from pathlib import Path
 from aftertune.errors import SubjectError
 from aftertune.runs import Progress, Silent, new_folder
 from aftertune.subject._cache import cache_root
-from aftertune.subject._gguf import convert_gguf
+from aftertune.subject._gguf import convert_gguf, is_whole
 from aftertune.subject._wheel import ModelWheel
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -36,8 +36,9 @@ def embedded_folder(progress: Progress | None = None) -> Path:
             raise SubjectError(f"AFTERTUNE_SMOLLM2={override}: no model folder there")
         return Path(override)
     folder = cache_root() / f"smollm2-135m-instruct-{WHEEL_SHA256[:8]}"
-    if (folder / "model.safetensors").exists():
+    if is_whole(folder):
         return folder
+    shutil.rmtree(folder, ignore_errors=True)  # damaged since it was made, if it is there at all
     progress = progress or Silent()
     with new_folder(folder, shared=True) as made:
         progress.say(f"fetching the embedded subject ({WHEEL}, 93 MB)")
