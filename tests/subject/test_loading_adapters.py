@@ -197,7 +197,7 @@ def test_any_tensor_without_a_place_is_refused(name: str, train: Callable[..., t
     assert name.split(".")[-2] in line
 
 
-@pytest.mark.parametrize("keys", [{"modules_to_save": 3}, {"target_modules": 7}, {"rank_pattern": "x"}, {"alpha": []}])
+@pytest.mark.parametrize("keys", [{"modules_to_save": 3}, {"target_modules": 7}, {"rank_pattern": "x"}, {"r": None}])
 def test_odd_values_in_the_config_are_one_line(
     keys: dict[str, Any], train: Callable[..., tuple[Path, Any]], tiny_folder: TinyFolder
 ) -> None:
@@ -207,6 +207,15 @@ def test_odd_values_in_the_config_are_one_line(
         load(folder)  # what PEFT passes over is no fault of ours
     except SubjectError as error:
         assert "\n" not in str(error)
+
+
+def test_a_key_that_peft_would_pass_over_is_refused(train: Callable[..., tuple[Path, Any]]) -> None:
+    folder, live = train()
+    configure(folder, use_next_lora=False, enable_lora=None)  # switched off, it says nothing
+    torch.testing.assert_close(logits(load(folder).model), logits(live), atol=2e-5, rtol=0)
+    line = refusal(configure(folder, use_next_lora=True))
+    assert "does not know its key use_next_lora" in line
+    assert WRONG_BASE not in line
 
 
 # --- experts from before they were fused ----------------------------------------------------------------

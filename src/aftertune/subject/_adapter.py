@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import AftertuneError, SubjectError, spelled_out
 from aftertune.runs import file_digest
-from aftertune.subject._adapter_base import CONFIG, WEIGHTS
+from aftertune.subject._adapter_base import CONFIG, WEIGHTS, read_adapter_config
 from aftertune.subject._adapter_faults import file_fault, resized_rows
 from aftertune.subject._checkpoint import Stored, read_headers
 from aftertune.subject._explain import explain_reading, is_shortage, reason
@@ -35,6 +36,7 @@ def attach_adapter(model: Any, folder: Path) -> nn.Module:
     with explain_reading(folder / CONFIG, "cannot be used"):
         config = PeftConfig.from_pretrained(folder)
         refuse_virtual_tokens({"default": config}, folder)
+        _refuse_unknown_keys(config, folder)
         refuse_random_start(config, folder)
         fault = file_fault(stored, config, model)
     if fault:
@@ -106,6 +108,17 @@ def _refuse_unlike(adapted: Any, stored: dict[str, Stored], folder: Path) -> Non
         raise SubjectError(
             f"{folder}: {len(strangers)} adapter weights have no place in the base (first: "
             f"{spelled_out(sorted(strangers)[0])}); give the right one with --base"
+        )
+
+
+def _refuse_unknown_keys(config: PeftConfig, folder: Path) -> None:
+    """PEFT passes over keys of a version that it does not know, and runs another adapter than was trained."""
+    known = {field.name for field in dataclasses.fields(config)}
+    unknown = sorted(key for key, value in read_adapter_config(folder).items() if value and key not in known)
+    if unknown:
+        raise SubjectError(
+            f"{folder / CONFIG}: PEFT does not know its key {spelled_out(unknown[0])[:60]}, and would pass over it; "
+            "use a newer peft, or remove the key if it means nothing"
         )
 
 
