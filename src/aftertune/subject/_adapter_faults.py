@@ -140,7 +140,7 @@ def _experts(stored: Mapping[str, Stored], config: PeftConfig, model: Any) -> st
     fused = any(name.endswith(".experts") and not hasattr(found, "0") for name, found in model.named_modules())
     text = model.config.get_text_config()
     counts = (getattr(text, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts"))
-    asked = next((count for count in counts if count), None)
+    asked = next((int(count) for count in counts if count), 0)
     held: dict[tuple[str, str], set[int]] = defaultdict(set)
     for name in stored:
         if expert := _EXPERT.match(name):

@@ -146,7 +146,8 @@ def as_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
 
 def refuse_broken_weights(model: torch.nn.Module, name: str) -> None:
     """Raise `NumericalError` when a weight is NaN or infinite."""
-    for parameter, tensor in model.named_parameters():
+    for parameter, weight in model.named_parameters():
+        tensor: torch.Tensor = weight
         if "vblora_logits" in parameter and tensor.device.type != "meta":
             tensor = tensor.clamp(min=-1.0)  # VB-LoRA gives minus infinity to the vectors that it did not choose
         if tensor.device.type != "meta" and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
