@@ -228,6 +228,20 @@ def test_a_shard_that_is_not_in_the_index_is_refused(sharded: Path) -> None:
     assert f"{stray.name} is not in model.safetensors.index.json" in refusal(sharded)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("shard-00001-model-00001-of-00001.safetensors", "part of a distributed checkpoint"),
+        ("adapter_model.safetensors", "an adapter's adapter_model.safetensors lies beside the model"),
+    ],
+)
+def test_other_weights_beside_a_model_are_named(name: str, says: str, make: Callable[..., Path]) -> None:
+    folder = make()
+    other = {n: t * 2 for n, t in load_file(folder / "model.safetensors").items()}
+    save_file(other, folder / name, {"format": "pt"})
+    assert says in refusal(folder)
+
+
 def test_another_makers_copy_of_the_weights_is_not_blamed(sharded: Path) -> None:
     save_file({"x": torch.ones(2)}, sharded / "consolidated.safetensors", {"format": "pt"})
     assert load(sharded).identity.kind == "folder"

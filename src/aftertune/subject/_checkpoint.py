@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"^model-\d+-of-\d+\.safetensors$")
+_DISTRIBUTED = re.compile(r"^shard-\d+-model-\d+-of-\d+\.safetensors$")
 _MASK = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$|\.attention\.(masked_)?bias$")
 _FREQUENCIES = re.compile(r"(rotary|rope)\w*\.(inv_freq|original_inv_freq|cos_cached|sin_cached)$")
 _LAYER = re.compile(r"^(.*\blayers\.\d+)\.")
@@ -57,9 +58,11 @@ def read_checkpoint(folder: Path, explicit: str | None = None) -> dict[str, Stor
         explicit: the file or index that the config names (``transformers_weights``) in place of these.
 
     Raises:
-        SubjectError: an old file lies beside newer ones, a shard is absent, lacks what the index promises, is not in
-            the index or is damaged, or a tensor is in two shards or has no values.
+        SubjectError: an old file, an adapter or a distributed checkpoint lies beside the model; a shard is absent,
+            lacks what the index promises, is not in the index or is damaged; a tensor is in two shards or has no
+            values.
     """
+    _refuse_other_weights(folder)
     single, index = folder / SINGLE, folder / INDEX
     if explicit is not None:
         single, index = (folder / "", folder / explicit) if explicit.endswith(".json") else (folder / explicit, index)
@@ -94,6 +97,20 @@ def read_checkpoint(folder: Path, explicit: str | None = None) -> dict[str, Stor
                 "incomplete"
             )
     return _with_values(held, folder)
+
+
+def _refuse_other_weights(folder: Path) -> None:
+    """Files beside a model that transformers would take in its place, or that say that it is not the whole of it."""
+    for path in sorted(folder.glob("*.safetensors")):
+        if _DISTRIBUTED.match(path.name):
+            raise SubjectError(
+                f"{folder}: {path.name} is part of a distributed checkpoint; gather it, and save it as one model"
+            )
+        if path.name == "adapter_model.safetensors":
+            raise SubjectError(
+                f"{folder}: an adapter's {path.name} lies beside the model and would not be read; move it to a folder "
+                "of its own, with its adapter_config.json"
+            )
 
 
 def _read_index(path: Path) -> dict[str, str]:
