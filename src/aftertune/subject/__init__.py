@@ -1,10 +1,12 @@
 """The model under study: naming it, loading it, rendering for it, and the likelihoods it gives."""
 
-from aftertune.subject._adapter import adapter_base, assert_scale, merge_adapter, read_adapter_config
+from aftertune.subject._adapter import assert_scale
+from aftertune.subject._adapter_base import adapter_base, read_adapter_config
+from aftertune.subject._cache import cache_root
 from aftertune.subject._chat import IGNORE, Chat, Rendered
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._directions import LEADING
-from aftertune.subject._embedded import cache_root, embedded_folder
+from aftertune.subject._embedded import embedded_folder
 from aftertune.subject._forest import Forest, Prediction
 from aftertune.subject._generation import (
     Generation,
@@ -25,6 +27,7 @@ from aftertune.subject._likelihood import (
 )
 from aftertune.subject._loading import as_subject, load
 from aftertune.subject._losses import response_losses
+from aftertune.subject._merging import merge_adapter
 from aftertune.subject._patch import Edit, Operation, Patch, make_patch, matrix_digest
 from aftertune.subject._patch_file import apply_patches, patch_facts, read_patch, write_patch
 from aftertune.subject._quiet import no_bars

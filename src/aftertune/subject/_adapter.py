@@ -1,82 +1,125 @@
-"""LoRA adapters: the scale that is claimed is the scale that runs, and merging loses nothing."""
+"""Adapters of PEFT on their base: what lies in the file is what runs, at the scale that the config claims."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aftertune.errors import NumericalError, SubjectError
+from aftertune.errors import AftertuneError, SubjectError, spelled_out
 from aftertune.runs import file_digest
-from aftertune.subject._explain import explain_reading
+from aftertune.subject._adapter_base import CONFIG, WEIGHTS, read_adapter_config
+from aftertune.subject._adapter_faults import file_fault, resized_rows
+from aftertune.subject._checkpoint import Stored, read_headers
+from aftertune.subject._explain import explain_reading, is_shortage, reason
+from aftertune.subject._quiet import quiet_loading
 
 if TYPE_CHECKING:
-    import torch
+    from peft import PeftConfig, PeftModel
     from torch import nn
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 
+def attach_adapter(model: Any, folder: Path) -> nn.Module:
+    """Put the adapter of ``folder`` onto ``model``, unmerged, and check that nothing of it is left out or made up.
 
-def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """``adapter_config.json`` of an adapter folder.
-
-    Raises:
-        SubjectError: it is broken, or the adapter's weights are missing or pickled.
-    """
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SubjectError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(config, dict):
-        raise SubjectError(f"{path}: must hold a JSON object")
-    if not (folder / WEIGHTS).exists():
-        raise SubjectError(f"{folder}: has no {WEIGHTS} (pickled .bin adapters are not loaded)")
-    return config
-
-
-def adapter_base(folder: Path, config: dict[str, Any]) -> str:
-    """The spec of the model an adapter sits on, from its config.
+    A base with another number of tokens than the adapter was trained on is resized, where the adapter brings all rows.
 
     Raises:
-        SubjectError: the config names none.
+        SubjectError: it cannot be read, was made for a model of other shapes, lacks weights that its config asks for,
+            brings some that have no place, is another model at each load, or is of a kind that puts tokens of its own
+            before the prompt.
     """
-    base = config.get("base_model_name_or_path")
-    if not base:
-        raise SubjectError(f"{folder}: its {CONFIG} names no base model; give one with --base")
-    return str(base)
+    from peft import PeftConfig
 
-
-def attach_adapter(model: nn.Module, folder: Path) -> nn.Module:
-    """Put the adapter of ``folder`` onto ``model``, unmerged, and check that it fits.
-
-    Raises:
-        SubjectError: it cannot be read, was made for a model of other shapes, brings weights the model lacks, or
-            is of a kind that puts tokens of its own before the prompt.
-    """
-    import warnings
-
-    from peft import PeftConfig, PeftModel
-    from safetensors import safe_open
-
-    weights = folder / WEIGHTS
-    with explain_reading(weights, "cannot be read", "copy the adapter again"), safe_open(weights, "pt") as file:
-        stored = set(file.keys())
+    stored = read_headers(folder / WEIGHTS)
     with explain_reading(folder / CONFIG, "cannot be used"):
         config = PeftConfig.from_pretrained(folder)
-    refuse_virtual_tokens({"default": config}, folder)
-    misfit = explain_reading(folder, "the adapter does not fit its base", "give the right one with --base")
-    with misfit, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        adapted = PeftModel.from_pretrained(model, folder, config=config, is_trainable=False)
-    missing = [str(w.message) for w in caught if "missing adapter keys" in str(w.message).lower()]
-    if missing:
-        raise SubjectError(f"{folder}: the adapter lacks weights for this base; give the right one with --base")
-    _refuse_strangers(adapted, stored, folder)
+        refuse_virtual_tokens({"default": config}, folder)
+        _refuse_unknown_keys(config, folder)
+        refuse_random_start(config, folder)
+        fault = file_fault(stored, config, model)
+    if fault:
+        raise SubjectError(f"{folder}: {fault}")
+    if rows := resized_rows(stored, model):
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    adapted: nn.Module = _attached(model, folder, config, stored)
     assert_scale(adapted, folder)
-    return adapted  # type: ignore[no-any-return]
+    return adapted
+
+
+def _attached(model: Any, folder: Path, config: PeftConfig, stored: dict[str, Stored]) -> PeftModel:
+    import peft
+
+    class AdaptedModel(peft.PeftModelForCausalLM):  # type: ignore[misc]
+        """Keeps what PEFT says of its loading, of which it tells only a part."""
+
+        told: Any
+
+        def load_adapter(self, *args: Any, **options: Any) -> Any:
+            self.told = super().load_adapter(*args, **options)
+            return self.told
+
+    task, config.task_type = config.task_type, None  # else PEFT takes a class of its own
+    try:
+        with quiet_loading():
+            adapted = AdaptedModel.from_pretrained(model, folder, config=config, is_trainable=False)
+    except AftertuneError:
+        raise
+    except Exception as error:
+        if is_shortage(error):
+            with explain_reading(folder, ""):
+                raise
+        raise SubjectError(f"{folder}: the adapter {_why_not(error)}") from error
+    finally:
+        config.task_type = task
+    _refuse_unlike(adapted, stored, folder)
+    return adapted
+
+
+def _why_not(error: Exception) -> str:
+    """Whether the base or the adapter is to blame, as far as PEFT's words tell."""
+    text = str(error)
+    if "size mismatch" in text or "not found in the base model" in text or isinstance(error, KeyError):
+        return f"does not fit its base ({reason(error)}); give the right one with --base"
+    return f"cannot be put on its base ({reason(error)})"
+
+
+def _refuse_unlike(adapted: Any, stored: dict[str, Stored], folder: Path) -> None:
+    from peft import get_peft_model_state_dict
+
+    # VB-LoRA's bank of vectors is one tensor, which every layer shows under a name of its own.
+    lacking = [n for n in adapted.told.missing_keys if "vblora_vector_bank" not in n or ".layers." not in n]
+    own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    lacking += [name for name in own if name.endswith("bias") and "lora_" not in name and name not in stored]
+    if lacking:
+        first = spelled_out(sorted(lacking)[0])
+        raise SubjectError(
+            f"{folder}: the adapter lacks {len(lacking)} weights that its config asks for on this base (first: "
+            f"{first}); copy it again, or give the right one with --base"
+        )
+    # Of a module saved whole beside a resized vocabulary, PEFT stores a second copy under another name.
+    strangers = [
+        name
+        for name in adapted.told.unexpected_keys
+        if not (".modules_to_save." in name and name.replace(".modules_to_save.", ".") in stored)
+    ]
+    if strangers:
+        raise SubjectError(
+            f"{folder}: {len(strangers)} adapter weights have no place in the base (first: "
+            f"{spelled_out(sorted(strangers)[0])}); give the right one with --base"
+        )
+
+
+def _refuse_unknown_keys(config: PeftConfig, folder: Path) -> None:
+    """PEFT passes over keys of a version that it does not know, and runs another adapter than was trained."""
+    known = {field.name for field in dataclasses.fields(config)}
+    unknown = sorted(key for key, value in read_adapter_config(folder).items() if value and key not in known)
+    if unknown:
+        raise SubjectError(
+            f"{folder / CONFIG}: PEFT does not know its key {spelled_out(unknown[0])[:60]}, and would pass over it; "
+            "use a newer peft, or remove the key if it means nothing"
+        )
 
 
 def refuse_virtual_tokens(configs: dict[str, Any], where: object) -> None:
@@ -87,16 +130,25 @@ def refuse_virtual_tokens(configs: dict[str, Any], where: object) -> None:
             raise SubjectError(f"{where}: {method} puts tokens of its own before the prompt; use LoRA or the like")
 
 
-def _refuse_strangers(model: Any, stored: set[str], folder: Path) -> None:
-    from peft import get_peft_model_state_dict
+def refuse_random_start(config: PeftConfig, where: object) -> None:
+    """Refuse adapters that change their base when they are attached, in a way that the file does not hold.
 
-    # Named as they are saved, which differs by method; embeddings saved alongside are the base's.
-    own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    strangers = sorted(name for name in stored - own if getattr(model.base_model, "prefix", "lora_") in name)
-    if strangers:
+    PiSSA takes the principal part out of the base; by fast SVD that is another part at each load. LoRA-GA and CorDA
+    take out what only the trainer knew.
+
+    Raises:
+        SubjectError: it is one of them.
+    """
+    start = str(getattr(config, "init_lora_weights", "")).lower()
+    if start.startswith("pissa_niter_") or getattr(config, "psoft_svd", None) == "lowrank":
         raise SubjectError(
-            f"{folder}: {len(strangers)} adapter weights have no place in the base (first: {strangers[0]}); "
-            "give the right one with --base"
+            f"{where}: its start is randomised ({start or 'psoft_svd lowrank'}), so it is another model at each load; "
+            "save it converted to plain LoRA (PEFT's path_initial_model_for_weight_conversion)"
+        )
+    if start.startswith(("corda", "lora_ga")):
+        raise SubjectError(
+            f"{where}: {start} changed the base in training, and the file does not hold that change; save it "
+            "converted to plain LoRA (PEFT's path_initial_model_for_weight_conversion)"
         )
 
 
@@ -136,37 +188,3 @@ def assert_scale(model: nn.Module, where: object) -> None:
                 raise SubjectError(
                     f"{where}: {name} runs its adapter at scale {scale:g}, its config says {_scale(config):g}"
                 )
-
-
-def merge_adapter(
-    model: Any, probe_ids: torch.Tensor, *, tolerance: float = 1e-2, where: object = "adapter"
-) -> nn.Module:
-    """Fold a PEFT adapter into its base, in fp32, and check the logits on ``probe_ids`` against unmerged.
-
-    Args:
-        model: a `peft.PeftModel`. It is used up.
-        probe_ids: token ids, shape (batch, length).
-        tolerance: largest logit difference allowed.
-        where: what to call the adapter in complaints.
-
-    Raises:
-        SubjectError: the weights are not fp32 (a bf16 merge moves logits by more than some fine-tunes do), or the
-            base has no place for what the adapter adds.
-        NumericalError: merged and unmerged logits differ by more than the tolerance.
-    """
-    import torch
-
-    precisions = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    if precisions != {torch.float32}:
-        raise SubjectError(
-            f"{where}: merging needs fp32 weights, these are {', '.join(map(str, precisions))}; use --dtype float32"
-        )
-    with torch.no_grad():
-        before = model(input_ids=probe_ids).logits
-        with explain_reading(where, "cannot be merged into its base", "name its base instead, or another adapter"):
-            merged = model.merge_and_unload(safe_merge=True)
-        after = merged(input_ids=probe_ids).logits
-    difference = float((before - after).abs().max())
-    if not difference <= tolerance:
-        raise NumericalError(f"{where}: merging the adapter moved logits by {difference:.3g} (allowed {tolerance:g})")
-    return merged  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from aftertune.errors import SubjectError, UsageError, spelled_out
 from aftertune.subject._control import plain_ids, refuse_unfit_tokenizer
 from aftertune.subject._rendering import PROBE, Rendering
 from aftertune.subject._trees import Tree
+from aftertune.subject._vocabulary import refuse_beyond
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,6 +70,7 @@ class Chat:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None, name: str = "subject") -> None:
         self.tokenizer = tokenizer
         self.name = name
+        self.rows: int | None = None  # of the embedding, once it is known
         own: Any = tokenizer.chat_template if template is None else template
         if isinstance(own, dict):
             own = own.get("default")
@@ -116,8 +118,7 @@ class Chat:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text. The template prints what special tokens there are, so none are added."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        return self._known(self.tokenizer.encode(text, add_special_tokens=False))
 
     def plain(self, text: str) -> list[int]:
         """Token ids of a text outside of any chat, after what the tokenizer itself puts before a text.
@@ -127,7 +128,7 @@ class Chat:
         bare = plain_ids(self.tokenizer, text, split_special_tokens=True)
         whole: list[int] = self.tokenizer.encode(text, split_special_tokens=True)
         starts = (i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare)
-        return whole[: next(starts, 0)] + bare
+        return self._known(whole[: next(starts, 0)] + bare)
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids up to where the assistant is to speak: what an answer is sampled from.
@@ -210,7 +211,13 @@ class Chat:
         return Rendered((*self._checked(ids), *answer), tuple(spans))
 
     def _ids(self, marked: str) -> list[int]:
-        return self._rendering.control.ids(marked)
+        return self._known(self._rendering.control.ids(marked))
+
+    def _known(self, ids: list[int]) -> list[int]:
+        """Token ids that the model's embedding has."""
+        if self.rows is not None:
+            refuse_beyond(self.tokenizer, ids, self.rows, self.name)
+        return ids
 
     def _ids_after(self, prompt: str, text: str) -> list[int]:
         """Ids of marked text that goes on from a prompt, whose own ids stay as they are."""
@@ -231,7 +238,7 @@ class Chat:
         else:
             ids, places = [], []
             for start, end in zip([0, *edges], [*edges, len(text)], strict=True):
-                ids += self._rendering.control.ids(text[start:end], goes_on=start > 0)
+                ids += self._known(self._rendering.control.ids(text[start:end], goes_on=start > 0))
                 places.append(len(ids))
         return ids, list(zip(places[: len(edges)][::2], places[: len(edges)][1::2], strict=True))
 

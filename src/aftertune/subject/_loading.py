@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import NumericalError, SubjectError
 from aftertune.runs import Progress, Silent, require_regular_inside
-from aftertune.subject._adapter import (
-    adapter_base,
-    adapter_facts,
-    attach_adapter,
-    merge_adapter,
-    read_adapter_config,
-    refuse_virtual_tokens,
-)
+from aftertune.subject._adapter import adapter_facts, attach_adapter, refuse_virtual_tokens
+from aftertune.subject._adapter_base import adapter_base, read_adapter_config, refuse_circle
 from aftertune.subject._chat import Chat, read_template
+from aftertune.subject._checkpoint import Stored, read_checkpoint, refuse_unread
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
-from aftertune.subject._embedded import cache_root, convert_gguf, embedded_folder
+from aftertune.subject._embedded import embedded_folder
 from aftertune.subject._explain import explain_reading
+from aftertune.subject._gguf import converted_gguf
 from aftertune.subject._identity import Identity, weights_digest
+from aftertune.subject._merging import merge_adapter
 from aftertune.subject._patch_file import apply_patches
-from aftertune.subject._quiet import no_bars
+from aftertune.subject._quantised import refuse_packed
+from aftertune.subject._quiet import quiet_loading
 from aftertune.subject._spec import SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
+from aftertune.subject._vocabulary import embedding_rows, refuse_foreign_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -69,10 +69,10 @@ def load(
         base = None  # only an adapter has one
     if parsed.kind == "adapter":
         folder = Path(parsed.location)
+        refuse_circle(parsed, base)
         base = base or adapter_base(folder, read_adapter_config(folder))
         base_spec = _pinned(parse_spec(base))
-        if Path(base_spec.location).resolve() == folder.resolve():
-            raise SubjectError(f"{spec}: names itself as its base; give the right one with --base")
+        refuse_packed(base_spec, beneath=folder)
         if base_spec.kind == "adapter":  # tuned on top of another adapter: fold that one in first
             below = load(base, placement=placement, merge=True, trust_remote_code=trust_remote_code, progress=progress)
             model, commit = below.model, below.identity.revision
@@ -92,6 +92,7 @@ def load(
         source, revision = (tokenizer, None) if Path(tokenizer).is_dir() else (name, tag or None)
     tok = _load_tokenizer(source, parsed.text, revision, trust_remote_code)
     chat = Chat(tok, read_template(chat_template), parsed.text)
+    refuse_foreign_tokens(chat, embedding_rows(model), parsed.text)
     for note in chat.notes:
         progress.say(note)
     if parsed.kind == "adapter" and (merge or parsed.patches):
@@ -131,6 +132,7 @@ def as_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
     """
     refuse_virtual_tokens(getattr(model, "peft_config", {}), name)
     chat = Chat(tokenizer, None, name)
+    refuse_foreign_tokens(chat, embedding_rows(model), name)
     refuse_broken_weights(model, name)
     model.eval()
     identity = Identity(
@@ -147,7 +149,10 @@ def as_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
 
 def refuse_broken_weights(model: torch.nn.Module, name: str) -> None:
     """Raise `NumericalError` when a weight is NaN or infinite."""
-    for parameter, tensor in model.named_parameters():
+    for parameter, weight in model.named_parameters():
+        tensor: torch.Tensor = weight
+        if "vblora_logits" in parameter and tensor.device.type != "meta":
+            tensor = tensor.clamp(min=-1.0)  # VB-LoRA gives minus infinity to the vectors that it did not choose
         if tensor.device.type != "meta" and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise NumericalError(
                 f"{name}: the weights hold NaN or infinity (first in {parameter}); the checkpoint is broken"
@@ -172,20 +177,8 @@ def _files(spec: SubjectSpec, progress: Progress) -> str:
     if spec.kind == "embedded":
         return str(embedded_folder(progress))
     if spec.kind == "gguf":
-        return str(_converted(Path(spec.location), progress))
+        return str(converted_gguf(Path(spec.location), progress))
     return spec.location
-
-
-def _converted(file: Path, progress: Progress) -> Path:
-    from aftertune.runs import explain_storage, file_digest, new_folder
-
-    with explain_storage(file):
-        folder = cache_root() / f"gguf-{file_digest(file)[:16]}"
-    if not (folder / "config.json").exists():
-        progress.say(f"de-quantising {file.name} to safetensors (once)")
-        with new_folder(folder, shared=True) as made:
-            convert_gguf(file, made)
-    return folder
 
 
 def _tokenizer_source(spec: SubjectSpec, base: str | None, progress: Progress) -> tuple[str, str | None]:
@@ -203,9 +196,14 @@ def _load_model(spec: SubjectSpec, placement: Placement, trust: bool, progress: 
     device = resolve_device(placement.device)
     dtype = resolve_dtype(placement.dtype, device)
     source = _files(spec, progress)
-    if spec.kind == "folder":
+    refuse_packed(spec)
+    if spec.kind == "hub":
+        refuse_hub_adapter(spec)
+        stored: dict[str, Stored] = {}
+    else:
         _refuse_pickles(Path(source))
-    with explain_reading(spec.text, "cannot be loaded", _hub_hint(spec)), no_bars():
+        stored = read_checkpoint(Path(source), _explicit_weights(Path(source)))
+    with explain_reading(spec.text, "cannot be loaded", _hub_hint(spec)), quiet_loading():
         model, report = _open(
             source,
             revision=spec.revision or "main",
@@ -214,15 +212,35 @@ def _load_model(spec: SubjectSpec, placement: Placement, trust: bool, progress: 
             use_safetensors=True,
             trust_remote_code=trust,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name and size
         )
-    if report.get("missing_keys"):
-        first = sorted(report["missing_keys"])[0]
-        raise SubjectError(f"{spec.text}: the checkpoint lacks weights (first: {first}); it is damaged or incomplete")
+    if spec.kind == "hub":
+        stored = _fetched(spec)
+    refuse_unread(model, report, stored, spec.text)
     if getattr(model, "is_quantized", False):
         raise SubjectError(f"{spec.text}: packed quantised weights cannot be studied; use the unquantised checkpoint")
     with explain_reading(spec.text, f"cannot be moved to {device}"):
         loaded: PreTrainedModel = model if device == "auto" else model.to(device)
     return loaded
+
+
+def _explicit_weights(folder: Path) -> str | None:
+    """The weights that a config names in place of ``model.safetensors``, if it does."""
+    try:
+        named = json.loads((folder / "config.json").read_text("utf-8")).get("transformers_weights")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None  # transformers tells what is wrong with it
+    return named if isinstance(named, str) else None
+
+
+def _fetched(spec: SubjectSpec) -> dict[str, Stored]:
+    """The tensors of a hub model, from the files that were just read."""
+    from transformers.utils import cached_file
+
+    with explain_reading(spec.text, "cannot be loaded", _hub_hint(spec)):
+        config = cached_file(spec.location, "config.json", revision=spec.revision or "main")
+    folder = Path(str(config)).parent
+    return read_checkpoint(folder, _explicit_weights(folder))
 
 
 def _open(source: str, **options: Any) -> Any:
@@ -233,6 +251,25 @@ def _open(source: str, **options: Any) -> Any:
         return AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
     except (ValueError, ImportError):  # not for this architecture, which may have no attention at all
         return AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
+
+
+def refuse_hub_adapter(spec: SubjectSpec) -> None:
+    """Refuse a hub id of an adapter, which transformers would put on its base without a check.
+
+    Raises:
+        SubjectError: it is one.
+    """
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    try:
+        found = find_adapter_config_file(spec.location, revision=spec.revision or "main")
+    except Exception:  # what cannot be reached is told when the model is asked for
+        return
+    if found:
+        raise SubjectError(
+            f"{spec.text}: an adapter, or a model with one beside it; fetch it (hf download {spec.location} "
+            "--local-dir FOLDER) and name the folder"
+        )
 
 
 def _refuse_pickles(folder: Path) -> None:

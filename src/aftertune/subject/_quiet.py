@@ -1,8 +1,9 @@
-"""Keep transformers' own progress bars off stderr while we load and save."""
+"""Keep transformers' own progress bars and advice off stderr while we load and save."""
 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 
@@ -18,3 +19,18 @@ def no_bars() -> Iterator[None]:
     finally:
         if was_on:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No bars, and no reports on stderr of what loading left out: we read these reports, and refuse."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with no_bars(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from aftertune.errors import PatchError, SubjectError
 from aftertune.runs import require_regular, require_regular_inside
+from aftertune.subject._inside import subjects_inside
 
 EMBEDDED = "smollm2"
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
@@ -85,8 +86,10 @@ def _parse_unpatched(text: str) -> SubjectSpec:
             return SubjectSpec(text, "adapter", str(path))
         if (path / "config.json").exists():
             return SubjectSpec(text, "folder", str(path))
-        inner = [name for name in ("model", "final") if (path / name).is_dir()]
+        inner = subjects_inside(path)
         hint = f"; did you mean {path / inner[0]}?" if inner else ""
+        if len(inner) > 1:
+            hint += f" (it holds {', '.join(inner[:4])}{' …' if len(inner) > 4 else ''})"
         raise SubjectError(f"{text}: the folder has neither config.json nor adapter_config.json{hint}")
     if path.is_file():
         if path.suffix == ".gguf":
