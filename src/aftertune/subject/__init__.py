@@ -14,6 +14,7 @@ from aftertune.subject._generation import (
     generate,
     plan_generation,
 )
+from aftertune.subject._heads import attention_heads, is_attention
 from aftertune.subject._identity import Identity, weights_digest
 from aftertune.subject._likelihood import (
     ResponseLikelihood,
@@ -33,7 +34,7 @@ from aftertune.subject._saving import save_model
 from aftertune.subject._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
 from aftertune.subject._trees import Tree, plan_batches
-from aftertune.subject._weights import Matrix, MatrixKind, WeightView, head_size
+from aftertune.subject._weights import Matrix, MatrixKind, WeightView
 from aftertune.subject._wheel import ModelWheel
 
 __all__ = [
@@ -65,11 +66,12 @@ __all__ = [
     "apply_patches",
     "as_subject",
     "assert_scale",
+    "attention_heads",
     "batch_rows",
     "cache_root",
     "embedded_folder",
     "generate",
-    "head_size",
+    "is_attention",
     "likelihood",
     "load",
     "make_patch",
