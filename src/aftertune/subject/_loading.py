@@ -20,7 +20,8 @@ from aftertune.subject._chat import Chat, read_template
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._embedded import cache_root, convert_gguf, embedded_folder
 from aftertune.subject._explain import explain_reading
-from aftertune.subject._identity import Identity, weights_digest
+from aftertune.subject._identity import identify
+from aftertune.subject._offloaded import stored_parameters
 from aftertune.subject._patch_file import apply_patches
 from aftertune.subject._quiet import no_bars
 from aftertune.subject._spec import SubjectSpec, parse_spec
@@ -98,18 +99,17 @@ def load(
         model = merge_adapter(model, ids, where=parsed.unpatched)
     patches = apply_patches(model, parsed.patches, progress)
     model.eval()
-    identity = Identity(
+    identity = identify(
+        model,
+        tok,
+        chat,
         spec=parsed.text,
         kind=parsed.kind,
         source=_files(parsed, progress),
         revision=commit,
         base=base,
         adapter=facts,
-        weights_sha256=weights_digest(model),
-        template_sha256=chat.digest,
-        parameters=sum(p.numel() for p in model.parameters()),
-        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
-        patches=patches or None,
+        patches=patches,
     )
     return Subject(model, tok, chat, identity, placement.max_batch_tokens or 0)
 
@@ -130,22 +130,14 @@ def as_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
     chat = Chat(tokenizer, None, name)
     refuse_broken_weights(model, name)
     model.eval()
-    identity = Identity(
-        spec=name,
-        kind="live",
-        source=name,
-        weights_sha256=weights_digest(model),
-        template_sha256=chat.digest,
-        parameters=sum(p.numel() for p in model.parameters()),
-        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
-    )
+    identity = identify(model, tokenizer, chat, spec=name, kind="live", source=name)
     return Subject(model, tokenizer, chat, identity)
 
 
 def refuse_broken_weights(model: torch.nn.Module, name: str) -> None:
     """Raise `NumericalError` when a weight is NaN or infinite."""
-    for parameter, tensor in model.named_parameters():
-        if tensor.device.type != "meta" and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+    for parameter, tensor in stored_parameters(model):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise NumericalError(
                 f"{name}: the weights hold NaN or infinity (first in {parameter}); the checkpoint is broken"
             )
