@@ -9,6 +9,7 @@ call again goes on where a killed one stopped.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,11 +27,14 @@ from aftertune.comparison import (
     compare,
     decide,
     decide_since,
+    not_in_force,
+    nothing_compared,
     read_baseline,
+    still_nothing_compared,
 )
 from aftertune.data import refuse_shared_prompts
 from aftertune.errors import OutputError, SubjectError, UsageError
-from aftertune.measures import LoggedRun, Measurement, MeasurePlan, TaskPlan, write_measurements
+from aftertune.measures import PROBES, LoggedRun, Measurement, MeasurePlan, TaskPlan, base_metric, write_measurements
 from aftertune.measuring import Measuring, SubjectChoice, default_folder, entered, measure_choice
 from aftertune.report import (
     ComparisonSection,
@@ -42,7 +46,7 @@ from aftertune.report import (
     render_report,
 )
 from aftertune.runs import Progress, RunFolder, fingerprint, read_manifest, write_json, write_text
-from aftertune.subject import Subject, adapter_base, parse_spec, read_adapter_config
+from aftertune.subject import Subject, adapter_base, differing, parse_spec, read_adapter_config
 from aftertune.tuning import read_record
 
 EXAMPLES_SHOWN = 12
@@ -94,6 +98,7 @@ def audit(
     tasks: TaskPlan | None = None,
     baseline: Path | None = None,
     fail_on: FailOn = "any",
+    allow_identical: bool = False,
     redact: bool = False,
     progress: Progress | None = None,
 ) -> Audit:
@@ -108,6 +113,7 @@ def audit(
         tasks: Inspect tasks to sample answers to, beside the probes.
         baseline: the folder of an earlier audit against the same base, to tell what is new, fixed and persistent.
         fail_on: "new" lets through what was decided no better in the baseline.
+        allow_identical: let the findings decide even where base and tuned are one model, or no number differs.
         redact: leave all texts of items out of the report and the run folder.
         progress: told what goes on.
 
@@ -131,6 +137,7 @@ def audit(
         "tuned": tuned.config,
         "plan": plan.config,
         "policy": policy.model_dump(),
+        "allow_identical": allow_identical,
         "redact": redact,
     }
     if tasks:
@@ -156,7 +163,7 @@ def audit(
         first, second = _with_answers(first, [p[0] for p in pairs]), _with_answers(second, [p[1] for p in pairs])
         both = [*first.measurements, *second.measurements]
         store_measurements(run.path, both, redact=redact)
-        section = compare_measurings(first, second, plan, policy, title=tuned.spec)
+        section = compare_measurings(first, second, plan, policy, title=tuned.spec, allow_identical=allow_identical)
         section = replace(
             section,
             examples=(*section.examples, *worst_answers(pairs, policy, EXAMPLES_SHOWN)),
@@ -198,7 +205,8 @@ def refuse_nothing_new(baseline: Path | None, fail_on: FailOn) -> None:
 def held_against(section: ComparisonSection, earlier: Baseline, fail_on: FailOn) -> ComparisonSection:
     """A section with what changed since a baseline, and the verdict that follows."""
     since = earlier.since(section.findings, fail_on)
-    return replace(section, verdict=decide_since(section.verdict, section.findings, since), since=since)
+    verdict = decide_since(section.verdict, section.findings, since)
+    return replace(section, verdict=still_nothing_compared(section.verdict, verdict), since=since)
 
 
 def known_base(spec: str) -> str:
@@ -258,20 +266,64 @@ def refuse_other_base(tuned: SubjectChoice, earlier: Baseline | None = None) -> 
 
 
 def compare_measurings(
-    base: Measuring, tuned: Measuring, plan: MeasurePlan, policy: Policy, *, title: str, about: str = ""
-) -> ComparisonSection:
+    base: Measuring, tuned: Measuring, plan: MeasurePlan, policy: Policy, *, title: str, about: str = "",
+    allow_identical: bool = False,
+) -> ComparisonSection:  # fmt: skip
     """Findings, verdict and examples of two measured subjects."""
     findings = tuple(compare(base.measurements, tuned.measurements, policy))
-    identical = all(base.identity[key] == tuned.identity[key] for key in ("weights_sha256", "template_sha256"))
-    verdict = decide(findings, identical=identical)
-    before = {(m.metric, m.item): m.value for m in base.measurements}
-    # Drift has no number on the base, whose own is zero.
-    if not identical and all(m.value == before.get((m.metric, m.item), 0.0) for m in tuned.measurements):
-        note = "base and tuned differ, but in no number: is the adapter in force?"
-        verdict = Verdict(verdict.decision, verdict.reasons, note)
+    verdict = decide_on(
+        findings, differing(base.identity, tuned.identity), base.measurements, tuned.measurements, allow_identical
+    )
     return ComparisonSection(
         title, about, verdict, base.identity, tuned.identity, findings, _examples(base, tuned, plan)
     )
+
+
+def decide_on(
+    findings: Sequence[Finding],
+    apart: Sequence[str],
+    base: Sequence[Measurement],
+    tuned: Sequence[Measurement],
+    allow_identical: bool = False,
+) -> Verdict:
+    """The verdict over findings, where base and tuned may be one model.
+
+    Args:
+        findings: of the comparison.
+        apart: in what the two subjects differ by their digests, in words; see `differing`.
+        base: every number of the base.
+        tuned: every number of the tuned subject.
+        allow_identical: let the findings decide whether or not anything differs.
+    """
+    if allow_identical:
+        return decide(findings)
+    if not _unmoved(base, tuned):
+        verdict = decide(findings)
+        return verdict if apart else replace(verdict, note="; ".join(filter(None, (verdict.note, _UNSTEADY))))
+    if not apart:
+        return decide(findings, identical=True)
+    # Sampled answers may score alike by chance; that likelihoods agree to the last digit is no chance.
+    if any(base_metric(m.metric) in _LIKELIHOODS for m in tuned):
+        return nothing_compared(decide(findings), not_in_force(apart))
+    return decide(findings)
+
+
+_LIKELIHOODS = frozenset(metric.id for row in PROBES for metric in row.metrics)
+DRIFT = "drift.kl"
+_UNSTEADY = "base and tuned are the same model, but some numbers differ: it does not give the same numbers twice here"
+
+
+def _unmoved(base: Sequence[Measurement], tuned: Sequence[Measurement]) -> bool:
+    """Whether every number is the same bit for bit, those that are missing included."""
+    before = {(m.metric, m.item): m.value for m in base}
+    after = {(m.metric, m.item): m.value for m in tuned}
+    for key in before.keys() | after.keys():
+        # Drift has no number on the base, whose own is zero.
+        then = before.get(key, 0.0 if key[0] == DRIFT else None)
+        now = after.get(key)
+        if then is None or now is None or not (now == then or (math.isnan(now) and math.isnan(then))):
+            return False
+    return True
 
 
 def _examples(base: Measuring, tuned: Measuring, plan: MeasurePlan) -> tuple[Example, ...]:

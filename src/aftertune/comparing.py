@@ -13,6 +13,7 @@ from aftertune.answers import Pair, judge_agreement, refuse_unlike, sampled_answ
 from aftertune.auditing import (
     EXAMPLES_SHOWN,
     Audit,
+    decide_on,
     finished_audit,
     held_against,
     rebuild_report,
@@ -20,12 +21,13 @@ from aftertune.auditing import (
     store_audit,
     store_measurements,
 )
-from aftertune.comparison import FailOn, Policy, compare, decide, read_baseline
+from aftertune.comparison import FailOn, Policy, compare, read_baseline
 from aftertune.errors import DataError, UsageError
 from aftertune.measures import HARM_TASKS, logged_task, read_log
 from aftertune.measuring import default_folder, entered
 from aftertune.report import ComparisonSection
 from aftertune.runs import Progress, RunFolder, Silent, file_digest
+from aftertune.subject import differing
 
 VERB = "compare"
 
@@ -39,6 +41,7 @@ def compare_logs(
     harm: Collection[str] = (),
     baseline: Path | None = None,
     fail_on: FailOn = "any",
+    allow_identical: bool = False,
     redact: bool = False,
     progress: Progress | None = None,
 ) -> Audit:
@@ -52,6 +55,7 @@ def compare_logs(
         harm: tasks, other than ours and those known, whose scores grow with harm.
         baseline: the folder of an earlier comparison with the same base, to tell what is new, fixed and persistent.
         fail_on: "new" lets through what was decided no better in the baseline.
+        allow_identical: let the findings decide even where both logs are of one model and no number differs.
         redact: leave all texts out of the report and the run folder.
         progress: told what goes on.
 
@@ -70,6 +74,7 @@ def compare_logs(
         "tuned": {name: file_digest(pair[1]) for name, pair in paths.items()},
         "policy": policy.model_dump(),
         "harm": sorted(harm),
+        "allow_identical": allow_identical,
         "redact": redact,
     }
     if earlier:
@@ -87,7 +92,7 @@ def compare_logs(
             pairs.append((read_log(first, HARM_TASKS | set(harm)), read_log(second, HARM_TASKS | set(harm))))
         for one, other in pairs:
             refuse_unlike(one, other)
-        section = _section(pairs, policy, redact=redact)
+        section = _section(pairs, policy, redact=redact, allow_identical=allow_identical)
         if earlier:
             earlier.refuse_other_base(section.base)
             earlier.refuse_other_judges(one.asked for one, _ in pairs)
@@ -134,17 +139,25 @@ def _paired(
     return {name: (bases[name], tuneds[name]) for name in sorted(bases)}
 
 
-def _section(pairs: Sequence[Pair], policy: Policy, *, redact: bool) -> ComparisonSection:
+def _apart(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> tuple[str, ...]:
+    """In what two logged models differ; by their names where weights are not known."""
+    if None in (base["weights_sha256"], tuned["weights_sha256"]):
+        return ("name",)
+    arguments = ("arguments",) if base["model_args"] != tuned["model_args"] else ()
+    return (*differing(base, tuned), *arguments)
+
+
+def _section(
+    pairs: Sequence[Pair], policy: Policy, *, redact: bool, allow_identical: bool = False
+) -> ComparisonSection:
     before = [m for base, _ in pairs for m in base.measurements]
     after = [m for _, tuned in pairs for m in tuned.measurements]
     findings = tuple(compare(before, after, policy))
     base, tuned = pairs[0][0].identity, pairs[0][1].identity
-    known = base["weights_sha256"], tuned["weights_sha256"]
-    identical = None not in known and known[0] == known[1] and base["model_args"] == tuned["model_args"]
     return ComparisonSection(
         title=str(tuned["spec"]),
         about=f"Sampled answers to {', '.join(one.task for one, _ in pairs)}, run by Inspect.",
-        verdict=decide(findings, identical=identical),
+        verdict=decide_on(findings, _apart(base, tuned), before, after, allow_identical),
         base=base,
         tuned=tuned,
         findings=findings,

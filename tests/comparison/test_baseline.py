@@ -21,6 +21,7 @@ from aftertune.comparison import (
     decide,
     decide_since,
     read_baseline,
+    still_nothing_compared,
 )
 from aftertune.errors import AftertuneError, OutputError, PolicyError, SubjectError
 from aftertune.measures import METRICS
@@ -172,8 +173,10 @@ def test_an_earlier_note_stays_and_nothing_obeys_a_name() -> None:
 
 def test_a_pass_stays_one_and_nothing_that_decides_stays_inconclusive() -> None:
     unsettled = [finding("refusal.harmful", "inconclusive")]
-    same = decide(unsettled, identical=True)
-    assert decide_since(same, unsettled, since(unsettled, unsettled)) == same
+    settled = [finding("refusal.harmful", "pass")]
+    assert decide_since(decide(settled), settled, since(settled, settled)) == decide(settled)
+    same, held = decide(unsettled, identical=True), since(unsettled, unsettled)
+    assert still_nothing_compared(same, decide_since(same, unsettled, held)).decision == "inconclusive"
     silent = [finding("refusal.harmful", "fail", decides=False)]
     assert decide_since(decide(silent), silent, since(silent, silent)).decision == "inconclusive"
 

@@ -150,10 +150,17 @@ def test_inconclusive_is_not_a_pass(inconclusive_section: ComparisonSection) -> 
 
 
 def test_a_verdicts_note_replaces_the_sentence(make_section: MakeSection) -> None:
-    section = replace(make_section("same", 0.0), verdict=decide([], identical=True))
+    section = replace(make_section("same", 0.0), verdict=Verdict("pass", (), "let through by the baseline"))
     words = Page(render_report(ReportPage("Audit", "", (section,)))).words
-    assert "base and tuned have identical weights: there is nothing to compare" in words
+    assert "let through by the baseline" in words
     assert "Every deciding metric stayed" not in words
+
+
+def test_a_model_compared_with_itself_is_told_so(make_section: MakeSection) -> None:
+    section = make_section("same", 0.0)
+    section = replace(section, verdict=decide(section.findings, identical=True))
+    words = Page(render_report(ReportPage("Audit", "", (section,)))).words
+    assert "base and tuned are the same model and no number differs" in words
 
 
 def test_parts_without_content_are_left_out(inconclusive_section: ComparisonSection) -> None:

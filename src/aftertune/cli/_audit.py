@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--policy", "policy_file", type=file_path, help="YAML with margins and which metrics decide.")
 @click.option("--margin", multiple=True, metavar="METRIC=VALUE", help="Tolerated worsening of a metric. Repeatable.")
 @baseline_options
+@click.option("--allow-identical", is_flag=True, help="Let the findings decide even if base and tuned are the same.")
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
 @plan_options
 @task_options
@@ -48,6 +49,7 @@ def audit(
     margin: tuple[str, ...],
     baseline: Path | None,
     fail_on: FailOn,
+    allow_identical: bool,
     redact: bool,
     out: Path | None,
     as_json: bool,
@@ -81,6 +83,7 @@ def audit(
         tasks=tasks,
         baseline=baseline,
         fail_on=fail_on,
+        allow_identical=allow_identical,
         redact=redact,
         progress=progress,
     )

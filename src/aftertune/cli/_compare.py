@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--margin", multiple=True, metavar="METRIC=VALUE", help="Tolerated worsening of a metric. Repeatable.")
 @baseline_options
 @click.option("--harm", multiple=True, metavar="TASK", help="A task whose score grows with harm. Repeatable.")
+@click.option("--allow-identical", is_flag=True, help="Let the findings decide even if base and tuned are the same.")
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
 @output_options
 @click.pass_context
@@ -32,6 +33,7 @@ def compare(
     margin: tuple[str, ...],
     baseline: Path | None,
     fail_on: FailOn,
+    allow_identical: bool,
     harm: tuple[str, ...],
     redact: bool,
     out: Path | None,
@@ -48,8 +50,8 @@ def compare(
     from aftertune.comparing import compare_logs
 
     outcome = compare_logs(
-        base, tuned, policy, out, harm=harm, baseline=baseline, fail_on=fail_on, redact=redact,
-        progress=make_progress(options),
+        base, tuned, policy, out, harm=harm, baseline=baseline, fail_on=fail_on, allow_identical=allow_identical,
+        redact=redact, progress=make_progress(options),
     )  # fmt: skip
     if as_json:
         print_json(outcome.document())

@@ -15,7 +15,7 @@ from aftertune.subject._generation import (
     plan_generation,
 )
 from aftertune.subject._heads import attention_heads, is_attention
-from aftertune.subject._identity import Identity, weights_digest
+from aftertune.subject._identity import DIGESTS, Identity, differing, weights_digest
 from aftertune.subject._likelihood import (
     ResponseLikelihood,
     likelihood,
@@ -38,6 +38,7 @@ from aftertune.subject._weights import Matrix, MatrixKind, WeightView
 from aftertune.subject._wheel import ModelWheel
 
 __all__ = [
+    "DIGESTS",
     "EMBEDDED",
     "IGNORE",
     "LEADING",
@@ -69,6 +70,7 @@ __all__ = [
     "attention_heads",
     "batch_rows",
     "cache_root",
+    "differing",
     "embedded_folder",
     "generate",
     "is_attention",
