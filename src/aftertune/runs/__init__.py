@@ -6,6 +6,7 @@ from aftertune.runs._journal import Journal
 from aftertune.runs._machine import versions
 from aftertune.runs._new_folder import new_folder
 from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
+from aftertune.runs._taking_part import refuse_other_model
 
 __all__ = [
     "Journal",
@@ -21,6 +22,7 @@ __all__ = [
     "fingerprint",
     "new_folder",
     "read_manifest",
+    "refuse_other_model",
     "versions",
     "write_bytes",
     "write_json",

@@ -2,9 +2,11 @@
 
 from aftertune.subject._adapter import adapter_base, assert_scale, merge_adapter, read_adapter_config
 from aftertune.subject._chat import IGNORE, Chat, Rendered
+from aftertune.subject._content import subject_content
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._directions import LEADING
 from aftertune.subject._embedded import cache_root, embedded_folder
+from aftertune.subject._file_digest import content_digest
 from aftertune.subject._forest import Forest, Prediction
 from aftertune.subject._generation import (
     Generation,
@@ -70,6 +72,7 @@ __all__ = [
     "attention_heads",
     "batch_rows",
     "cache_root",
+    "content_digest",
     "differing",
     "embedded_folder",
     "generate",
@@ -93,6 +96,7 @@ __all__ = [
     "save_model",
     "score",
     "score_batches",
+    "subject_content",
     "token_log_probabilities",
     "weights_digest",
     "write_patch",

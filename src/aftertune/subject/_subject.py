@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aftertune.subject._chat import Chat
 from aftertune.subject._device import default_batch_tokens
@@ -44,6 +44,11 @@ class Subject:
     def device(self) -> torch.device:
         """Where input ids go: the device that the input embeddings run on."""
         return execution_device(self.model, self.model.get_input_embeddings())
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What decides its numbers: the digests and precision of its identity, and the device."""
+        return {**self.identity.content, "device": str(self.device)}
 
     @property
     def vocabulary(self) -> int:
