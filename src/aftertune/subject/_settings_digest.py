@@ -75,8 +75,10 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _kept(value: Any, idle: frozenset[str]) -> Any:
+    """What counts, as JSON values. What is off counts as not there: newer libraries add options that are off."""
     if isinstance(value, Mapping):
-        return {str(key): _kept(inner, idle) for key, inner in value.items() if key not in idle}
+        kept = {str(key): _kept(inner, idle) for key, inner in value.items() if key not in idle}
+        return {key: inner for key, inner in kept.items() if inner is not None and inner is not False}
     if isinstance(value, set | frozenset):
         return sorted(map(str, value))
     return [_kept(inner, idle) for inner in value] if isinstance(value, list | tuple) else value
