@@ -9,7 +9,6 @@ call again goes on where a killed one stopped.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,16 +24,14 @@ from aftertune.comparison import (
     SinceBaseline,
     Verdict,
     compare,
-    decide,
+    decide_between,
     decide_since,
-    not_in_force,
-    nothing_compared,
     read_baseline,
     still_nothing_compared,
 )
 from aftertune.data import refuse_shared_prompts
 from aftertune.errors import OutputError, SubjectError, UsageError
-from aftertune.measures import PROBES, LoggedRun, Measurement, MeasurePlan, TaskPlan, base_metric, write_measurements
+from aftertune.measures import LoggedRun, Measurement, MeasurePlan, TaskPlan, write_measurements
 from aftertune.measuring import Measuring, SubjectChoice, default_folder, entered, measure_choice
 from aftertune.report import (
     ComparisonSection,
@@ -271,59 +268,12 @@ def compare_measurings(
 ) -> ComparisonSection:  # fmt: skip
     """Findings, verdict and examples of two measured subjects."""
     findings = tuple(compare(base.measurements, tuned.measurements, policy))
-    verdict = decide_on(
+    verdict = decide_between(
         findings, differing(base.identity, tuned.identity), base.measurements, tuned.measurements, allow_identical
     )
     return ComparisonSection(
         title, about, verdict, base.identity, tuned.identity, findings, _examples(base, tuned, plan)
     )
-
-
-def decide_on(
-    findings: Sequence[Finding],
-    apart: Sequence[str],
-    base: Sequence[Measurement],
-    tuned: Sequence[Measurement],
-    allow_identical: bool = False,
-) -> Verdict:
-    """The verdict over findings, where base and tuned may be one model.
-
-    Args:
-        findings: of the comparison.
-        apart: in what the two subjects differ by their digests, in words; see `differing`.
-        base: every number of the base.
-        tuned: every number of the tuned subject.
-        allow_identical: let the findings decide whether or not anything differs.
-    """
-    if allow_identical:
-        return decide(findings)
-    if not _unmoved(base, tuned):
-        verdict = decide(findings)
-        return verdict if apart else replace(verdict, note="; ".join(filter(None, (verdict.note, _UNSTEADY))))
-    if not apart:
-        return decide(findings, identical=True)
-    # Sampled answers may score alike by chance; that likelihoods agree to the last digit is no chance.
-    if any(base_metric(m.metric) in _LIKELIHOODS for m in tuned):
-        return nothing_compared(decide(findings), not_in_force(apart))
-    return decide(findings)
-
-
-_LIKELIHOODS = frozenset(metric.id for row in PROBES for metric in row.metrics)
-DRIFT = "drift.kl"
-_UNSTEADY = "base and tuned are the same model, but some numbers differ: it does not give the same numbers twice here"
-
-
-def _unmoved(base: Sequence[Measurement], tuned: Sequence[Measurement]) -> bool:
-    """Whether every number is the same bit for bit, those that are missing included."""
-    before = {(m.metric, m.item): m.value for m in base}
-    after = {(m.metric, m.item): m.value for m in tuned}
-    for key in before.keys() | after.keys():
-        # Drift has no number on the base, whose own is zero.
-        then = before.get(key, 0.0 if key[0] == DRIFT else None)
-        now = after.get(key)
-        if then is None or now is None or not (now == then or (math.isnan(now) and math.isnan(then))):
-            return False
-    return True
 
 
 def _examples(base: Measuring, tuned: Measuring, plan: MeasurePlan) -> tuple[Example, ...]:

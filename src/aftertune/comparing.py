@@ -13,7 +13,6 @@ from aftertune.answers import Pair, judge_agreement, refuse_unlike, sampled_answ
 from aftertune.auditing import (
     EXAMPLES_SHOWN,
     Audit,
-    decide_on,
     finished_audit,
     held_against,
     rebuild_report,
@@ -21,7 +20,7 @@ from aftertune.auditing import (
     store_audit,
     store_measurements,
 )
-from aftertune.comparison import FailOn, Policy, compare, read_baseline
+from aftertune.comparison import FailOn, Policy, compare, decide_between, read_baseline
 from aftertune.errors import DataError, UsageError
 from aftertune.measures import HARM_TASKS, logged_task, read_log
 from aftertune.measuring import default_folder, entered
@@ -157,7 +156,7 @@ def _section(
     return ComparisonSection(
         title=str(tuned["spec"]),
         about=f"Sampled answers to {', '.join(one.task for one, _ in pairs)}, run by Inspect.",
-        verdict=decide_on(findings, _apart(base, tuned), before, after, allow_identical),
+        verdict=decide_between(findings, _apart(base, tuned), before, after, allow_identical),
         base=base,
         tuned=tuned,
         findings=findings,

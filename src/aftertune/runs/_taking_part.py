@@ -23,7 +23,9 @@ def refuse_other_model(run: RunFolder, role: str, content: Mapping[str, Any]) ->
         OutputError: the run was begun with another model in this role, or in another precision or on another device.
     """
     manifest = run.manifest
-    known: dict[str, Any] = manifest.get("models", {})
+    known = manifest.get("models", {})
+    if not isinstance(known, dict):
+        raise OutputError(f"{run.path}: its manifest.json is damaged (models); name another folder with {run.flag}")
     now = dict(content)
     then = known.get(role)
     if then is None:
