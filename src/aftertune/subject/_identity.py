@@ -117,5 +117,5 @@ def weights_digest(model: nn.Module) -> str:
     for name, tensor in stored_tensors(model):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         flat = tensor.contiguous().view(-1).cpu()
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -110,10 +110,10 @@ def _weights_maps(hook: Any) -> Iterator[Mapping[str, Any]]:
 def _ties(model: nn.Module) -> dict[str, str]:
     """Names of tied tensors that were put aside, by the one that stands for them."""
     named: dict[int, str] = {}
-    tied = {}
+    tied: dict[str, str] = {}
     for name, parameter in sorted(model.named_parameters(remove_duplicate=False)):
         tied[name] = named.setdefault(id(parameter), name)
-    declared = getattr(model, "all_tied_weights_keys", None) or {}
+    declared: Any = getattr(model, "all_tied_weights_keys", None) or {}
     for target, source in declared.items() if isinstance(declared, Mapping) else ():
         first = min(tied.get(target, target), tied.get(source, source))
         tied[target] = tied[source] = first

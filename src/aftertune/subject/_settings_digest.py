@@ -54,7 +54,7 @@ def _active(model: Any) -> list[str]:
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 (hex) of how text becomes tokens: vocabulary, merges, normaliser, added and special tokens."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if hasattr(backend, "to_str"):
         parts = json.loads(backend.to_str())
         for passing in ("truncation", "padding"):  # set by whoever called the tokenizer last
