@@ -321,6 +321,17 @@ def test_another_base_is_refused_and_named(stored: Callable[..., Path]) -> None:
         assert f"{BASE[key][:12]}; now other float32 {'ef' * 6})" in str(caught.value)
 
 
+@pytest.mark.parametrize(("key", "what"), [("config_sha256", "configuration"), ("tokenizer_sha256", "tokenizer")])
+def test_settings_of_the_base_count_where_both_are_known(key: str, what: str, stored: Callable[..., Path]) -> None:
+    older = read_baseline(stored(), Policy())
+    older.refuse_other_base({**BASE, key: "a" * 64})  # made before there was such a digest
+    baseline = replace(older, base={**older.base, key: "a" * 64})
+    baseline.refuse_other_base({**BASE, key: "a" * 64})
+    baseline.refuse_other_base(BASE)
+    with pytest.raises(SubjectError, match=f"against a base with another {what} "):
+        baseline.refuse_other_base({**BASE, key: "b" * 64})
+
+
 def test_a_run_is_not_its_own_baseline(stored: Callable[..., Path], tmp_path: Path) -> None:
     folder = stored()
     baseline = read_baseline(folder, Policy())
