@@ -203,9 +203,5 @@ _DIGESTS = (
 def _subject(role: str, identity: Mapping[str, Any]) -> _Subject:
     shown = ("spec", "kind", "source", "revision", "base", "adapter", "parameters", "dtype")
     facts = [(key, plain(identity[key])) for key in shown if identity.get(key) not in (None, "", {})]
-    digests = [
-        (label, str(identity[key]))
-        for label, key in _DIGESTS
-        if identity.get(key)
-    ]
+    digests = [(label, str(identity[key])) for label, key in _DIGESTS if identity.get(key)]
     return _Subject(role, tuple(facts), tuple(digests))

@@ -91,9 +91,12 @@ def planted(subject: Subject, planting: Planting, rows: Sequence[Tree], steps: i
         raise UsageError(f"{subject.identity.spec}: planting a {planting.kind} needs {', '.join(names)} in every layer")
     modules = {name: getattr(holder, name) for name in names}
     before = {name: (m.weight, m.in_features, m.out_features) for name, m in modules.items()}
+    told = vars(holder).get("num_heads")
     try:
         with torch.no_grad():
             trained, units, original = _PLANTERS[planting.kind](subject, modules, generator)
+        if heads:
+            holder.num_heads = units[-1] + 1  # more than the configuration says
         losses = _train(subject, planting, trained, rows, steps)
         output = names[-1]
         place = f"{'self_attn' if heads else 'mlp'}.{output}.weight"
@@ -103,6 +106,10 @@ def planted(subject: Subject, planting: Planting, rows: Sequence[Tree], steps: i
     finally:
         for name, (weight, inputs, outputs) in before.items():
             modules[name].weight, modules[name].in_features, modules[name].out_features = weight, inputs, outputs
+        if told is not None:
+            holder.num_heads = told
+        elif heads:
+            vars(holder).pop("num_heads", None)
 
 
 def _layers(subject: Subject) -> Any:
