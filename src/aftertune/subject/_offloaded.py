@@ -114,7 +114,8 @@ def _ties(model: nn.Module) -> dict[str, str]:
     for name, parameter in sorted(model.named_parameters(remove_duplicate=False)):
         tied[name] = named.setdefault(id(parameter), name)
     declared: Any = getattr(model, "all_tied_weights_keys", None) or {}
-    for target, source in declared.items() if isinstance(declared, Mapping) else ():
-        first = min(tied.get(target, target), tied.get(source, source))
-        tied[target] = tied[source] = first
+    for pair in declared.items() if isinstance(declared, Mapping) else ():
+        names = [str(name) for name in pair]
+        first = min(tied.get(name, name) for name in names)
+        tied.update(dict.fromkeys(names, first))
     return tied
