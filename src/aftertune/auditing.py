@@ -43,7 +43,7 @@ from aftertune.report import (
     render_report,
 )
 from aftertune.runs import Progress, RunFolder, fingerprint, read_manifest, write_json, write_text
-from aftertune.subject import Subject, adapter_base, differing, parse_spec, read_adapter_config
+from aftertune.subject import Subject, adapter_base, differing_digests, parse_spec, read_adapter_config
 from aftertune.tuning import read_record
 
 EXAMPLES_SHOWN = 12
@@ -269,7 +269,11 @@ def compare_measurings(
     """Findings, verdict and examples of two measured subjects."""
     findings = tuple(compare(base.measurements, tuned.measurements, policy))
     verdict = decide_between(
-        findings, differing(base.identity, tuned.identity), base.measurements, tuned.measurements, allow_identical
+        findings,
+        differing_digests(base.identity, tuned.identity),
+        base.measurements,
+        tuned.measurements,
+        allow_identical,
     )
     return ComparisonSection(
         title, about, verdict, base.identity, tuned.identity, findings, _examples(base, tuned, plan)

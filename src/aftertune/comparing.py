@@ -26,7 +26,7 @@ from aftertune.measures import HARM_TASKS, logged_task, read_log
 from aftertune.measuring import default_folder, entered
 from aftertune.report import ComparisonSection
 from aftertune.runs import Progress, RunFolder, Silent, file_digest
-from aftertune.subject import differing
+from aftertune.subject import differing_digests
 
 VERB = "compare"
 
@@ -143,7 +143,7 @@ def _apart(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> tuple[str, ...]
     if None in (base["weights_sha256"], tuned["weights_sha256"]):
         return ("name",)
     arguments = ("arguments",) if base["model_args"] != tuned["model_args"] else ()
-    return (*differing(base, tuned), *arguments)
+    return (*differing_digests(base, tuned), *arguments)
 
 
 def _section(

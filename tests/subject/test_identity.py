@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from aftertune.errors import NumericalError, SubjectError
-from aftertune.subject import Placement, Subject, as_subject, differing, load, score, weights_digest
+from aftertune.subject import Placement, Subject, as_subject, differing_digests, load, score, weights_digest
 
 TinyFolder = Callable[[str], Path]
 
@@ -34,7 +34,7 @@ def folder(tiny_folder: TinyFolder, tmp_path: Path) -> Callable[..., Path]:
 
 
 def apart(one: Subject, other: Subject) -> tuple[str, ...]:
-    return differing(one.identity.as_dict(), other.identity.as_dict())
+    return differing_digests(one.identity.as_dict(), other.identity.as_dict())
 
 
 def margin(subject: Subject) -> float:

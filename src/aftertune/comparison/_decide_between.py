@@ -28,7 +28,7 @@ def decide_between(
 
     Args:
         findings: of the comparison.
-        apart: in what the two subjects differ by their digests, in words; see `differing`.
+        apart: in what the two subjects differ by their digests, in words; see `differing_digests`.
         base: every number of the base.
         tuned: every number of the tuned subject.
         allow_identical: let the findings decide whether or not anything differs.

@@ -17,7 +17,7 @@ from aftertune.subject._generation import (
     plan_generation,
 )
 from aftertune.subject._heads import attention_heads, is_attention
-from aftertune.subject._identity import DIGESTS, Identity, differing, weights_digest
+from aftertune.subject._identity import DIGESTS, Identity, differing_digests, weights_digest
 from aftertune.subject._likelihood import (
     ResponseLikelihood,
     likelihood,
@@ -73,7 +73,7 @@ __all__ = [
     "batch_rows",
     "cache_root",
     "content_digest",
-    "differing",
+    "differing_digests",
     "embedded_folder",
     "generate",
     "is_attention",

@@ -70,10 +70,11 @@ def _own(spec: SubjectSpec) -> dict[str, Any]:
     if spec.kind == "gguf":
         return {"gguf": content_digest(Path(spec.location))}
     if spec.kind == "embedded":
-        from aftertune.subject._embedded import WHEEL_SHA256
+        from aftertune.subject._embedded import WHEEL_SHA256, embedded_folder
 
-        override = os.environ.get("AFTERTUNE_SMOLLM2")
-        return {"files": _files(Path(override))} if override else {"wheel": WHEEL_SHA256}
+        if os.environ.get("AFTERTUNE_SMOLLM2"):  # a folder that stands in for it; nothing is fetched then
+            return {"files": _files(embedded_folder())}
+        return {"wheel": WHEEL_SHA256}
     return {"files": _files(Path(spec.location))}
 
 

@@ -97,7 +97,7 @@ def identify(
     )
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
+def differing_digests(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
     """In what two identity records differ, in words: "weights", "configuration", "tokenizer", "chat template"."""
     return tuple(what for key, what in DIGESTS.items() if one.get(key) != other.get(key))
 
