@@ -89,7 +89,7 @@ def test_a_store_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path, c
 
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.safetensors")
-    with pytest.raises(SubjectError, match="is no regular file"):
+    with pytest.raises(SubjectError, match=r"cannot be read \(no regular file\)"):
         content_digest(tmp_path / "pipe.safetensors")
-    with pytest.raises(SubjectError, match="is no regular file"):
+    with pytest.raises(SubjectError, match=r"cannot be read \(no such file\)"):
         content_digest(tmp_path / "absent")

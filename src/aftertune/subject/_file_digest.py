@@ -30,7 +30,7 @@ def content_digest(path: Path) -> str:
     """
     try:
         if not path.is_file():
-            raise SubjectError(f"{path}: is no regular file that could be read")
+            raise SubjectError(f"{path}: cannot be read ({'no regular file' if path.exists() else 'no such file'})")
         before = path.stat()
         if before.st_size <= SMALL:
             return file_digest(path)
