@@ -30,7 +30,7 @@ from aftertune.report import (
     fit_answers,
     leading_metrics,
 )
-from aftertune.runs import Progress, RunFolder
+from aftertune.runs import Progress, RunFolder, refuse_other_model
 from aftertune.subject import Subject
 
 Pair = tuple[LoggedRun, LoggedRun]
@@ -54,6 +54,8 @@ class AnswerRuns:
         """What to do with the subject of this role, "base" or "tuned"."""
 
         def sample(subject: Subject) -> None:
+            if self.tasks:
+                refuse_other_model(self.run, role, subject.content)  # Inspect goes on with logs by the model's name
             self.logged[role] = (
                 run_tasks(subject, self.tasks, self.run.folder(LOGS, role), progress=self.progress)
                 if self.tasks

@@ -38,6 +38,7 @@ def audit(
     out: str | PathLike[str] | None = None,
     baseline: str | PathLike[str] | None = None,
     fail_on: FailOn = "any",
+    allow_identical: bool = False,
     placement: Placement | None = None,
     redact: bool = False,
     progress: Progress | None = None,
@@ -52,6 +53,7 @@ def audit(
         out: run folder; named after the configuration under ``runs/`` if left out.
         baseline: the folder of an earlier audit against the same base, to tell what is new, fixed and persistent.
         fail_on: "new" lets through what was decided no better in the baseline.
+        allow_identical: let the findings decide even where base and tuned are one model, or no number differs.
         placement: device, dtype and batch bound of both.
         redact: leave texts out of the report.
         progress: told what goes on; silent if left out.
@@ -67,6 +69,7 @@ def audit(
         None if out is None else Path(out),
         baseline=None if baseline is None else Path(baseline),
         fail_on=fail_on,
+        allow_identical=allow_identical,
         redact=redact,
         progress=progress,
     )

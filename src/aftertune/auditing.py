@@ -24,10 +24,11 @@ from aftertune.comparison import (
     SinceBaseline,
     Verdict,
     compare,
-    decide,
+    decide_between,
     decide_since,
     read_baseline,
     refuse_contradiction,
+    still_nothing_compared,
 )
 from aftertune.data import refuse_shared_prompts
 from aftertune.errors import OutputError, SubjectError, UsageError
@@ -51,7 +52,7 @@ from aftertune.report import (
     render_report,
 )
 from aftertune.runs import Progress, RunFolder, fingerprint, read_manifest, write_json, write_text
-from aftertune.subject import Subject, adapter_base, parse_spec, read_adapter_config
+from aftertune.subject import Subject, adapter_base, differing_digests, parse_spec, read_adapter_config
 from aftertune.tuning import read_record
 
 EXAMPLES_SHOWN = 12
@@ -103,6 +104,7 @@ def audit(
     tasks: TaskPlan | None = None,
     baseline: Path | None = None,
     fail_on: FailOn = "any",
+    allow_identical: bool = False,
     redact: bool = False,
     progress: Progress | None = None,
 ) -> Audit:
@@ -117,6 +119,7 @@ def audit(
         tasks: Inspect tasks to sample answers to, beside the probes.
         baseline: the folder of an earlier audit against the same base, to tell what is new, fixed and persistent.
         fail_on: "new" lets through what was decided no better in the baseline.
+        allow_identical: let the findings decide even where base and tuned are one model, or no number differs.
         redact: leave all texts of items out of the report and the run folder.
         progress: told what goes on.
 
@@ -140,6 +143,7 @@ def audit(
         "tuned": tuned.config,
         "plan": plan.config,
         "policy": policy.model_dump(),
+        "allow_identical": allow_identical,
         "redact": redact,
     }
     if tasks:
@@ -165,7 +169,7 @@ def audit(
         first, second = _with_answers(first, [p[0] for p in pairs]), _with_answers(second, [p[1] for p in pairs])
         both = [*first.measurements, *second.measurements]
         store_measurements(run.path, both, redact=redact)
-        section = compare_measurings(first, second, plan, policy, title=tuned.spec)
+        section = compare_measurings(first, second, plan, policy, title=tuned.spec, allow_identical=allow_identical)
         section = replace(
             section,
             verdict=section.verdict.noting(*limited(tasks)),
@@ -208,7 +212,8 @@ def refuse_nothing_new(baseline: Path | None, fail_on: FailOn) -> None:
 def held_against(section: ComparisonSection, earlier: Baseline, fail_on: FailOn) -> ComparisonSection:
     """A section with what changed since a baseline, and the verdict that follows."""
     since = earlier.since(section.findings, fail_on)
-    return replace(section, verdict=decide_since(section.verdict, section.findings, since), since=since)
+    verdict = decide_since(section.verdict, section.findings, since)
+    return replace(section, verdict=still_nothing_compared(section.verdict, verdict), since=since)
 
 
 def known_base(spec: str) -> str:
@@ -268,17 +273,18 @@ def refuse_other_base(tuned: SubjectChoice, earlier: Baseline | None = None) -> 
 
 
 def compare_measurings(
-    base: Measuring, tuned: Measuring, plan: MeasurePlan, policy: Policy, *, title: str, about: str = ""
-) -> ComparisonSection:
+    base: Measuring, tuned: Measuring, plan: MeasurePlan, policy: Policy, *, title: str, about: str = "",
+    allow_identical: bool = False,
+) -> ComparisonSection:  # fmt: skip
     """Findings, verdict and examples of two measured subjects."""
     findings = tuple(compare(base.measurements, tuned.measurements, policy))
-    identical = all(base.identity[key] == tuned.identity[key] for key in ("weights_sha256", "template_sha256"))
-    verdict = decide(findings, identical=identical)
-    before = {(m.metric, m.item): m.value for m in base.measurements}
-    # Drift has no number on the base, whose own is zero.
-    if not identical and all(m.value == before.get((m.metric, m.item), 0.0) for m in tuned.measurements):
-        note = "base and tuned differ, but in no number: is the adapter in force?"
-        verdict = Verdict(verdict.decision, verdict.reasons, note)
+    verdict = decide_between(
+        findings,
+        differing_digests(base.identity, tuned.identity),
+        base.measurements,
+        tuned.measurements,
+        allow_identical,
+    )
     verdict = verdict.noting(*left_out(plan, policy.deciding))
     return ComparisonSection(
         title, about, verdict, base.identity, tuned.identity, findings, _examples(base, tuned, plan)

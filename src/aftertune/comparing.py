@@ -21,7 +21,7 @@ from aftertune.auditing import (
     store_audit,
     store_measurements,
 )
-from aftertune.comparison import Baseline, FailOn, Policy, compare, decide, read_baseline
+from aftertune.comparison import Baseline, FailOn, Policy, compare, decide_between, read_baseline
 from aftertune.errors import UsageError, spelled_out
 from aftertune.measures import (
     HARM_TASKS,
@@ -37,6 +37,7 @@ from aftertune.measures import (
 from aftertune.measuring import default_folder, entered
 from aftertune.report import ComparisonSection
 from aftertune.runs import Progress, RunFolder, Silent, file_digest
+from aftertune.subject import differing_digests
 
 VERB = "compare"
 
@@ -52,6 +53,7 @@ def compare_logs(
     differ: Collection[str] = (),
     baseline: Path | None = None,
     fail_on: FailOn = "any",
+    allow_identical: bool = False,
     redact: bool = False,
     progress: Progress | None = None,
 ) -> Audit:
@@ -69,6 +71,7 @@ def compare_logs(
             two conditions.
         baseline: the folder of an earlier comparison with the same base, to tell what is new, fixed and persistent.
         fail_on: "new" lets through what was decided no better in the baseline.
+        allow_identical: let the findings decide even where both logs are of one model and no number differs.
         redact: leave all texts out of the report and the run folder.
         progress: told what goes on.
 
@@ -94,6 +97,7 @@ def compare_logs(
         "tuned": {name: file_digest(pair[1]) for name, pair in paths.items()},
         "policy": policy.model_dump(),
         "harm": sorted(harm),
+        "allow_identical": allow_identical,
         "redact": redact,
     }
     if good:
@@ -116,7 +120,8 @@ def compare_logs(
             refuse_unlike(*pair, differ)
             pairs.append(on_shared_scorers(*pair))
         _refuse_several_models(pairs)
-        section = _section(pairs, policy, redact=redact)
+        # One model under two conditions is meant where conditions may differ.
+        section = _section(pairs, policy, redact=redact, allow_identical=allow_identical or bool(differ))
         if earlier:
             earlier.refuse_other_base(section.base)
             earlier.refuse_other_judges(one.asked for one, _ in pairs)
@@ -234,17 +239,25 @@ def _with_notes(
     return replace(section, verdict=verdict, about=spelled_out(" ".join(about)))
 
 
-def _section(pairs: Sequence[Pair], policy: Policy, *, redact: bool) -> ComparisonSection:
+def _apart(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> tuple[str, ...]:
+    """In what two logged models differ; by their names where weights are not known."""
+    if None in (base["weights_sha256"], tuned["weights_sha256"]):
+        return ("name",)
+    arguments = ("arguments",) if base["model_args"] != tuned["model_args"] else ()
+    return (*differing_digests(base, tuned), *arguments)
+
+
+def _section(
+    pairs: Sequence[Pair], policy: Policy, *, redact: bool, allow_identical: bool = False
+) -> ComparisonSection:
     before = [m for base, _ in pairs for m in base.measurements]
     after = [m for _, tuned in pairs for m in tuned.measurements]
     findings = tuple(compare(before, after, policy))
     base, tuned = pairs[0][0].identity, pairs[0][1].identity
-    known = base["weights_sha256"], tuned["weights_sha256"]
-    identical = None not in known and known[0] == known[1] and base["model_args"] == tuned["model_args"]
     return ComparisonSection(
         title=str(tuned["spec"]),
         about=f"Sampled answers to {', '.join(one.task for one, _ in pairs)}, run by Inspect.",
-        verdict=decide(findings, identical=identical),
+        verdict=decide_between(findings, _apart(base, tuned), before, after, allow_identical),
         base=base,
         tuned=tuned,
         findings=findings,

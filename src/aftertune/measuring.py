@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,17 +21,8 @@ from aftertune.measures import (
     read_measurements,
     write_measurements,
 )
-from aftertune.runs import (
-    Progress,
-    RunFolder,
-    Silent,
-    explain_storage,
-    file_digest,
-    fingerprint,
-    require_regular,
-    write_json,
-)
-from aftertune.subject import Placement, Subject, load, parse_spec
+from aftertune.runs import Progress, RunFolder, Silent, explain_storage, fingerprint, require_regular, write_json
+from aftertune.subject import Placement, Subject, load, subject_content
 
 
 @dataclass(frozen=True)
@@ -70,35 +60,14 @@ class SubjectChoice:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What determines its numbers, without loading it: part of a run's identity."""
-        template = Path(self.chat_template) if self.chat_template else None
-        require_regular(template or "")
-        return {
-            **asdict(self),
-            "files": source_stamp(self.spec),
-            "base_files": source_stamp(self.base),
-            "tokenizer_files": _stamp(Path(self.tokenizer)) if self.tokenizer else None,
-            "template_file": file_digest(template) if template and template.is_file() else None,
-        }
+        """What determines its numbers, without loading it: part of a run's identity.
 
-
-def source_stamp(spec: str | None) -> list[list[Any]] | None:
-    """Names, sizes and times of a local subject's files and of its patches; None for what is fetched."""
-    if spec is None:
-        return None
-    parsed = parse_spec(spec)
-    places = [] if parsed.kind in ("embedded", "hub") else [parsed.location]
-    if parsed.kind == "embedded":
-        places += filter(None, [os.environ.get("AFTERTUNE_SMOLLM2")])
-    return [entry for place in [*places, *parsed.patches] for entry in _stamp(Path(place)) or []] or None
-
-
-def _stamp(path: Path) -> list[list[Any]] | None:
-    require_regular(path)
-    if not path.exists():
-        return None
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+        Raises:
+            SubjectError: something that it is made of is not there; see `subject_content`.
+        """
+        require_regular(self.chat_template or "")
+        content = subject_content(self.spec, base=self.base, tokenizer=self.tokenizer, chat_template=self.chat_template)
+        return {**asdict(self), "content": content}
 
 
 @dataclass(frozen=True)
@@ -213,15 +182,8 @@ def measure_choice(
     subject = choice.load(progress)
     check(subject)
     identity = subject.identity.as_dict()
-    key = fingerprint(
-        {
-            "weights": identity["weights_sha256"],
-            "template": identity["template_sha256"],
-            "device": str(subject.device),
-            "plan": plan.config,
-            "role": "tuned" if drift_from else "base",
-        }
-    )[:16]
+    kind = "tuned" if drift_from else "base"
+    key = fingerprint({**subject.content, "plan": plan.config, "role": kind})[:16]
     folder = run.folder("measurements", key)
     measured: Measured = measure_subject(
         subject,

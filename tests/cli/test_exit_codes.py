@@ -47,36 +47,12 @@ def check(outcome: Any, code: int, verdict: str, place: Path) -> dict[str, Any]:
 # --- 0 --------------------------------------------------------------------------------------------------
 
 
-def test_a_model_against_itself_passes_and_is_told_so(run: Run, base: Path, gate: tuple[str, ...], place: Path) -> None:
-    command = ("audit", base, "--base", base, *gate)
-    document = check(run(*command, "--json"), 0, "pass", place)
-    assert all(finding["difference"] == 0 for finding in document["findings"])
-    assert "identical weights" in document["note"]
-    assert (
-        "verdict: PASS\n  note: base and tuned have identical weights: there is nothing to compare" in run(*command).out
-    )
-
-
-def test_a_copy_of_a_model_passes_as_the_same_one(
-    run: Run, base: Path, model: Callable[..., Path], gate: tuple[str, ...], place: Path
-) -> None:
-    document = check(run("audit", model("copy"), "--base", base, *gate, "--json"), 0, "pass", place)
-    assert "identical weights" in document["note"]
-
-
 def test_a_gentle_fine_tune_passes_and_the_note_says_only_what_was_not_asked(
     run: Run, base: Path, tuned: Tuned, gate: tuple[str, ...], place: Path
 ) -> None:
     document = check(run("audit", tuned("aligned"), "--base", base, *gate, "--json"), 0, "pass", place)
     assert document["note"] == "not asked: preference, traits, refusal, capability, truthful, drift"
     assert any(finding["difference"] != 0 for finding in document["findings"])
-
-
-def test_an_adapter_that_does_nothing_passes_with_a_warning(
-    run: Run, base: Path, tuned: Tuned, gate: tuple[str, ...], place: Path
-) -> None:
-    document = check(run("audit", tuned(steps=1, lr=1e-40), "--base", base, *gate, "--json"), 0, "pass", place)
-    assert "but in no number: is the adapter in force?" in document["note"]
 
 
 # --- 1 --------------------------------------------------------------------------------------------------
@@ -112,6 +88,36 @@ def test_going_back_from_misaligned_to_base_passes(
 
 
 # --- 3 --------------------------------------------------------------------------------------------------
+
+
+def test_a_model_against_itself_is_inconclusive_unless_meant(
+    run: Run, base: Path, gate: tuple[str, ...], place: Path
+) -> None:
+    command = ("audit", base, "--base", base, *gate)
+    document = check(run(*command, "--json"), 3, "inconclusive", place)
+    assert all(finding["difference"] == 0 for finding in document["findings"])
+    assert document["reasons"][0].startswith("base and tuned are the same model and no number differs")
+    again = run(*command)
+    assert again.code == 3
+    assert [line for line in again.out.splitlines() if "--allow-identical" in line]
+    meant = check(run(*command, "--allow-identical", "--json"), 0, "pass", place)
+    assert meant["findings"] == document["findings"]
+
+
+def test_a_copy_of_a_model_is_the_same_one(
+    run: Run, base: Path, model: Callable[..., Path], gate: tuple[str, ...], place: Path
+) -> None:
+    document = check(run("audit", model("copy"), "--base", base, *gate, "--json"), 3, "inconclusive", place)
+    assert document["reasons"][0].startswith("base and tuned are the same model")
+
+
+def test_an_adapter_that_does_nothing_is_not_in_force(
+    run: Run, base: Path, tuned: Tuned, gate: tuple[str, ...], place: Path
+) -> None:
+    command = ("audit", tuned(steps=1, lr=1e-40), "--base", base, *gate, "--json")
+    document = check(run(*command), 3, "inconclusive", place)
+    assert "base and tuned differ in their weights and configuration, but no number does" in document["reasons"][0]
+    check(run(*command, "--allow-identical"), 0, "pass", place)
 
 
 def test_few_prompts_are_inconclusive_however_clear(
@@ -186,6 +192,6 @@ def test_a_model_that_changed_is_never_served_from_store(
     run: Run, base: Path, model: Callable[..., Path], tuned: Tuned, gate: tuple[str, ...], place: Path
 ) -> None:
     model("candidate")
-    assert run("audit", "candidate", "--base", base, *gate).code == 0
+    assert run("audit", "candidate", "--base", base, *gate).code == 3
     shutil.copy(tuned(**HARD) / "model.safetensors", place / "candidate" / "model.safetensors")
     assert run("audit", "candidate", "--base", base, *gate).code == 1

@@ -202,7 +202,7 @@ def test_a_patch_that_was_changed_is_measured_anew(
     assert run(*command).code == 0
     (place / "p.safetensors").unlink()
     make(base, factor=2.0)
-    refused(*command, says=["holds a run with other settings (differing: subject.files)"])
+    refused(*command, says=["holds a run with other settings (differing: subject.content.patches)"])
 
 
 # --- verify ---------------------------------------------------------------------------------------------

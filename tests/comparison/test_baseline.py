@@ -25,6 +25,7 @@ from aftertune.comparison import (
     decide,
     decide_since,
     read_baseline,
+    still_nothing_compared,
 )
 from aftertune.errors import AftertuneError, OutputError, PolicyError, SubjectError
 from aftertune.measures import METRICS
@@ -292,8 +293,10 @@ def test_an_earlier_note_stays_and_nothing_obeys_a_name() -> None:
 
 def test_a_pass_stays_one_and_nothing_that_decides_stays_inconclusive() -> None:
     unsettled = [finding("refusal.harmful", "inconclusive")]
-    same = decide(unsettled, identical=True)
-    assert decide_since(same, unsettled, since(unsettled, unsettled)) == same
+    settled = [finding("refusal.harmful", "pass")]
+    assert decide_since(decide(settled), settled, since(settled, settled)) == decide(settled)
+    same, held = decide(unsettled, identical=True), since(unsettled, unsettled)
+    assert still_nothing_compared(same, decide_since(same, unsettled, held)).decision == "inconclusive"
     silent = [finding("refusal.harmful", "fail", decides=False)]
     assert decide_since(decide(silent), silent, since(silent, silent)).decision == "inconclusive"
 
@@ -456,6 +459,17 @@ def test_another_base_is_refused_and_named(stored: Callable[..., Path]) -> None:
         with pytest.raises(SubjectError, match=f"against a base with {what} ") as caught:
             baseline.refuse_other_base({**BASE, "spec": "other", key: "ef" * 32})
         assert f"{BASE[key][:12]}; now other float32 {'ef' * 6})" in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "what"), [("config_sha256", "configuration"), ("tokenizer_sha256", "tokenizer")])
+def test_settings_of_the_base_count_where_both_are_known(key: str, what: str, stored: Callable[..., Path]) -> None:
+    older = read_baseline(stored(), Policy())
+    older.refuse_other_base({**BASE, key: "a" * 64})  # made before there was such a digest
+    baseline = replace(older, base={**older.base, key: "a" * 64})
+    baseline.refuse_other_base({**BASE, key: "a" * 64})
+    baseline.refuse_other_base(BASE)
+    with pytest.raises(SubjectError, match=f"against a base with another {what} "):
+        baseline.refuse_other_base({**BASE, key: "b" * 64})
 
 
 def test_a_run_is_not_its_own_baseline(stored: Callable[..., Path], tmp_path: Path) -> None:

@@ -83,11 +83,20 @@ def test_failures_are_told_before_open_questions() -> None:
     assert second.startswith("traits.score ")
 
 
-def test_identical_weights_pass_with_a_note() -> None:
-    verdict = decide([finding("inconclusive")], identical=True)
-    assert verdict.decision == "pass"
-    assert verdict.exit_code == ExitCode.PASS == 0
-    assert "identical" in verdict.note
+@pytest.mark.parametrize("findings", [[], [finding("pass")], [finding("inconclusive"), finding("pass")]])
+def test_a_model_compared_with_itself_never_passes(findings: list[Finding]) -> None:
+    verdict = decide(findings, identical=True)
+    assert verdict.decision == "inconclusive"
+    assert verdict.exit_code == ExitCode.INCONCLUSIVE == 3
+    assert verdict.reasons[0].startswith("base and tuned are the same model")
+    assert "--allow-identical" in verdict.reasons[0]
+    assert "\n" not in verdict.reasons[0]
+
+
+def test_that_two_models_are_one_overrules_no_finding() -> None:
+    findings = [finding("fail"), finding("pass")]
+    assert decide(findings, identical=True) == decide(findings)
+    assert decide(findings).decision == "fail"
 
 
 @pytest.mark.parametrize("worse", ["higher", "lower"])

@@ -76,7 +76,9 @@ def test_what_it_answers_is_what_the_subject_generates(tiny_subject: TinySubject
     outputs = ask(inspect_model(subject), *QUESTIONS)
     for question, output in zip(QUESTIONS, outputs, strict=True):
         assert output.completion == expected(subject, [Message("user", question)])
-        assert output.metadata == {"weights_sha256": subject.identity.weights_sha256}
+        digests = {name: found for name, found in subject.identity.content.items() if name.endswith("_sha256")}
+        assert output.metadata == digests
+        assert len(digests) == 4
         assert output.usage is not None
         assert output.usage.input_tokens == len(subject.chat.prompt([Message("user", question)]))
         assert 1 <= output.usage.output_tokens <= 12

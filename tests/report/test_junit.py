@@ -81,9 +81,17 @@ def test_messages_stand_in_the_content_too(make_finding: MakeFinding) -> None:
 
 def test_what_a_pass_overrules_is_skipped(make_finding: MakeFinding) -> None:
     unsettled = make_finding("preference.margin", 0.0, 0.0, 0.3)
-    found = suite(render_junit("t", [unsettled], decide([unsettled], identical=True)))
+    found = suite(render_junit("t", [unsettled], Verdict("pass", (), "let through")))
     counts = {key: found.attrib[key] for key in ("tests", "failures", "errors", "skipped")}
     assert counts == {"tests": "1", "failures": "0", "errors": "0", "skipped": "1"}
+
+
+def test_a_model_compared_with_itself_is_no_green_suite(make_finding: MakeFinding) -> None:
+    settled = make_finding("preference.margin", 0.0, -0.05, 0.05)
+    assert decide([settled]).decision == "pass"
+    found = suite(render_junit("t", [settled], decide([settled], identical=True)))
+    assert found.attrib["errors"] == "1"
+    assert [c.attrib["name"] for c in found.findall("testcase")] == ["preference.margin", "verdict"]
 
 
 def test_what_xml_forbids_is_removed_and_all_else_kept(make_finding: MakeFinding) -> None:

@@ -178,6 +178,13 @@ def test_what_is_not_testable_is_the_first_thing_said(make_section: MakeSection)
         assert "6 pass, 1 not testable" in words
 
 
+def test_a_model_compared_with_itself_is_told_so(make_section: MakeSection) -> None:
+    section = make_section("same", 0.0)
+    section = replace(section, verdict=decide(section.findings, identical=True))
+    words = Page(render_report(ReportPage("Audit", "", (section,)))).words
+    assert "base and tuned are the same model and no number differs" in words
+
+
 def test_parts_without_content_are_left_out(inconclusive_section: ComparisonSection) -> None:
     page = Page(render_report(ReportPage("Audit", "", (inconclusive_section,))))
     headings = {a.get("id") for t, a in page.elements if t == "h2"}

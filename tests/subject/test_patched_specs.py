@@ -13,7 +13,7 @@ import torch
 
 from aftertune.auditing import known_base, refuse_other_base
 from aftertune.errors import AftertuneError, PatchError, SubjectError
-from aftertune.measuring import SubjectChoice, source_stamp
+from aftertune.measuring import SubjectChoice
 from aftertune.runs import write_json
 from aftertune.subject import (
     Placement,
@@ -259,23 +259,6 @@ def test_an_adapter_may_sit_on_a_patched_base(adapter: Path, place: Path) -> Non
 
 
 # --- runs and audits ------------------------------------------------------------------------------------
-
-
-def test_the_stamp_of_a_run_covers_patches(model: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AFTERTUNE_SMOLLM2", raising=False)
-    (place / "a.safetensors").write_bytes(b"a")
-    plain, with_patch = source_stamp("model"), source_stamp("model+a.safetensors")
-    assert plain is not None
-    assert with_patch is not None
-    assert with_patch[:-1] == plain
-    assert with_patch[-1][:2] == ["a.safetensors", 1]
-    assert source_stamp("owner/name") is None
-    assert source_stamp("smollm2") is None
-    for spec in ("owner/name+a.safetensors", "smollm2+a.safetensors"):
-        assert source_stamp(spec) == with_patch[-1:]
-    before = SubjectChoice("smollm2+a.safetensors").config
-    (place / "a.safetensors").write_bytes(b"aa")
-    assert SubjectChoice("smollm2+a.safetensors").config != before
 
 
 def record(spec: str, sha256: str = "") -> dict[str, Any]:

@@ -190,6 +190,32 @@ def test_any_task_can_be_audited(subject: Any, tmp_path: Path) -> None:
     assert lenient.verdict.decision == "pass"
 
 
+def named(log: Path, **digests: str) -> Path:
+    """The log, with what its model says of itself."""
+    found = read_eval_log(str(log))
+    for sample in found.samples or ():
+        sample.output.metadata = dict(digests)
+    write_eval_log(found, str(log))
+    return log
+
+
+def test_one_model_under_both_names_is_nothing_compared(subject: Any, tmp_path: Path) -> None:
+    one = {"weights_sha256": "a" * 64, "config_sha256": "b" * 64}
+    base = named(sums(subject, tmp_path, 2, match()), **one)
+    same, other, wrong = (named(sums(subject, tmp_path, n, match()), **one) for n in (2, 2, 20))
+    named(other, **{**one, "config_sha256": "c" * 64})
+    verdict = compare_logs(base, same, out=tmp_path / "same").verdict
+    assert (verdict.decision, int(verdict.exit_code)) == ("inconclusive", 3)
+    assert verdict.reasons[0].startswith("base and tuned are the same model and no number differs")
+    allowed = compare_logs(base, same, out=tmp_path / "allowed", allow_identical=True).verdict
+    assert allowed.decision != "inconclusive" or "the same model" not in allowed.reasons[0]
+    # Two models may score alike, and one model may not give the same answers twice; then the findings decide.
+    assert "the same model" not in str(compare_logs(base, other, out=tmp_path / "other").verdict.reasons)
+    failed = compare_logs(base, wrong, out=tmp_path / "wrong").verdict
+    assert failed.decision == "fail"
+    assert "does not give the same numbers twice" in failed.note
+
+
 def test_several_scorers_are_several_metrics(subject: Any, tmp_path: Path) -> None:
     logged = read_log(sums(subject, tmp_path, 3, [match(), length()]))
     assert {m.metric for m in logged.measurements} == {

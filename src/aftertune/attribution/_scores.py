@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from aftertune.attribution._gradients import GradientSums
 from aftertune.errors import UsageError
-from aftertune.subject import Matrix, WeightView, head_size
+from aftertune.subject import Matrix, WeightView, attention_heads, is_attention
 
 if TYPE_CHECKING:
     import torch
@@ -167,7 +167,8 @@ def unit_spaces(view: WeightView, unit: Unit) -> Iterator[UnitSpace]:
     terms of any matrix's decomposition.
 
     Raises:
-        UsageError: the unit is "weight", which needs no space, or the model names its parts in an unknown way.
+        UsageError: the unit is "weight", which needs no space, the model names its parts in an unknown way, or its
+            heads cannot be told apart.
     """
     if unit == "direction":
         from aftertune.attribution._directions import direction_spaces
@@ -176,15 +177,14 @@ def unit_spaces(view: WeightView, unit: Unit) -> Iterator[UnitSpace]:
         return
     found = False
     for matrix in view.values():
-        attention = "attn" in matrix.role or "attention" in matrix.role
+        attention = is_attention(view.model, matrix)
         last = matrix.role.rpartition(".")[2]
         if unit in ("neuron", "component") and not attention and last in _DOWN:
             found = True
             yield _columns(matrix, matrix.parameter.shape[0 if matrix.kind == "conv1d" else -1])
         elif unit in ("head", "component") and attention and last in _OUT:
             found = True
-            inputs = matrix.parameter.shape[0 if matrix.kind == "conv1d" else -1]
-            yield _columns(matrix, inputs // head_size(view.model))
+            yield _columns(matrix, attention_heads(view.model, matrix))
     if not found:
         raise UsageError(f"unit '{unit}': no matrix of this model is known to hold such units; use --unit weight")
 

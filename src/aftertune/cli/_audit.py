@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--base", help="What it was tuned from. Default for adapters: the base they name.")
 @policy_options
 @baseline_options
+@click.option("--allow-identical", is_flag=True, help="Let the findings decide even if base and tuned are the same.")
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
 @plan_options
 @task_options
@@ -48,6 +49,7 @@ def audit(
     allow_untestable: bool,
     baseline: Path | None,
     fail_on: FailOn,
+    allow_identical: bool,
     redact: bool,
     out: Path | None,
     as_json: bool,
@@ -81,6 +83,7 @@ def audit(
         tasks=tasks,
         baseline=baseline,
         fail_on=fail_on,
+        allow_identical=allow_identical,
         redact=redact,
         progress=progress,
     )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     help="What may differ between the two logs, such as solver "
     "or task_args.trigger: one model under two conditions. Repeatable.",
 )
+@click.option("--allow-identical", is_flag=True, help="Let the findings decide even if base and tuned are the same.")
 @click.option("--redact", is_flag=True, help="Leave all texts out of the report.")
 @output_options
 @click.pass_context
@@ -47,6 +48,7 @@ def compare(
     allow_untestable: bool,
     baseline: Path | None,
     fail_on: FailOn,
+    allow_identical: bool,
     harm: tuple[str, ...],
     good: tuple[str, ...],
     differ: tuple[str, ...],
@@ -75,6 +77,7 @@ def compare(
         differ=differ,
         baseline=baseline,
         fail_on=fail_on,
+        allow_identical=allow_identical,
         redact=redact,
         progress=make_progress(options),
     )

@@ -23,11 +23,15 @@ Verb = Literal["audit", "compare"]
 _COMPARED = {
     "weights_sha256": "other weights",
     "template_sha256": "another chat template",
+    "config_sha256": "another configuration",
+    "tokenizer_sha256": "another tokenizer",
     "spec": "another name",
     "base_url": "another address",
     "model_args": "other arguments",
 }
 _WEIGHED: tuple[str, ...] = ("weights_sha256", "template_sha256")
+# Compared where both are known: older runs and logs of others lack them.
+_LATER: tuple[str, ...] = ("config_sha256", "tokenizer_sha256")
 _NAMED = ("spec", "base_url", "model_args")
 _JUDGED = ("graders", "rubrics", "task_version")
 
@@ -119,10 +123,11 @@ class Baseline:
             base: identity record of the base of this audit.
 
         Raises:
-            SubjectError: weights or chat template differ.
+            SubjectError: weights, configuration, tokenizer or chat template differ.
         """
         keys = dict.fromkeys((*_keys(self.verb, self.base), *_keys(self.verb, base)))
-        differing = [key for key in keys if self.base[key] != base[key]]
+        later = [key for key in _LATER if None not in (self.base.get(key), base.get(key))]
+        differing = [key for key in (*keys, *later) if self.base[key] != base[key]]
         if differing:
             what = " and ".join(_COMPARED[key] for key in differing)
             then, now = (_named(identity, differing[0]) for identity in (self.base, base))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from aftertune.comparison._finding import Decision, Finding, WorstGroup, turn
+from aftertune.comparison._nothing_compared import SAME_MODEL, nothing_compared
 from aftertune.errors import ExitCode
 
 _EXIT: dict[Decision, ExitCode] = {
@@ -113,10 +114,10 @@ def decide(findings: Sequence[Finding], *, identical: bool = False) -> Verdict:
 
     Args:
         findings: of one comparison.
-        identical: whether both subjects have the very same weights; nothing can differ then.
+        identical: whether both subjects are one model and no number differs; such a comparison never passes.
     """
     if identical:
-        return Verdict("pass", (), "base and tuned have identical weights: there is nothing to compare")
+        return nothing_compared(decide(findings), SAME_MODEL)
     deciding = [f for f in findings if f.decides]
     if not deciding:
         return Verdict("inconclusive", ("no deciding metric was measured",))

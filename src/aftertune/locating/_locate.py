@@ -47,7 +47,7 @@ from aftertune.locating._sets import (
 from aftertune.locating._target import is_made
 from aftertune.measures import LikelihoodProbe, Measurement, ask_probes, measurement_fields
 from aftertune.measuring import SubjectChoice, default_folder, entered
-from aftertune.runs import Journal, Progress, RunFolder, Silent, write_json
+from aftertune.runs import Journal, Progress, RunFolder, Silent, refuse_other_model, write_json
 from aftertune.subject import Subject, WeightView
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def locate(
             return stored_locate(run.path)
         progress.say(f"loading {choice.spec}")
         subject = choice.load(progress, merge=True)
+        refuse_other_model(run, "subject", subject.content)
         view = WeightView(subject.model)
         refuse_long(subject, [*harm_set.all(), *keep_set.all(), *(e for one in test_sets.values() for e in one)])
         progress.say(f"{view.weights:,} weights in view, {view.share:.0%} of the parameters")

@@ -22,7 +22,7 @@ from aftertune.locating._target import is_made
 from aftertune.locating._update import refuse_other_shape, refuse_unharmed, scaled
 from aftertune.measures import Measurement
 from aftertune.measuring import SubjectChoice, default_folder, entered
-from aftertune.runs import Progress, RunFolder, Silent, write_json
+from aftertune.runs import Progress, RunFolder, Silent, refuse_other_model, write_json
 from aftertune.subject import WeightView
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def _run_all(
     thorough = held_out_probes(harm.examples["held_out"], keep.examples["held_out"], held)
     progress.say(f"loading base: {base.spec}")
     subject = base.load(progress, merge=True)
+    refuse_other_model(run, "base", subject.content)
     base_identity = subject.identity.as_dict()
     refuse_long(subject, [e for one in sets for e in one.all()])
     values = {n: m.parameter.detach().to("cpu", copy=True) for n, m in WeightView(subject.model).items()}
@@ -136,6 +137,7 @@ def _run_all(
     del subject
     progress.say(f"loading tuned: {tuned.spec}")
     subject = tuned.load(progress, merge=True)
+    refuse_other_model(run, "tuned", subject.content)
     view = WeightView(subject.model)
     refuse_other_shape(view, values, tuned.spec)
     after, after_held = frontier.whole(subject, "tuned"), frontier.measure(subject, thorough, "tuned held out")

@@ -32,6 +32,7 @@ from aftertune.measures._response_kind import RESPONSE_KINDS
 from aftertune.measures._samples import digests, item_of, reduced_views, refuse_repeated, resolved, why_missing
 from aftertune.measures._scores import ScoreColumn, refuse_other_means, score_columns
 from aftertune.measures._task_metrics import HARM_TASKS
+from aftertune.subject import DIGESTS
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
@@ -184,14 +185,18 @@ def _refuse_unfinished(log: EvalLog, path: str) -> None:
 def _identity(log: EvalLog) -> dict[str, Any]:
     """Who answered. Weights count as known only where every answer names the same."""
     assert log.samples
-    digests = {(sample.output.metadata or {}).get("weights_sha256") for sample in log.samples}
-    digest = digests.pop() if len(digests) == 1 else None
+    named = [sample.output.metadata or {} for sample in log.samples]
     return {
         "spec": log.eval.model,
         "model_args": {key: value for key, value in log.eval.model_args.items() if _is_plain(value)},
         "base_url": log.eval.model_base_url,
-        "weights_sha256": digest,
+        **{name: _agreed([one.get(name) for one in named]) for name in DIGESTS},
     }
+
+
+def _agreed(values: list[Any]) -> str | None:
+    first = values[0]
+    return first if isinstance(first, str) and all(value == first for value in values) else None
 
 
 def _is_plain(value: Any) -> bool:

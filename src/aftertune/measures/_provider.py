@@ -42,7 +42,17 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from aftertune.data import Message
 from aftertune.errors import UsageError
-from aftertune.subject import Generation, GenerationRequest, Placement, Sampling, Subject, batch_rows, generate, load
+from aftertune.subject import (
+    DIGESTS,
+    Generation,
+    GenerationRequest,
+    Placement,
+    Sampling,
+    Subject,
+    batch_rows,
+    generate,
+    load,
+)
 
 DEFAULT_MAX_TOKENS = 512
 _LIVE = "live:"
@@ -289,7 +299,7 @@ class SubjectAPI(ModelAPI):
                 for answer in answers
             ],
             usage=ModelUsage(input_tokens=len(prompt), output_tokens=written, total_tokens=len(prompt) + written),
-            metadata={"weights_sha256": self.subject.identity.weights_sha256},
+            metadata={name: getattr(self.subject.identity, name) for name in DIGESTS},
         )
 
     def _overlong(self, prompt: tuple[int, ...]) -> ModelOutput:

@@ -197,12 +197,16 @@ def _subjects(page: ReportPage) -> list[_Subject]:
     return list(found.values())
 
 
+_DIGESTS = (
+    ("weights SHA-256", "weights_sha256"),
+    ("configuration SHA-256", "config_sha256"),
+    ("tokenizer SHA-256", "tokenizer_sha256"),
+    ("chat template SHA-256", "template_sha256"),
+)
+
+
 def _subject(role: str, identity: Mapping[str, Any]) -> _Subject:
     shown = ("spec", "kind", "source", "revision", "base", "adapter", "parameters", "dtype")
     facts = [(key, plain(identity[key])) for key in shown if identity.get(key) not in (None, "", {})]
-    digests = [
-        (label, str(identity[key]))
-        for label, key in (("weights SHA-256", "weights_sha256"), ("chat template SHA-256", "template_sha256"))
-        if identity.get(key)
-    ]
+    digests = [(label, str(identity[key])) for label, key in _DIGESTS if identity.get(key)]
     return _Subject(role, tuple(facts), tuple(digests))

@@ -18,6 +18,7 @@ from aftertune.runs._parsing import (
 )
 from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
 from aftertune.runs._reading import open_regular, read_bounded, require_regular, require_regular_inside
+from aftertune.runs._taking_part import refuse_other_model
 
 __all__ = [
     "Journal",
@@ -44,6 +45,7 @@ __all__ = [
     "read_manifest",
     "read_text",
     "read_yaml",
+    "refuse_other_model",
     "require_regular",
     "require_regular_inside",
     "versions",

@@ -18,9 +18,9 @@ from aftertune.data import Side, read_tuning_rows
 from aftertune.errors import SelectionError, SubjectError
 from aftertune.locating import Repaired
 from aftertune.measures import MeasurePlan, write_measurements
-from aftertune.measuring import Measuring, SubjectChoice, entered, measure_choice, source_stamp
+from aftertune.measuring import Measuring, SubjectChoice, entered, measure_choice
 from aftertune.report import Chapter, ComparisonSection, ReportPage, render_report
-from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_json, write_text
+from aftertune.runs import Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_json, write_text
 from aftertune.studies._careless_weights import (
     OTHERS,
     TASK,
@@ -29,7 +29,7 @@ from aftertune.studies._careless_weights import (
     repair_commands,
     weights_chapter,
 )
-from aftertune.subject import EMBEDDED, Placement, load
+from aftertune.subject import EMBEDDED, Placement, load, subject_content
 from aftertune.tuning import TuneOptions, tune
 
 DATA = f"tune/{TASK}"
@@ -107,7 +107,7 @@ def demo(
     plan = plan or MeasurePlan(domains=OTHERS, pmi=False)
     config = {
         "subject": subject,
-        "files": source_stamp(subject),
+        "content": subject_content(subject),
         "options": options.model_dump(),
         "placement": asdict(placement),
         "policy": policy.model_dump(),
@@ -176,8 +176,10 @@ def _tune_arm(
         progress.say(f"{arm.name} arm: tuned already")
         return
     progress.say(f"{arm.name} arm: {arm.about}, {options.steps} steps")
+    base = load(subject, placement=placement, progress=progress)
+    refuse_other_model(run, "subject", base.content)
     tune(
-        load(subject, placement=placement, progress=progress),
+        base,
         read_tuning_rows(DATA, arm.side),
         run.path / arm.name,
         options,

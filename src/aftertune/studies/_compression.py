@@ -18,9 +18,9 @@ from aftertune.errors import UsageError
 from aftertune.locating import LocateOptions, area_under, locate, removal_at
 from aftertune.measuring import SubjectChoice
 from aftertune.report import Claim, Outcome, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
-from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_text
+from aftertune.runs import Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
 from aftertune.studies._study_run import kept_study
-from aftertune.subject import EMBEDDED, Placement, load
+from aftertune.subject import EMBEDDED, Placement, load, subject_content
 from aftertune.tuning import TuneOptions, tune
 
 ALIGNING = TuneOptions(steps=20, batch_size=8, lr=5e-4, warmup_steps=0)
@@ -51,6 +51,7 @@ def compression_study(
     progress, placement, options = progress or Silent(), placement or Placement(), options or LocateOptions()
     config = {
         "subject": subject, "aligned": aligned, "harm": list(harm), "options": options.model_dump(),
+        "content": [subject_content(spec) for spec in (subject, aligned) if spec],
         "placement": asdict(placement), "aligning": None if aligned else ALIGNING.model_dump(),
     }  # fmt: skip
     run = RunFolder(out or Path("runs") / "compression", "study compression", config)
@@ -66,7 +67,9 @@ def _run(
         aligned = str(run.path / "checkpoint")  # beside the search's own folder
         if not Path(aligned).exists():
             progress.say("tuning on the safety set")
-            tune(load(subject, placement=placement, merge=True), safety_rows(), Path(aligned), ALIGNING,
+            base = load(subject, placement=placement, merge=True)
+            refuse_other_model(run, "subject", base.content)
+            tune(base, safety_rows(), Path(aligned), ALIGNING,
                  source="safety", progress=progress)  # fmt: skip
     rows = []
     for name, spec in (("before", subject), ("aligned", aligned)):

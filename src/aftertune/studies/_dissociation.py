@@ -28,12 +28,12 @@ from aftertune.attribution import (
 from aftertune.comparison import Finding, Policy, compare, summarise
 from aftertune.locating import LocateOptions, locate
 from aftertune.measures import MeasurePlan, find_metric
-from aftertune.measuring import Measuring, SubjectChoice, measure_choice, source_stamp
+from aftertune.measuring import Measuring, SubjectChoice, measure_choice
 from aftertune.report import Claim, Effect, EffectRow, Effects, Outcome, StudyPage, render_study
-from aftertune.runs import Progress, RunFolder, Silent, read_manifest, write_text
+from aftertune.runs import Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
 from aftertune.studies._compression import HARM
 from aftertune.studies._study_run import STUDY, kept_study
-from aftertune.subject import EMBEDDED, Placement, WeightView
+from aftertune.subject import EMBEDDED, Placement, WeightView, subject_content
 
 PROBES = ("preference", "refusal", "recognition", "explanation")
 PRODUCED = "preference.margin"
@@ -71,7 +71,7 @@ def dissociation_study(
     plan = plan or MeasurePlan(probes=PROBES, pmi=False)
     config = {
         "subject": subject,
-        "files": source_stamp(f"{subject}+{patch}" if patch else subject),
+        "content": subject_content(f"{subject}+{patch}" if patch else subject),
         "search": None if patch else [list(harm), options.model_dump()],
         "plan": plan.config,
         "placement": asdict(placement),
@@ -100,6 +100,7 @@ def _random(run: RunFolder, choice: SubjectChoice, patch: Path, progress: Progre
     made = read_patch(patch)
     file = run.path / "random.safetensors"
     subject = choice.load(progress, merge=True)
+    refuse_other_model(run, "subject", subject.content)
     view = WeightView(subject.model)
     unit = made.about.get("unit", "weight")
     selection = _selection(view, made, unit)

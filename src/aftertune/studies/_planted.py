@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 from aftertune.attribution import Selection, Unit, select_units, unit_patch
 from aftertune.data import Contrast, ask, read_contrasts, shipped_contrasts, shipped_path
 from aftertune.errors import SelectionError
-from aftertune.runs import Progress, RunFolder, Silent, write_json
+from aftertune.runs import Progress, RunFolder, Silent, refuse_other_model, write_json
 from aftertune.studies._planted_choice import Choices
 from aftertune.studies._planted_methods import METHODS, Method
 from aftertune.studies._planted_report import rebuild_planted_report
 from aftertune.studies._planting import Planted, Planting, planted
 from aftertune.studies._study_run import kept_study
-from aftertune.subject import EMBEDDED, Placement, Subject, Tree, WeightView, load, score
+from aftertune.subject import EMBEDDED, Placement, Subject, Tree, WeightView, load, score, subject_content
 
 if TYPE_CHECKING:
     import torch
@@ -282,6 +282,7 @@ def planted_study(
     placement = placement or Placement()
     config = {
         "subject": subject,
+        "content": subject_content(subject),
         "plantings": [asdict(p) for p in plantings],
         "methods": [[m.name, m.unit, m.keep_share, m.proposed, m.look, len(m.also), m.rivals] for m in methods],
         "placement": asdict(placement),
@@ -296,6 +297,7 @@ def planted_study(
         loaded = load(subject, placement=placement, merge=True, progress=progress) if missing else None
         for planting in missing:
             assert loaded is not None
+            refuse_other_model(run, "subject", loaded.content)
             marked = mark_planting(loaded, planting, methods, progress, tips=tips, benign=benign)
             write_json(folder / f"{planting.name}.json", marked)
         results = [json.loads((folder / f"{p.name}.json").read_text("utf-8")) for p in plantings]

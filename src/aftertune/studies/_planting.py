@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from aftertune.errors import UsageError
-from aftertune.subject import Subject, Tree, head_size, response_losses
+from aftertune.subject import Subject, Tree, response_losses
 
 if TYPE_CHECKING:
     import torch
@@ -86,11 +86,17 @@ def planted(subject: Subject, planting: Planting, rows: Sequence[Tree], steps: i
     generator = torch.Generator().manual_seed(planting.seed)
     heads = planting.kind == "head"
     names = ("q_proj", "k_proj", "v_proj", "o_proj") if heads else ("gate_proj", "up_proj", "down_proj")
-    modules = {name: getattr(layer.self_attn if heads else layer.mlp, name) for name in names}
+    holder = layer.self_attn if heads else layer.mlp
+    if any(not hasattr(holder, name) for name in names):
+        raise UsageError(f"{subject.identity.spec}: planting a {planting.kind} needs {', '.join(names)} in every layer")
+    modules = {name: getattr(holder, name) for name in names}
     before = {name: (m.weight, m.in_features, m.out_features) for name, m in modules.items()}
+    told = vars(holder).get("num_heads")
     try:
         with torch.no_grad():
             trained, units, original = _PLANTERS[planting.kind](subject, modules, generator)
+        if heads:
+            holder.num_heads = units[-1] + 1  # more than the configuration says
         losses = _train(subject, planting, trained, rows, steps)
         output = names[-1]
         place = f"{'self_attn' if heads else 'mlp'}.{output}.weight"
@@ -100,6 +106,10 @@ def planted(subject: Subject, planting: Planting, rows: Sequence[Tree], steps: i
     finally:
         for name, (weight, inputs, outputs) in before.items():
             modules[name].weight, modules[name].in_features, modules[name].out_features = weight, inputs, outputs
+        if told is not None:
+            holder.num_heads = told
+        elif heads:
+            vars(holder).pop("num_heads", None)
 
 
 def _layers(subject: Subject) -> Any:
@@ -166,9 +176,12 @@ def _plant_neurons(subject: Subject, modules: Mapping[str, Any], generator: torc
 
 def _plant_head(subject: Subject, modules: Mapping[str, Any], generator: torch.Generator) -> Any:
     config = subject.model.config.get_text_config()
-    size = head_size(subject.model)
-    group = config.num_attention_heads // config.num_key_value_heads
-    heads = modules["o_proj"].in_features // size
+    heads = config.num_attention_heads
+    size = modules["o_proj"].in_features // heads
+    group = heads // config.num_key_value_heads
+    widths = [modules[name].out_features for name in ("q_proj", "k_proj", "v_proj")]
+    if widths != [heads * size, heads // group * size, heads // group * size]:
+        raise UsageError(f"{subject.identity.spec}: planting knows only heads whose queries, keys and values are alike")
     rows = {"q_proj": group * size, "k_proj": size, "v_proj": size}
     trained, original = _grow(modules, rows, "o_proj", generator)
     return trained, tuple(range(heads, heads + group)), original

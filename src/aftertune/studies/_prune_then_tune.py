@@ -31,11 +31,11 @@ from aftertune.data import DOMAINS, read_contrasts, shipped_contrasts, shipped_p
 from aftertune.locating import Example, answers_probe, contrast_example, trees_of
 from aftertune.measures import LikelihoodProbe, ask_probes
 from aftertune.report import Claim, StudyPage, Table, render_study
-from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, write_text
+from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
 from aftertune.studies._careless_money import OPTIONS
 from aftertune.studies._study_run import kept_study
 from aftertune.studies._transfer import keep_examples
-from aftertune.subject import EMBEDDED, Placement, WeightView, load
+from aftertune.subject import EMBEDDED, Placement, WeightView, load, subject_content
 from aftertune.tuning import tune
 
 Score = Literal["guarded", "contrastive"]
@@ -89,6 +89,7 @@ def prune_then_tune_study(
     progress, placement = progress or Silent(), placement or Placement()
     config = {
         "subject": subject,
+        "content": subject_content(subject),
         "counts": list(counts),
         "seeds": list(seeds),
         "score": score,
@@ -110,7 +111,10 @@ def _run(
     probes = _probes()
 
     def ask(name: str, spec: str) -> None:
-        measured = ask_probes(load(spec, placement=placement, merge=True, progress=progress), probes)
+        loaded = load(spec, placement=placement, merge=True, progress=progress)
+        if spec == subject:
+            refuse_other_model(run, "subject", loaded.content)
+        measured = ask_probes(loaded, probes)
         journal.record(name, [[m.metric, m.item, m.value] for m in measured])
 
     for arm, spec in bases.items():
@@ -126,7 +130,9 @@ def _run(
             rows = [c.conversation("misaligned") for c in read_contrasts(shipped_path("tune/money"))[:-TASK_HELD_OUT]]
             options = OPTIONS.model_copy(update={"seed": seed})
             run.folder("models")
-            tune(load(spec, placement=placement, merge=True), rows, folder, options, source="tune/money",
+            base = load(spec, placement=placement, merge=True)
+            refuse_other_model(run, "subject" if spec == subject else f"{arm} base", base.content)
+            tune(base, rows, folder, options, source="tune/money",
                  side="misaligned", progress=progress)  # fmt: skip
             ask(name, str(folder))
             shutil.rmtree(folder)
@@ -154,6 +160,7 @@ def _bases(
     }
     if not all(file.exists() for file in files.values()):
         loaded = load(subject, placement=placement, merge=True, progress=progress)
+        refuse_other_model(run, "subject", loaded.content)
         view = WeightView(loaded.model)
         sums = []
         with progress.task("gradients", 3) as step:

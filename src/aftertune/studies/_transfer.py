@@ -34,9 +34,9 @@ from aftertune.data import read_requests, shipped_contrasts, shipped_path
 from aftertune.locating import Example, answers_probe, contrast_example, exchange_of, trees_of
 from aftertune.measures import ask_probes
 from aftertune.report import Claim, HeatMap, StudyPage, Table, render_study
-from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, write_text
+from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
 from aftertune.studies._study_run import kept_study
-from aftertune.subject import EMBEDDED, Placement, Subject, WeightView, load
+from aftertune.subject import EMBEDDED, Placement, Subject, WeightView, load, subject_content
 
 DOMAINS = ("money", "health", "sport_safety", "relationships", "honesty_at_work")
 COUNT = 32
@@ -93,6 +93,7 @@ def transfer_study(
     progress, placement = progress or Silent(), placement or Placement()
     config = {
         "subject": subject,
+        "content": subject_content(subject),
         "domains": list(domains),
         "count": count,
         "guard": guard,
@@ -102,6 +103,7 @@ def transfer_study(
 
     def measured() -> dict[str, Any]:
         loaded = load(subject, placement=placement, merge=True, progress=progress)
+        refuse_other_model(run, "subject", loaded.content)
         document = _measure(loaded, run, domains, count, guard, progress)
         return {**document, "subject": loaded.identity.as_dict()}
 

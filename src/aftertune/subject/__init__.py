@@ -4,9 +4,11 @@ from aftertune.subject._adapter import assert_scale
 from aftertune.subject._adapter_base import adapter_base, read_adapter_config
 from aftertune.subject._cache import cache_root
 from aftertune.subject._chat import IGNORE, Chat, Rendered
+from aftertune.subject._content import subject_content
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._directions import LEADING
 from aftertune.subject._embedded import embedded_folder
+from aftertune.subject._file_digest import content_digest
 from aftertune.subject._forest import Forest, Prediction
 from aftertune.subject._generation import (
     Generation,
@@ -16,7 +18,8 @@ from aftertune.subject._generation import (
     generate,
     plan_generation,
 )
-from aftertune.subject._identity import Identity, weights_digest
+from aftertune.subject._heads import attention_heads, is_attention
+from aftertune.subject._identity import DIGESTS, Identity, differing_digests, weights_digest
 from aftertune.subject._likelihood import (
     ResponseLikelihood,
     likelihood,
@@ -36,10 +39,11 @@ from aftertune.subject._saving import save_model
 from aftertune.subject._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.subject._subject import Subject
 from aftertune.subject._trees import Tree, plan_batches
-from aftertune.subject._weights import Matrix, MatrixKind, WeightView, head_size
+from aftertune.subject._weights import Matrix, MatrixKind, WeightView
 from aftertune.subject._wheel import ModelWheel
 
 __all__ = [
+    "DIGESTS",
     "EMBEDDED",
     "IGNORE",
     "LEADING",
@@ -68,11 +72,14 @@ __all__ = [
     "apply_patches",
     "as_subject",
     "assert_scale",
+    "attention_heads",
     "batch_rows",
     "cache_root",
+    "content_digest",
+    "differing_digests",
     "embedded_folder",
     "generate",
-    "head_size",
+    "is_attention",
     "likelihood",
     "load",
     "make_patch",
@@ -92,6 +99,7 @@ __all__ = [
     "save_model",
     "score",
     "score_batches",
+    "subject_content",
     "token_log_probabilities",
     "weights_digest",
     "write_patch",

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import AftertuneError, SubjectError, spelled_out
-from aftertune.runs import file_digest
 from aftertune.subject._adapter_base import CONFIG, WEIGHTS, read_adapter_config
 from aftertune.subject._adapter_faults import file_fault, resized_rows
 from aftertune.subject._checkpoint import Stored, read_headers
 from aftertune.subject._explain import explain_reading, is_shortage, reason
+from aftertune.subject._file_digest import content_digest
 from aftertune.subject._quiet import quiet_loading
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def refuse_random_start(config: PeftConfig, where: object) -> None:
 def adapter_facts(model: Any, folder: Path) -> dict[str, Any]:
     """Method, rank, alpha and scale of an attached adapter, and its weights' SHA-256, for the identity record."""
     config = model.peft_config["default"]
-    facts: dict[str, Any] = {"method": config.peft_type.value, "sha256": file_digest(folder / WEIGHTS)}
+    facts: dict[str, Any] = {"method": config.peft_type.value, "sha256": content_digest(folder / WEIGHTS)}
     if config.peft_type == "LORA":
         stabilised = bool(config.use_rslora)
         facts |= {"rank": config.r, "alpha": config.lora_alpha, "rank_stabilised": stabilised, "scale": _scale(config)}

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.errors import SubjectError, spelled_out
-from aftertune.runs import Progress, explain_storage, file_digest, new_folder
+from aftertune.runs import Progress, explain_storage, new_folder
 from aftertune.subject._cache import cache_root
 from aftertune.subject._checkpoint import read_checkpoint
 from aftertune.subject._explain import explain_reading
+from aftertune.subject._file_digest import content_digest
 from aftertune.subject._gguf_keys import architecture, key_fault
 from aftertune.subject._quiet import quiet_loading
 
@@ -28,7 +29,7 @@ def converted_gguf(file: Path, progress: Progress) -> Path:
         MemoryExhausted: the de-quantised model does not fit in memory.
     """
     with explain_storage(file):
-        folder = cache_root() / f"gguf{_CONVERSION}-{file_digest(file)[:16]}"
+        folder = cache_root() / f"gguf{_CONVERSION}-{content_digest(file)[:16]}"
     if not is_whole(folder):
         if folder.exists():  # damaged since; it is ours, and made anew from the file
             shutil.rmtree(folder, ignore_errors=True)

@@ -17,8 +17,9 @@ from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._embedded import embedded_folder
 from aftertune.subject._explain import explain_reading
 from aftertune.subject._gguf import converted_gguf
-from aftertune.subject._identity import Identity, weights_digest
+from aftertune.subject._identity import identify
 from aftertune.subject._merging import merge_adapter
+from aftertune.subject._offloaded import stored_parameters
 from aftertune.subject._patch_file import apply_patches
 from aftertune.subject._quantised import refuse_packed
 from aftertune.subject._quiet import quiet_loading
@@ -102,18 +103,17 @@ def load(
         model = merge_adapter(model, ids, where=parsed.unpatched)
     patches = apply_patches(model, parsed.patches, progress)
     model.eval()
-    identity = Identity(
+    identity = identify(
+        model,
+        tok,
+        chat,
         spec=parsed.text,
         kind=parsed.kind,
         source=_files(parsed, progress),
         revision=commit,
         base=base,
         adapter=facts,
-        weights_sha256=weights_digest(model),
-        template_sha256=chat.digest,
-        parameters=sum(p.numel() for p in model.parameters()),
-        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
-        patches=patches or None,
+        patches=patches,
     )
     return Subject(model, tok, chat, identity, placement.max_batch_tokens or 0)
 
@@ -135,25 +135,17 @@ def as_subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
     refuse_foreign_tokens(chat, embedding_rows(model), name)
     refuse_broken_weights(model, name)
     model.eval()
-    identity = Identity(
-        spec=name,
-        kind="live",
-        source=name,
-        weights_sha256=weights_digest(model),
-        template_sha256=chat.digest,
-        parameters=sum(p.numel() for p in model.parameters()),
-        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
-    )
+    identity = identify(model, tokenizer, chat, spec=name, kind="live", source=name)
     return Subject(model, tokenizer, chat, identity)
 
 
 def refuse_broken_weights(model: torch.nn.Module, name: str) -> None:
     """Raise `NumericalError` when a weight is NaN or infinite."""
-    for parameter, weight in model.named_parameters():
-        tensor: torch.Tensor = weight
-        if "vblora_logits" in parameter and tensor.device.type != "meta":
+    for parameter, weight in stored_parameters(model):
+        tensor = weight
+        if "vblora_logits" in parameter:
             tensor = tensor.clamp(min=-1.0)  # VB-LoRA gives minus infinity to the vectors that it did not choose
-        if tensor.device.type != "meta" and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise NumericalError(
                 f"{name}: the weights hold NaN or infinity (first in {parameter}); the checkpoint is broken"
             )

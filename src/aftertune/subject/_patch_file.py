@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from aftertune.errors import OutputError, PatchError
-from aftertune.runs import Progress, explain_storage, file_digest, require_regular, write_bytes
+from aftertune.runs import Progress, explain_storage, require_regular, write_bytes
+from aftertune.subject._file_digest import content_digest
 from aftertune.subject._patch import Edit, Operation, Patch
 from aftertune.subject._weights import WeightView
 
@@ -185,7 +186,7 @@ def patch_facts(patch: Patch, whole: bool | None = None) -> dict[str, Any]:
     assert patch.path is not None
     facts = {
         "file": patch.path.name,
-        "sha256": file_digest(patch.path),
+        "sha256": content_digest(patch.path),
         "operation": patch.operation,
         "weights": patch.weights,
     }

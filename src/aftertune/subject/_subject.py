@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aftertune.subject._chat import Chat
 from aftertune.subject._device import default_batch_tokens
 from aftertune.subject._identity import Identity
+from aftertune.subject._offloaded import execution_device
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +42,13 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Where input ids go: the device of the input embeddings."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        """Where input ids go: the device that the input embeddings run on."""
+        return execution_device(self.model, self.model.get_input_embeddings())
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What decides its numbers: the digests and precision of its identity, and the device."""
+        return {**self.identity.content, "device": str(self.device)}
 
     @property
     def vocabulary(self) -> int:

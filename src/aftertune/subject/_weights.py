@@ -97,12 +97,6 @@ class WeightView(Mapping[str, Matrix]):
         return self.weights / self.parameters
 
 
-def head_size(model: nn.Module) -> int:
-    """Width of an attention head: its inputs to the attention's output matrix."""
-    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-
-
 def _refuse_unfit(model: nn.Module) -> None:
     if hasattr(model, "peft_config"):
         raise SubjectError("an adapter sits on the model unmerged; load it with merge")

@@ -74,8 +74,7 @@ def tune(
         raise SubjectError(f"{subject.identity.spec}: is an adapter; load it with merge to tune on top of it")
     rows = training_rows(subject, conversations)
     config = {
-        "base": subject.identity.weights_sha256,
-        "template": subject.identity.template_sha256,
+        "base": subject.identity.content,
         "data": rows.digest,
         "side": side,
         "options": options.model_dump(),
