@@ -1,11 +1,12 @@
 """What one run leaves on disk and says on the way: folder, manifest, journal, progress."""
 
 from aftertune.runs._atomic import explain_storage, file_digest, write_bytes, write_json, write_text
-from aftertune.runs._folder import RunFolder, fingerprint, read_manifest
+from aftertune.runs._folder import RunFolder, explain_damage, fingerprint, read_manifest
 from aftertune.runs._journal import Journal
 from aftertune.runs._machine import versions
 from aftertune.runs._new_folder import new_folder
 from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
+from aftertune.runs._secrets import without_secrets
 
 __all__ = [
     "Journal",
@@ -16,12 +17,14 @@ __all__ = [
     "Silent",
     "Step",
     "choose_progress",
+    "explain_damage",
     "explain_storage",
     "file_digest",
     "fingerprint",
     "new_folder",
     "read_manifest",
     "versions",
+    "without_secrets",
     "write_bytes",
     "write_json",
     "write_text",

@@ -10,6 +10,7 @@ from typing import Literal
 from aftertune.errors import PatchError, SubjectError
 
 EMBEDDED = "smollm2"
+_WIDEST = 60
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
 
 SubjectKind = Literal["embedded", "gguf", "adapter", "folder", "hub"]
@@ -75,8 +76,26 @@ def _exists(path: str) -> bool:
         return False
 
 
+def _place(text: str) -> Path:
+    """The path that a text would be.
+
+    Raises:
+        SubjectError: it can be no path here: no such home, too long a name, a null byte, no right to look.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower().rstrip(".")
+        name = text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
+        raise SubjectError(f"{name}: cannot be read as a path ({reason}); check the spelling") from None
+    return path
+
+
 def _parse_unpatched(text: str) -> SubjectSpec:
-    path = Path(text).expanduser()
+    path = _place(text)
     if path.is_dir():
         if (path / "adapter_config.json").exists():
             return SubjectSpec(text, "adapter", str(path))
