@@ -8,7 +8,6 @@ call again goes on where a killed one stopped.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,7 +40,17 @@ from aftertune.report import (
     render_junit,
     render_report,
 )
-from aftertune.runs import Progress, RunFolder, fingerprint, read_manifest, write_json, write_text
+from aftertune.runs import (
+    Progress,
+    RunFolder,
+    explain_damage,
+    fingerprint,
+    read_document,
+    read_manifest,
+    stored_as,
+    write_json,
+    write_text,
+)
 from aftertune.subject import Subject, adapter_base, parse_spec, read_adapter_config
 from aftertune.tuning import read_record
 
@@ -319,32 +328,48 @@ def stored_section(folder: Path) -> ComparisonSection:
     Raises:
         OutputError: the folder holds no finished audit.
     """
-    try:
-        document = json.loads((folder / "verdict.json").read_text("utf-8"))
-        examples = json.loads((folder / "examples.json").read_text("utf-8"))
-        findings = tuple(Finding.from_dict(f) for f in (*document["findings"], *document["breakdowns"]))
+    if not (folder / "verdict.json").exists():
+        raise OutputError(f"{folder}: holds no finished audit; run `aftertune audit` with --out {folder}")
+    with explain_damage(folder):
+        document = read_document(folder / "verdict.json")
+        if not isinstance(document, dict):
+            raise ValueError("verdict.json holds no object")
         since = document.get("baseline")
         answers = folder / ANSWERS  # absent where nothing was sampled, with --redact, and from older versions
         return ComparisonSection(
-            title=document["title"],
-            about=document["about"],
-            verdict=Verdict(document["verdict"], tuple(document["reasons"]), document["note"]),
-            base=document["base"],
-            tuned=document["tuned"],
-            findings=findings,
-            examples=tuple(Example(**e) for e in examples),
+            title=_text(document, "title"),
+            about=_text(document, "about"),
+            verdict=stored_as(
+                Verdict, {"decision": document["verdict"], "reasons": document["reasons"], "note": document["note"]}
+            ),
+            base=_identity(document, "base"),
+            tuned=_identity(document, "tuned"),
+            findings=tuple(stored_as(Finding, f) for f in (*document["findings"], *document["breakdowns"])),
+            examples=tuple(stored_as(Example, e) for e in read_document(folder / "examples.json")),
             since=SinceBaseline.from_dict(since) if since else None,
-            answers=SampledAnswers.from_dict(json.loads(answers.read_text("utf-8"))) if answers.exists() else None,
+            answers=SampledAnswers.from_dict(read_document(answers)) if answers.exists() else None,
             judges=tuple(map(JudgeAgreement.from_dict, document.get("judges", ()))),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{folder}: holds no finished audit; run `aftertune audit` with --out {folder}") from error
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    if not isinstance(document[key], str):
+        raise ValueError(f"{key!r} in verdict.json is no text")
+    return str(document[key])
+
+
+def _identity(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The record of a model, which a report shows by its name."""
+    found = document[key]
+    if not (isinstance(found, dict) and isinstance(found.get("spec"), str) and "weights_sha256" in found):
+        raise ValueError(f"{key!r} in verdict.json names no model")
+    return found
 
 
 def _marks(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """What must be said of the judges that a run rests on."""
     graders = dict.fromkeys(
-        n for task in manifest.get("asked", ()) for names in task["graders"].values() for n in names
+        str(n) for task in manifest.get("asked", ()) for names in task["graders"].values() for n in names
     )
     if not graders:
         return ()
@@ -357,8 +382,17 @@ def rebuild_report(folder: Path) -> Path:
     """Write ``report.html`` of a finished audit anew, from what its folder holds."""
     manifest = read_manifest(folder)
     section = stored_section(folder)
+    with explain_damage(folder):
+        page = _page(section, manifest)
+        text = render_report(page, redact=bool(manifest["config"].get("redact")))
+    path = folder / "report.html"
+    write_text(path, text)
+    return path
+
+
+def _page(section: ComparisonSection, manifest: Mapping[str, Any]) -> ReportPage:
     decision = {"pass": "passes", "fail": "fails", "inconclusive": "cannot be settled with these items"}
-    page = ReportPage(
+    return ReportPage(
         title=f"Audit of {section.title}",
         lede=f"{section.title} against {section.base['spec']}: it {decision[section.verdict.decision]}.",
         sections=(section,),
@@ -366,6 +400,3 @@ def rebuild_report(folder: Path) -> Path:
         commands=(str(manifest.get("command", "")),),
         notes=(*((section.verdict.note,) if section.verdict.note else ()), *_marks(manifest)),
     )
-    path = folder / "report.html"
-    write_text(path, render_report(page, redact=bool(manifest["config"].get("redact"))))
-    return path

@@ -50,10 +50,7 @@ _RUNNER_COMMAND = re.compile(r"#(?=#\w*\[)")
 
 
 def spelled_out(text: str) -> str:
-    """Text with all that a terminal or a CI runner would obey (from data, names, model output) spelled out.
-
-    Control characters, line breaks and directional overrides become escapes such as ``\\x1b``.
-    """
+    """Text with all that a terminal or a CI runner would obey (from data, names, model output) spelled out."""
     return _RUNNER_COMMAND.sub(r"\\x23", "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 

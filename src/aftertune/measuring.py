@@ -22,7 +22,16 @@ from aftertune.measures import (
     read_measurements,
     write_measurements,
 )
-from aftertune.runs import Progress, RunFolder, Silent, explain_storage, file_digest, fingerprint, write_json
+from aftertune.runs import (
+    Progress,
+    RunFolder,
+    Silent,
+    explain_damage,
+    explain_storage,
+    file_digest,
+    fingerprint,
+    write_json,
+)
 from aftertune.subject import Placement, Subject, load, parse_spec
 
 
@@ -253,7 +262,8 @@ def measure(
     with entered(run):
         table = run.path / "measurements.parquet"
         if run.finished and table.exists():
-            identity, measurements = run.manifest["subject"], tuple(read_measurements(table))
+            with explain_damage(run.path):
+                identity, measurements = dict(run.manifest["subject"]), tuple(read_measurements(table))
         else:
             measured = measure_choice(choice, plan, run, role="subject", progress=progress)
             identity, measurements = measured.identity, measured.measurements

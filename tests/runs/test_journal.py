@@ -247,7 +247,12 @@ def test_a_line_that_was_changed_drops_itself_and_all_that_follows(path: Path) -
     lines = write_records(path)
     for at, (key, value) in enumerate(RECORDS.items()):
         checksum = json.loads(lines[at])[2]
-        for changed in ([key + "x", value, checksum], [key, 0.1000001, checksum], [key, value, "00000000"], [key, value]):
+        for changed in (
+            [key + "x", value, checksum],
+            [key, 0.1000001, checksum],
+            [key, value, "00000000"],
+            [key, value],
+        ):
             path.write_bytes(b"".join([*lines[:at], json.dumps(changed).encode() + b"\n", *lines[at + 1 :]]))
             assert contents(path) == dict(list(RECORDS.items())[:at])
 

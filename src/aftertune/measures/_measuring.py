@@ -9,7 +9,7 @@ from aftertune.measures._asking import ask
 from aftertune.measures._measurement import Measurement
 from aftertune.measures._plan import MeasurePlan
 from aftertune.measures.probes._drift import measure_drift, refuse_other_answers, write_reference
-from aftertune.runs import Journal, Progress, Silent
+from aftertune.runs import Journal, Progress, Silent, file_digest
 from aftertune.subject import Subject
 
 REFERENCE = "drift.safetensors"
@@ -60,12 +60,20 @@ def measure_subject(
     if requests and drift_from is not None:
         refuse_other_answers(subject, requests, drift_from)
     measurements, reused = ask(subject, plan.likelihood_probes, journal, progress=progress, seed=seed)
-    if requests and keep_reference and not (folder / REFERENCE).exists():
+    if requests and keep_reference and not _is_whole(folder / REFERENCE, journal):
         with progress.task("drift reference", len(requests)) as step:
             write_reference(subject, requests, folder / REFERENCE, step)
+        journal.record(REFERENCE, file_digest(folder / REFERENCE))
     if requests and drift_from is not None:
         with progress.task("drift", len(requests)) as step:
             drifts, known = measure_drift(subject, requests, drift_from, journal, seed, step)
         reused += known
         measurements += drifts
     return Measured(tuple(measurements), reused)
+
+
+def _is_whole(reference: Path, journal: Journal) -> bool:
+    """Whether an earlier run wrote the reference to its end and nobody changed it since."""
+    if not reference.is_file() or REFERENCE not in journal:
+        return False
+    return bool(journal[REFERENCE] == file_digest(reference))

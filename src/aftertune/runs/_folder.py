@@ -15,6 +15,7 @@ from aftertune.errors import AftertuneError, OutputError
 from aftertune.runs._atomic import explain_storage, write_json
 from aftertune.runs._machine import machine, versions
 from aftertune.runs._secrets import values_without_secrets
+from aftertune.runs._stored import read_document
 
 MANIFEST = "manifest.json"
 MEND = "run the same command again in a new folder"
@@ -22,6 +23,8 @@ _LOCK = ".lock"
 _KEYS = {"verb": str, "config": dict, "fingerprint": str, "status": str}
 _FURTHER = {"versions": dict, "asked": list, "command": str}
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
+# Libraries that read such files, or fill a report from them, with errors of their own.
+_READERS = ("jinja2", "pyarrow", "pydantic", "pydantic_core", "safetensors", "safetensors_rust")
 
 
 def fingerprint(config: Any) -> str:
@@ -37,7 +40,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         OutputError: the folder holds none, or a damaged one.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = read_document(folder / MANIFEST)
     except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{folder}: is no run folder (no readable {MANIFEST})") from error
     if not isinstance(manifest, dict) or not _KEYS.keys() <= manifest.keys():
@@ -73,7 +76,10 @@ def explain_damage(folder: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         missing = Path(str(error.filename or folder)).name
         raise OutputError(f"{folder}: is incomplete ({missing} is missing); {MEND}") from error
-    except (OSError, *_DAMAGE) as error:
+    except Exception as error:
+        readers = type(error).__module__.partition(".")[0] in _READERS
+        if not (readers or isinstance(error, (OSError, *_DAMAGE))):
+            raise
         reason = (error.strerror or "") if isinstance(error, OSError) else _reason(error)
         raise OutputError(f"{folder}: is damaged ({reason or type(error).__name__}); {MEND}") from error
 

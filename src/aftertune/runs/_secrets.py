@@ -33,7 +33,9 @@ _FORMS = re.compile(
 )
 _LOGIN = re.compile(r"(?<=://)[^/?#\s@]*(?::[^/?#\s]*)?@(?=[^@/?#\s])")
 _QUERY = re.compile(r"(?<=[?&])((?:key|token|sig|signature|x-amz-[a-z-]+|" + _NAME + r")=)[^&#\s]+", re.IGNORECASE)
-_PAIR = re.compile(r"(?<![\w.-])(['\"]?" + _NAME + r"['\"]?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}\]'\"]+)", re.IGNORECASE)
+_PAIR = re.compile(
+    r"(?<![\w.-])(['\"]?" + _NAME + r"['\"]?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}\]'\"]+)", re.IGNORECASE
+)
 _BEARER = re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 _FLAG = re.compile(r"--?" + _NAME, re.IGNORECASE)
 _WHOLE = re.compile(_NAME, re.IGNORECASE)
