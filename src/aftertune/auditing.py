@@ -132,7 +132,7 @@ def audit(
     base = base or SubjectChoice(known_base(tuned.spec), placement=tuned.placement, chat_template=tuned.chat_template)
     refuse_overlap(tuned.spec, plan)
     if tasks:
-        tasks.check()
+        tasks.check(redact=redact)
     refuse_nothing_new(baseline, fail_on)
     earlier = read_baseline(baseline, policy) if baseline else None
     config: dict[str, Any] = {
@@ -154,7 +154,11 @@ def audit(
         if stored is not None:
             return stored
         check = refuse_other_base(tuned, earlier)
-        answers = AnswerRuns(tasks, run, progress)
+        tuned.check()  # before the base is loaded and measured, which may take hours
+        base.check()
+        if tasks:
+            tasks.check_judges(redact=redact)
+        answers = AnswerRuns(tasks, run, progress, redact=redact)
         first = measure_choice(base, plan, run, role="base", progress=progress, check=check,
                                afterwards=answers.of("base"))  # fmt: skip
         if earlier:

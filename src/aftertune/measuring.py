@@ -32,7 +32,7 @@ from aftertune.runs import (
     fingerprint,
     write_json,
 )
-from aftertune.subject import Placement, Subject, load, parse_spec
+from aftertune.subject import Placement, Subject, check_subject, load, parse_spec
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,17 @@ class SubjectChoice:
             trust_remote_code=self.trust_remote_code,
             merge=merge,
             progress=progress,
+        )
+
+    def check(self) -> None:
+        """Refuse what its small files tell that it cannot be used, before anything is loaded; see `check_subject`."""
+        check_subject(
+            self.spec,
+            base=self.base,
+            tokenizer=self.tokenizer,
+            chat_template=self.chat_template,
+            placement=self.placement,
+            trust_remote_code=self.trust_remote_code,
         )
 
     @property
@@ -265,6 +276,7 @@ def measure(
             with explain_damage(run.path):
                 identity, measurements = dict(run.manifest["subject"]), tuple(read_measurements(table))
         else:
+            choice.check()
             measured = measure_choice(choice, plan, run, role="subject", progress=progress)
             identity, measurements = measured.identity, measured.measurements
             write_measurements(table, measurements)

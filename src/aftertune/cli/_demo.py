@@ -38,6 +38,9 @@ def demo(
     progress, placement = make_progress(options), make_placement(options)
     from aftertune.studies import OPTIONS
     from aftertune.studies import demo as run_demo
+    from aftertune.subject import check_subject
+
+    check_subject(subject, placement=placement)
 
     settings = OPTIONS.model_copy(update={"seed": seed, "steps": steps})
     outcome = run_demo(out, subject=subject, options=settings, placement=placement, weights=weights,

@@ -136,6 +136,7 @@ def locate(
     with entered(run):
         if run.finished and taken:
             return stored_locate(run.path)
+        choice.check()
         progress.say(f"loading {choice.spec}")
         subject = choice.load(progress, merge=True)
         view = WeightView(subject.model)

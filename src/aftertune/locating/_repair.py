@@ -105,6 +105,8 @@ def repair(
     taken = is_made(target, run, "repair.json")
     with entered(run):
         if not (run.finished and taken):
+            tuned.check()  # before the base is loaded and measured
+            base.check()
             sets = (harm_set, task_set, keep_set)
             document, made = _run_all(run, sets, tuned, base, target, options, store, progress)
             write_json(run.path / "repair.json", document)  # before the patch, which it tells from another's

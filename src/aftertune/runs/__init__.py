@@ -4,7 +4,7 @@ from aftertune.runs._atomic import explain_storage, file_digest, write_bytes, wr
 from aftertune.runs._folder import MEND, RunFolder, explain_damage, fingerprint, read_manifest
 from aftertune.runs._journal import Journal
 from aftertune.runs._machine import versions
-from aftertune.runs._new_folder import new_folder
+from aftertune.runs._new_folder import new_folder, refuse_taken_folder
 from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
 from aftertune.runs._secrets import without_secrets
 from aftertune.runs._stored import read_document, stored_as
@@ -26,6 +26,7 @@ __all__ = [
     "new_folder",
     "read_document",
     "read_manifest",
+    "refuse_taken_folder",
     "stored_as",
     "versions",
     "without_secrets",

@@ -27,6 +27,7 @@ from aftertune.subject._loading import as_subject, load
 from aftertune.subject._losses import response_losses
 from aftertune.subject._patch import Edit, Operation, Patch, make_patch, matrix_digest
 from aftertune.subject._patch_file import apply_patches, patch_facts, read_patch, write_patch
+from aftertune.subject._preflight import check_subject
 from aftertune.subject._quiet import no_bars
 from aftertune.subject._sampling import Sampling
 from aftertune.subject._saving import save_model
@@ -67,6 +68,7 @@ __all__ = [
     "assert_scale",
     "batch_rows",
     "cache_root",
+    "check_subject",
     "embedded_folder",
     "generate",
     "head_size",

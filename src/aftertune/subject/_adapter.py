@@ -28,6 +28,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise SubjectError(f"{path}: cannot be read (nested too deeply)") from None
     except (OSError, ValueError) as error:
         raise SubjectError(f"{path}: cannot be read ({error})") from None
     if not isinstance(config, dict):

@@ -32,6 +32,8 @@ class Placement:
             raise UsageError(f"dtype {self.dtype!r} is unknown; choose {', '.join(DTYPES)}")
         if self.max_batch_tokens is not None and self.max_batch_tokens < 1:
             raise UsageError(f"max batch tokens must be positive, not {self.max_batch_tokens}")
+        if self.max_batch_tokens is not None and self.max_batch_tokens >= 2**31:
+            raise UsageError(f"max batch tokens must be below {2**31}, not {self.max_batch_tokens}")
 
 
 def resolve_device(device: str | None) -> str:
@@ -49,9 +51,10 @@ def resolve_device(device: str | None) -> str:
     if device == "auto":
         return device
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
+        if torch.empty(0, device=device).device.type == "meta":
+            raise NotImplementedError("it holds shapes and no numbers")
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"device {device!r} cannot be used here ({reason}); try --device cpu") from None
     return device
 

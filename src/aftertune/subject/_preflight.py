@@ -1,0 +1,152 @@
+"""What can be known of a subject without its weights: is it there, is it whole, can it be talked to?
+
+`load` finds the same faults, but a run that measures one model before it loads the next would tell them hours later.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aftertune.data import Message
+from aftertune.errors import SubjectError
+from aftertune.subject._adapter import WEIGHTS, adapter_base, read_adapter_config
+from aftertune.subject._chat import Chat, read_template
+from aftertune.subject._device import Placement, resolve_device
+from aftertune.subject._explain import explain_reading
+from aftertune.subject._loading import _load_tokenizer as load_tokenizer
+from aftertune.subject._loading import _pinned as pinned
+from aftertune.subject._loading import _refuse_pickles as refuse_pickles
+from aftertune.subject._spec import SubjectSpec, parse_spec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_QUESTION, _ANSWER = "Which of these two is heavier?", "The second one."
+_MAGIC = b"GGUF"
+
+
+def check_subject(
+    spec: str | Path,
+    *,
+    base: str | None = None,
+    tokenizer: str | None = None,
+    chat_template: str | None = None,
+    placement: Placement | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """Refuse a subject that `load` would refuse, as far as its small files tell; no weights are read.
+
+    Checked are the device, the chain of adapters and their base, configs, the headers of safetensors files, the
+    tokenizer, and the chat template on one question and answer. What would have to be fetched or converted first (the
+    embedded subject, a GGUF file on its first use) is left to `load`.
+
+    Args:
+        spec: as in `load`, and so are the others.
+        base: for an adapter, the spec of its base instead of the one in its config.
+        tokenizer: a folder or hub id to take the tokenizer from.
+        chat_template: a Jinja file, or "plain".
+        placement: device and dtype.
+        trust_remote_code: run code that comes with the checkpoint, such as that of its config.
+
+    Raises:
+        SubjectError: it cannot be found or used.
+        UsageError: no such device, or a template that cannot be read.
+        PatchError: a patch that is not there.
+    """
+    template = read_template(chat_template)
+    chain = _chain(spec, base)
+    resolve_device((placement or Placement()).device)
+    bottom = chain[-1]
+    _check_model(bottom, trust_remote_code)
+    found = _tokenizer(chain, tokenizer, trust_remote_code)
+    if found is None:
+        return
+    chat = Chat(found, template, chain[0].text)
+    chat.tree([Message("user", _QUESTION)], [_ANSWER])
+
+
+def _chain(spec: str | Path, base: str | None) -> list[SubjectSpec]:
+    """The subject, and what lies beneath it if it is an adapter: down to a whole model.
+
+    Raises:
+        SubjectError: a link is broken, or leads back to an adapter above it.
+    """
+    chain = [parse_spec(spec)]
+    seen: list[Path] = []
+    while chain[-1].kind == "adapter":
+        folder = Path(chain[-1].location).resolve()
+        if folder in seen:
+            names = " -> ".join(one.text for one in chain)
+            raise SubjectError(f"{spec}: is its own base ({names}); give the right one with --base")
+        seen.append(folder)
+        config = read_adapter_config(folder)
+        _check_headers(folder / WEIGHTS)
+        chain.append(parse_spec(base if base and len(chain) == 1 else adapter_base(Path(chain[-1].location), config)))
+    return chain
+
+
+def _check_model(spec: SubjectSpec, trust: bool) -> None:
+    """Config, and headers of the weights' files, of a whole model."""
+    if spec.kind == "embedded":
+        return
+    place = Path(spec.location)
+    if spec.kind == "gguf":
+        with explain_reading(spec.text, "cannot be read"), place.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+        if magic != _MAGIC:
+            raise SubjectError(f"{spec.text}: is no GGUF file; fetch it again, or use safetensors")
+        return
+    if spec.kind == "folder":
+        refuse_pickles(place)
+        for file in _weight_files(place, spec.text):
+            _check_headers(file)
+    hint = "check the spelling, or your connection to the Hugging Face hub" if spec.kind == "hub" else ""
+    with explain_reading(spec.text, "cannot be loaded", hint):
+        from transformers import AutoConfig
+
+        source = pinned(spec)
+        AutoConfig.from_pretrained(source.location, revision=source.revision or "main", trust_remote_code=trust)
+
+
+def _weight_files(folder: Path, name: str) -> list[Path]:
+    """The safetensors files that a folder's index names, or all there are."""
+    index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if single.exists() or not index.exists():
+        return sorted(folder.glob("*.safetensors"))
+    with explain_reading(index, "cannot be read", "copy the checkpoint again"):
+        names: Any = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        files = sorted(folder / str(one) for one in names)
+    for file in files:
+        if not file.exists():
+            raise SubjectError(f"{name}: lacks {file.name}, which its index names; copy the checkpoint again")
+    return files
+
+
+def _check_headers(file: Path) -> None:
+    """Read the header of a safetensors file, which tells whether the file is whole."""
+    from safetensors import safe_open
+
+    with explain_reading(file, "cannot be read", "copy it again"), safe_open(file, "pt") as opened:
+        opened.keys()
+
+
+def _tokenizer(chain: list[SubjectSpec], given: str | None, trust: bool) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that `load` would take; None where it would have to be fetched or converted first."""
+    name = chain[0].text
+    if given is not None:
+        source, _, tag = given.partition("@")
+        folder = Path(given)
+        return load_tokenizer(str(folder) if folder.is_dir() else source, name, tag or None, trust)
+    for spec in chain:
+        if spec.kind == "adapter":
+            if (Path(spec.location) / "tokenizer_config.json").exists():
+                return load_tokenizer(spec.location, name, None, trust)
+        elif spec.kind in ("embedded", "gguf"):
+            return None
+        else:
+            source_spec = pinned(spec)
+            return load_tokenizer(source_spec.location, name, source_spec.revision, trust)
+    return None
