@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import (
     make_placement,
     make_progress,
@@ -51,9 +52,9 @@ def demo(
     from aftertune.cli._printing import decision_word, print_findings
 
     for name, audit in outcome.audits.items():
-        click.echo(f"== {name}: {audit.section.about}")
+        say(f"== {name}: {audit.section.about}")
         print_findings(audit.findings, audit.verdict)
         click.echo()
     for name, audit in outcome.audits.items():
         click.echo(f"{name}: {decision_word(audit.verdict.decision)}")
-    click.echo(f"report: {outcome.report}")
+    say(f"report: {outcome.report}")

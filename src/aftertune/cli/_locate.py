@@ -93,7 +93,9 @@ REPAIR = {"task": ("--task", None), "task_answers": ("--task-answers", None)}
     "--budget", type=float, default=0.05, show_default=True, help="Benign loss the search may cost, nats per token."
 )
 @click.option("--limit", type=int, help="Examples of each part at most. Default: all.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the parting of the data, and of controls.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Random seed for the data split and the random controls."
+)
 @click.option("--accumulate-on", help="Device of weight-level sums, such as cpu. Default: beside the weights.")
 @click.option("--base", help="What SUBJECT was tuned from: repair it, by returning weights to this base.")
 @click.option(

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import make_placement, make_progress, output_options, placement_options, print_json
 
 
@@ -42,5 +43,5 @@ def study(name: str | None, subject: str, out: Path | None, as_json: bool, **opt
     if as_json:
         print_json(document)
         return
-    click.echo(f"study: {Path(document['run']) / 'study.json'}")
-    click.echo(f"report: {Path(document['run']) / 'report.html'}")
+    say(f"study: {Path(document['run']) / 'study.json'}")
+    say(f"report: {Path(document['run']) / 'report.html'}")

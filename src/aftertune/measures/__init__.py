@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.measures._asking import ask_probes
 from aftertune.measures._foreign_tasks import logged_task
+from aftertune.measures._judge_check import refuse_silent_judges, refuse_unknown_judges
 from aftertune.measures._logs import LoggedAnswer, LoggedRun, read_log
 from aftertune.measures._measurement import (
     Measurement,
@@ -61,6 +62,8 @@ __all__ = [
     "read_log",
     "read_measurements",
     "recognition",
+    "refuse_silent_judges",
+    "refuse_unknown_judges",
     "response_kind",
     "response_nll",
     "run_tasks",

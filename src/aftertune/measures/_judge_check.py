@@ -10,7 +10,6 @@ from typing import Any
 
 from aftertune.errors import AftertuneError, UsageError
 from aftertune.measures._inspect_privacy import inspect_files
-from aftertune.measures.judges import is_offline, refuse_unserved
 from aftertune.subject import check_subject
 
 # Providers that load weights or start a server when a model is made: their models are not made just to see.
@@ -29,6 +28,8 @@ def refuse_unknown_judges(graders: Sequence[str], *, redact: bool = False) -> No
         UsageError: it names the judge and what is missing.
         SubjectError: a judge of ours cannot be found or used.
     """
+    from aftertune.measures.judges import is_offline, refuse_unserved
+
     for name in graders:
         provider, slash, model = name.partition("/")
         if not (provider and slash and model):
@@ -53,6 +54,8 @@ def refuse_silent_judges(graders: Sequence[str], *, redact: bool = False) -> Non
     Raises:
         UsageError: one does not answer; the line says why.
     """
+    from aftertune.measures.judges import is_offline
+
     if any(map(is_offline, graders)):
         from aftertune.measures.judges._minilm_files import minilm_folder
 

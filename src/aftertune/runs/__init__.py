@@ -1,7 +1,7 @@
 """What one run leaves on disk and says on the way: folder, manifest, journal, progress."""
 
 from aftertune.runs._atomic import explain_storage, file_digest, write_bytes, write_json, write_text
-from aftertune.runs._folder import MEND, RunFolder, explain_damage, fingerprint, read_manifest
+from aftertune.runs._folder import MANIFEST, MEND, RunFolder, explain_damage, fingerprint, read_manifest
 from aftertune.runs._journal import Journal
 from aftertune.runs._machine import versions
 from aftertune.runs._new_folder import new_folder, refuse_taken_folder
@@ -10,6 +10,7 @@ from aftertune.runs._secrets import without_secrets
 from aftertune.runs._stored import read_document, stored_as
 
 __all__ = [
+    "MANIFEST",
     "MEND",
     "Journal",
     "Plain",

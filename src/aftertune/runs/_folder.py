@@ -169,6 +169,16 @@ class RunFolder:
         )
 
     @property
+    def busy(self) -> bool:
+        """Whether another process is at work in the folder now."""
+        with contextlib.suppress(FileNotFoundError), (self.path / _LOCK).open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """What is on disk now."""
         return read_manifest(self.path)
