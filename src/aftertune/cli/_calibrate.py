@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import file_path, print_json
 from aftertune.cli._printing import table
-from aftertune.errors import spelled_out
 
 if TYPE_CHECKING:
     from aftertune.measures.judges import Calibration
@@ -59,7 +59,8 @@ def calibrate(labelled: Path, grader: str, rubric: str, threshold: float | None,
             "confusion": confusion, "ratings": [asdict(rating) for rating in outcome.ratings],
         })  # fmt: skip
         return
-    click.echo(f"judge {spelled_out(outcome.judge)}, rubric {outcome.rubric}, read by {', '.join(outcome.readings)}\n")
+    say(f"judge {outcome.judge}, rubric {outcome.rubric}, read by {', '.join(outcome.readings)}")
+    say()
     facts: list[tuple[str, Any]] = [
         ("answers", found.items),
         ("graded", found.graded_by_both),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.errors import spelled_out
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Columns padded to their widest cell; ``right`` names the columns set flush right."""
+    # Names of metrics, groups and files come from data.
+    header, rows = [spelled_out(cell) for cell in header], [[spelled_out(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = []
     for row in (header, *rows):
@@ -65,6 +68,6 @@ def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBa
     click.echo()
     click.echo(f"verdict: {decision_word(verdict.decision)}")
     for reason in verdict.reasons:
-        click.echo(f"  {reason}")
+        say(f"  {reason}")
     if verdict.note:
-        click.echo(f"  note: {verdict.note}")
+        say(f"  note: {verdict.note}")

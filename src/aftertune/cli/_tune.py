@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import device_options, file_path, make_placement, make_progress, make_settings, print_json
-from aftertune.errors import spelled_out
 
 
 @click.command()
@@ -71,9 +71,9 @@ def tune(subject: str, data: str, out: Path, answers: Any, as_json: bool, **opti
             }
         )
         return
-    click.echo(
-        f"{spelled_out(str(tuned.folder))}: {record['data']['rows']} rows, {record['data']['supervised_tokens']} supervised tokens, "
+    say(
+        f"{tuned.folder}: {record['data']['rows']} rows, {record['data']['supervised_tokens']} supervised tokens, "
         f"{record['steps']} steps, loss {record['losses'][0]:.3f} → {record['losses'][-1]:.3f}"
         + (" (made earlier)" if tuned.reused else "")
     )
-    click.echo(spelled_out(f"next: aftertune audit {tuned.folder} --base {subject}"))
+    say(f"next: aftertune audit {tuned.folder} --base {subject}")

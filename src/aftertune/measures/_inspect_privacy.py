@@ -2,7 +2,7 @@
 
 While tasks run, Inspect loads the nearest ``.env`` above the working folder into the environment, and keeps a trace of
 requests under ``inspect_ai/traces`` in the user's data folder (or in ``INSPECT_TRACE_FILE``). A redacted run does
-neither.
+neither; ``AFTERTUNE_NO_DOTENV=1`` keeps ``.env`` out of any run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+NO_DOTENV = "AFTERTUNE_NO_DOTENV"
 _WRITES = ("INSPECT_TRACE_FILE", "INSPECT_PY_LOGGER_FILE")
 
 
@@ -25,11 +26,13 @@ def inspect_files(*, redact: bool) -> Iterator[None]:
     """
     from inspect_ai._util.dotenv import init_dotenv
 
-    if not redact:
-        init_dotenv()  # Inspect does so once a task starts, which is after judges are looked for
-        yield
-        return
-    with _no_dotenv(), _no_traces():
+    with contextlib.ExitStack() as stack:
+        if redact or os.environ.get(NO_DOTENV):
+            stack.enter_context(_no_dotenv())
+        else:
+            init_dotenv()  # Inspect does so once a task starts, which is after judges are looked for
+        if redact:
+            stack.enter_context(_no_traces())
         yield
 
 
