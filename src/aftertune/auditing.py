@@ -29,7 +29,7 @@ from aftertune.comparison import (
 )
 from aftertune.data import refuse_shared_prompts
 from aftertune.errors import OutputError, SubjectError, UsageError
-from aftertune.measures import LoggedRun, Measurement, MeasurePlan, TaskPlan, write_measurements
+from aftertune.measures import LoggedRun, Measurement, MeasurePlan, TaskPlan, refuse_other_tokens, write_measurements
 from aftertune.measuring import Measuring, SubjectChoice, default_folder, entered, measure_choice
 from aftertune.report import (
     ComparisonSection,
@@ -154,8 +154,8 @@ def audit(
         if stored is not None:
             return stored
         check = refuse_other_base(tuned, earlier)
-        tuned.check()  # before the base is loaded and measured, which may take hours
-        base.check()
+        # Before the base is loaded and measured, which may take hours.
+        refuse_other_tokens(base.check(), tuned.check(), plan.drift_requests)
         if tasks:
             tasks.check_judges(redact=redact)
         answers = AnswerRuns(tasks, run, progress, redact=redact)

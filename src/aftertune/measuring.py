@@ -32,7 +32,7 @@ from aftertune.runs import (
     fingerprint,
     write_json,
 )
-from aftertune.subject import Placement, Subject, check_subject, load, parse_spec
+from aftertune.subject import Chat, Placement, Subject, check_subject, load, parse_spec
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class SubjectChoice:
             progress=progress,
         )
 
-    def check(self) -> None:
+    def check(self) -> Chat | None:
         """Refuse what its small files tell that it cannot be used, before anything is loaded; see `check_subject`."""
-        check_subject(
+        return check_subject(
             self.spec,
             base=self.base,
             tokenizer=self.tokenizer,

@@ -14,7 +14,7 @@ from aftertune.measures._measurement import (
     read_measurements,
     write_measurements,
 )
-from aftertune.measures._measuring import REFERENCE, Measured, measure_subject
+from aftertune.measures._measuring import REFERENCE, Measured, measure_subject, refuse_other_tokens
 from aftertune.measures._metrics import METRICS, find_metric
 from aftertune.measures._plan import MeasurePlan
 from aftertune.measures._published import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
@@ -62,6 +62,7 @@ __all__ = [
     "read_log",
     "read_measurements",
     "recognition",
+    "refuse_other_tokens",
     "refuse_silent_judges",
     "refuse_unknown_judges",
     "response_kind",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aftertune.errors import NumericalError, OutputError, UsageError
 from aftertune.measures._measurement import Measurement
@@ -116,7 +117,8 @@ def _score(
 def _stored(journal: Journal, key: str) -> dict[tuple[int, int], ResponseLikelihood]:
     """Likelihoods of a batch by tree and response, as an earlier run wrote them down."""
     found: dict[tuple[int, int], ResponseLikelihood] = {}
-    for row in journal[key] if isinstance(journal[key], list) else [None]:
+    entry: Any = journal[key]
+    for row in entry if isinstance(entry, list) else [entry]:
         kinds = [type(value) for value in row] if isinstance(row, list) else []
         if kinds != [int, int, float, int] or row[3] < 1:
             raise OutputError(f"{journal.path}: an entry of {key} is damaged; remove the file to measure anew")

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 NO_DOTENV = "AFTERTUNE_NO_DOTENV"
 _WRITES = ("INSPECT_TRACE_FILE", "INSPECT_PY_LOGGER_FILE")
@@ -40,7 +41,7 @@ def inspect_files(*, redact: bool) -> Iterator[None]:
 def _no_dotenv() -> Iterator[None]:
     from inspect_ai._eval import context, evalset
 
-    places = (context, evalset)
+    places: tuple[Any, ...] = (context, evalset)
     before = [place.init_dotenv for place in places]
     for place in places:
         place.init_dotenv = _nothing

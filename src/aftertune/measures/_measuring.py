@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from aftertune.data import Request
+from aftertune.data import ask as ask_prompt
+from aftertune.errors import SubjectError
 from aftertune.measures._asking import ask
 from aftertune.measures._measurement import Measurement
 from aftertune.measures._plan import MeasurePlan
 from aftertune.measures.probes._drift import measure_drift, refuse_other_answers, write_reference
 from aftertune.runs import Journal, Progress, Silent, file_digest
-from aftertune.subject import Subject
+from aftertune.subject import Chat, Subject
 
 REFERENCE = "drift.safetensors"
 
@@ -70,6 +74,28 @@ def measure_subject(
         reused += known
         measurements += drifts
     return Measured(tuple(measurements), reused)
+
+
+def refuse_other_tokens(base: Chat | None, tuned: Chat | None, requests: Sequence[Request]) -> None:
+    """Refuse drift between models that render the answers to other tokens, before either is loaded.
+
+    Args:
+        base: tokenizer and template of the base; None where they are not at hand yet.
+        tuned: likewise.
+        requests: whose answers drift looks at.
+
+    Raises:
+        SubjectError: an answer is tokenised differently.
+    """
+    if base is None or tuned is None:
+        return
+    for request in requests:
+        turns = ask_prompt(request.prompt)
+        if base.response(turns, request.response) != tuned.response(turns, request.response):
+            raise SubjectError(
+                f"{tuned.name}: renders the answer of {request.id} to other tokens than the base, so drift has no "
+                "meaning; use the base's tokenizer and chat template, or leave drift out"
+            )
 
 
 def _is_whole(reference: Path, journal: Journal) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ def stored_as(kind: type[T], value: Any) -> T:
     if is_dataclass(kind) and (unknown := sorted(map(str, value.keys() - {f.name for f in fields(kind)}))):
         raise ValueError(f"a {name} has the unknown field {unknown[0]!r}")
     try:
-        found: T = _adapter(kind).validate_json(json.dumps(value, allow_nan=False), strict=True)
+        found: T = _adapter(cast("Any", kind)).validate_json(json.dumps(value, allow_nan=False), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "it"
@@ -93,7 +93,7 @@ def stored_as(kind: type[T], value: Any) -> T:
 
 
 @cache
-def _adapter(kind: type[Any]) -> Any:
+def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)

@@ -35,7 +35,7 @@ def check_subject(
     chat_template: str | None = None,
     placement: Placement | None = None,
     trust_remote_code: bool = False,
-) -> None:
+) -> Chat | None:
     """Refuse a subject that `load` would refuse, as far as its small files tell; no weights are read.
 
     Checked are the device, the chain of adapters and their base, configs, the headers of safetensors files, the
@@ -50,6 +50,9 @@ def check_subject(
         placement: device and dtype.
         trust_remote_code: run code that comes with the checkpoint, such as that of its config.
 
+    Returns:
+        Its tokenizer and template, or None where these would have to be fetched or converted first.
+
     Raises:
         SubjectError: it cannot be found or used.
         UsageError: no such device, or a template that cannot be read.
@@ -58,13 +61,16 @@ def check_subject(
     template = read_template(chat_template)
     chain = _chain(spec, base)
     resolve_device((placement or Placement()).device)
-    bottom = chain[-1]
-    _check_model(bottom, trust_remote_code)
+    for one in chain:
+        for patch in one.patches:
+            _check_headers(Path(patch))
+    _check_model(chain[-1], trust_remote_code)
     found = _tokenizer(chain, tokenizer, trust_remote_code)
     if found is None:
-        return
+        return None
     chat = Chat(found, template, chain[0].text)
     chat.tree([Message("user", _QUESTION)], [_ANSWER])
+    return chat
 
 
 def _chain(spec: str | Path, base: str | None) -> list[SubjectSpec]:
@@ -93,8 +99,8 @@ def _check_model(spec: SubjectSpec, trust: bool) -> None:
         return
     place = Path(spec.location)
     if spec.kind == "gguf":
-        with explain_reading(spec.text, "cannot be read"), place.open("rb") as file:
-            magic = file.read(len(_MAGIC))
+        with explain_reading(spec.text, "cannot be read"), place.open("rb") as opened:
+            magic = opened.read(len(_MAGIC))
         if magic != _MAGIC:
             raise SubjectError(f"{spec.text}: is no GGUF file; fetch it again, or use safetensors")
         return
@@ -104,10 +110,19 @@ def _check_model(spec: SubjectSpec, trust: bool) -> None:
             _check_headers(file)
     hint = "check the spelling, or your connection to the Hugging Face hub" if spec.kind == "hub" else ""
     with explain_reading(spec.text, "cannot be loaded", hint):
-        from transformers import AutoConfig
+        from transformers import AutoConfig, AutoModelForCausalLM
 
         source = pinned(spec)
-        AutoConfig.from_pretrained(source.location, revision=source.revision or "main", trust_remote_code=trust)
+        config = AutoConfig.from_pretrained(
+            source.location, revision=source.revision or "main", trust_remote_code=trust
+        )
+        known = trust or type(config) in AutoModelForCausalLM._model_mapping
+    if not known:
+        raise SubjectError(
+            f"{spec.text}: is no language model that transformers can continue text with ({config.model_type})"
+        )
+    if getattr(config, "quantization_config", None):
+        raise SubjectError(f"{spec.text}: packed quantised weights cannot be studied; use the unquantised checkpoint")
 
 
 def _weight_files(folder: Path, name: str) -> list[Path]:
