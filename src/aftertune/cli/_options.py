@@ -105,7 +105,7 @@ def make_tasks(options: dict[str, Any]) -> TaskPlan | None:
 
 # What begins a block, a comment, an anchor or a tag in YAML begins ordinary text on a command line.
 _NO_YAML = ("|", ">", "#", "%", "@", "`", "&", "*", "!", "?", "- ")
-_MOST_ARGUMENT = 1_000_000
+_MOST_ARGUMENT, _DEEPEST = 1_000_000, 100
 
 
 def _task_args(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _task_args(pairs: tuple[str, ...]) -> dict[str, Any]:
 def _task_value(text: str) -> Any:
     import yaml
 
-    if text.startswith(_NO_YAML):
+    if text.startswith(_NO_YAML) or text.count("[") + text.count("{") > _DEEPEST:
         return text
     try:
         value = yaml.safe_load(text)
