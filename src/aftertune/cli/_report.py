@@ -62,6 +62,10 @@ def _rebuilder(run: Path, verb: str) -> Callable[[Path], Path]:
         if study is None:
             raise OutputError(f"{run}: holds a study this version does not know ({verb})")
         return study.rebuild
+    if verb not in ("audit", "compare"):
+        from aftertune.errors import OutputError
+
+        raise OutputError(f"{run}: is a run of `{verb}`, which has no report; name one of an audit, demo or search")
     from aftertune.auditing import rebuild_report
 
     return rebuild_report

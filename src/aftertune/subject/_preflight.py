@@ -119,7 +119,7 @@ def _check_model(spec: SubjectSpec, trust: bool) -> None:
         known = trust or type(config) in AutoModelForCausalLM._model_mapping
     if not known:
         raise SubjectError(
-            f"{spec.text}: is no language model that transformers can continue text with ({config.model_type})"
+            f"{spec.text}: is of a kind that continues no text ({config.model_type}); name a causal language model"
         )
     if getattr(config, "quantization_config", None):
         raise SubjectError(f"{spec.text}: packed quantised weights cannot be studied; use the unquantised checkpoint")
