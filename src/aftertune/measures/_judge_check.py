@@ -15,6 +15,8 @@ from aftertune.subject import check_subject
 # Providers that load weights or start a server when a model is made: their models are not made just to see.
 _HEAVY = frozenset({"hf", "vllm", "vllm-completions", "sglang", "transformer_lens", "nnterp", "llama-cpp-python"})
 _OURS = "aftertune"
+# Made up by Inspect itself: they are no servers that could be down.
+_SHAM = frozenset({"mockllm", "none"})
 _PATIENCE = 60  # seconds
 _TOKENS = 16  # some providers take no fewer
 
@@ -60,7 +62,8 @@ def refuse_silent_judges(graders: Sequence[str], *, redact: bool = False) -> Non
         from aftertune.measures.judges._minilm_files import minilm_folder
 
         minilm_folder()  # the one thing that it can lack
-    served = [n for n in graders if n.partition("/")[0] not in {*_HEAVY, _OURS} and not is_offline(n)]
+    here = {*_HEAVY, *_SHAM, _OURS}
+    served = [name for name in graders if name.partition("/")[0] not in here and not is_offline(name)]
     if not served:
         return
     import anyio

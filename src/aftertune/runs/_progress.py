@@ -124,11 +124,11 @@ class Rich:
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Bars(*columns, console=self._console) as bars:
-            bar = bars.add_task(f"{printed_line(name):<16}", total=total, completed=done, note="")
+            bar = bars.add_task(f"{printed_line(without_secrets(name)):<16}", total=total, completed=done, note="")
 
             def step(steps: int = 1, note: str = "") -> None:
                 if note:
-                    bars.update(bar, advance=steps, note=spelled_out(note))
+                    bars.update(bar, advance=steps, note=spelled_out(without_secrets(note)))
                 else:
                     bars.update(bar, advance=steps)
 

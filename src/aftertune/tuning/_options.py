@@ -28,7 +28,7 @@ class TuneOptions(BaseModel):
     epochs: float | None = Field(None, gt=0, le=1e6, description="passes over the data (default 1)")
     batch_size: int = Field(16, ge=1, le=10**6, description="rows per optimiser step")
     micro_batch_size: int | None = Field(None, ge=1, description="rows per forward pass (default: the batch)")
-    lr: float | None = Field(None, gt=0, le=10, description="learning rate (default 1e-5 for LoRA, 2e-5 for full)")
+    lr: float | None = Field(None, gt=0, description="learning rate (default 1e-5 for LoRA, 2e-5 for full)")
     warmup_steps: int = Field(5, ge=0, le=10**8, description="steps of linear warm-up")
     weight_decay: float = Field(0.01, ge=0, le=100, description="weight decay of AdamW")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of adapter weights and data order")
