@@ -48,6 +48,8 @@ from aftertune.runs import (
     read_document,
     read_manifest,
     stored_as,
+    stored_identity,
+    stored_text,
     write_json,
     write_text,
 )
@@ -341,33 +343,19 @@ def stored_section(folder: Path) -> ComparisonSection:
         since = document.get("baseline")
         answers = folder / ANSWERS  # absent where nothing was sampled, with --redact, and from older versions
         return ComparisonSection(
-            title=_text(document, "title"),
-            about=_text(document, "about"),
+            title=stored_text(document, "title"),
+            about=stored_text(document, "about"),
             verdict=stored_as(
                 Verdict, {"decision": document["verdict"], "reasons": document["reasons"], "note": document["note"]}
             ),
-            base=_identity(document, "base"),
-            tuned=_identity(document, "tuned"),
+            base=stored_identity(document, "base"),
+            tuned=stored_identity(document, "tuned"),
             findings=tuple(stored_as(Finding, f) for f in (*document["findings"], *document["breakdowns"])),
             examples=tuple(stored_as(Example, e) for e in read_document(folder / "examples.json")),
             since=SinceBaseline.from_dict(since) if since else None,
             answers=SampledAnswers.from_dict(read_document(answers)) if answers.exists() else None,
             judges=tuple(map(JudgeAgreement.from_dict, document.get("judges", ()))),
         )
-
-
-def _text(document: Mapping[str, Any], key: str) -> str:
-    if not isinstance(document[key], str):
-        raise ValueError(f"{key!r} in verdict.json is no text")
-    return str(document[key])
-
-
-def _identity(document: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The record of a model, which a report shows by its name."""
-    found = document[key]
-    if not (isinstance(found, dict) and isinstance(found.get("spec"), str) and "weights_sha256" in found):
-        raise ValueError(f"{key!r} in verdict.json names no model")
-    return found
 
 
 def _marks(manifest: Mapping[str, Any]) -> tuple[str, ...]:

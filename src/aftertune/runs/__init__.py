@@ -7,7 +7,7 @@ from aftertune.runs._machine import versions
 from aftertune.runs._new_folder import new_folder, refuse_taken_folder
 from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
 from aftertune.runs._secrets import without_secrets
-from aftertune.runs._stored import read_document, stored_as
+from aftertune.runs._stored import read_document, stored_as, stored_identity, stored_text
 
 __all__ = [
     "MANIFEST",
@@ -29,6 +29,8 @@ __all__ = [
     "read_manifest",
     "refuse_taken_folder",
     "stored_as",
+    "stored_identity",
+    "stored_text",
     "versions",
     "without_secrets",
     "write_bytes",

@@ -92,6 +92,31 @@ def stored_as(kind: type[T], value: Any) -> T:
     return found
 
 
+def stored_text(document: Mapping[str, Any], key: str) -> str:
+    """The text under a key of a document that a run wrote.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: it is no text.
+    """
+    if not isinstance(document[key], str):
+        raise ValueError(f"{key!r} is no text")
+    return str(document[key])
+
+
+def stored_identity(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The record of a model under a key of a document that a run wrote, which reports show by its name.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: it names no model.
+    """
+    found = document[key]
+    if not (isinstance(found, dict) and isinstance(found.get("spec"), str) and "weights_sha256" in found):
+        raise ValueError(f"{key!r} names no model")
+    return found
+
+
 @cache
 def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
