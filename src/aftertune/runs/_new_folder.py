@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +35,9 @@ def _refuse_parent(folder: Path, flag: str) -> None:
     folder.with_name(f"{folder.name}.partial").exists()
     parent = next(path for path in folder.absolute().parents if path.exists() or path.is_symlink())
     if not parent.is_dir():
-        raise OutputError(f"{parent}: is no folder, so nothing can be put there; choose another {flag}")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{parent}: may not be written; choose another {flag}")
+        raise OutputError(f"{parent}: cannot be written (it is no folder); choose another place with {flag}")
+    with tempfile.TemporaryFile(dir=parent):  # the system says best why it may not
+        pass
 
 
 @contextlib.contextmanager

@@ -138,8 +138,10 @@ def refuse_taken(out: Path) -> None:
         OutputError: something else is there, or its parent may not be written.
     """
     with explain_storage(out):
-        if not out.exists() or not read_record(out):
+        if not out.exists():
             refuse_taken_folder(out)
+        elif not read_record(out):
+            raise OutputError(_taken(out))
         work = _partial(out)
         if work.is_symlink() or (work.exists() and not work.is_dir()):
             raise OutputError(f"{work}: is in the way of work in progress; remove it, or choose another --out")
