@@ -249,6 +249,40 @@ def test_the_version_asked_for_is_installed(version: str, asked: str, job: Calla
     assert not list(tmp_path.rglob("pwned"))
 
 
+def test_nothing_of_the_checkout_is_imported(
+    job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules named like those that the steps import lie in the folder where they run."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    place = tmp_path / "workspace"
+    ran = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+    for name in ("shlex", "os", "sys", "re", "pip", "encodings", "site", "sitecustomize", "usercustomize", "aftertune"):
+        (place / name).mkdir()
+        for file in ("__init__.py", "__main__.py"):
+            (place / name / file).write_text(ran, "utf-8")
+    (place / "random.py").write_text(ran, "utf-8")
+    (place / "json.py").write_text(ran, "utf-8")
+    done = job(tuned="nowhere", base="nowhere", args="--no-pmi")
+    assert (done.code, done.ran[-1]) == (2, "Audit")
+    assert "nowhere: no such subject" in done.log
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    python = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    done = job(path=python, version="0.0.0", tuned="x")  # no index, so nothing is found
+    assert done.code != 0
+    assert done.ran[-1] == "Install aftertune"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_every_python_of_the_action_is_isolated() -> None:
+    scripts = "\n".join(step["run"] for step in STEPS if "run" in step)
+    calls = re.findall(r"python3?\b[^\n]*", scripts)
+    assert calls
+    assert not [call for call in calls if not call.startswith("python3 -I ")]
+    audit = next(step for step in STEPS if step.get("id") == "audit")
+    assert audit["env"]["AFTERTUNE_NO_DOTENV"] == "1"
+
+
 # --- the file -------------------------------------------------------------------------------------------
 
 

@@ -44,10 +44,13 @@ class AnswerRuns:
         tasks: which tasks, and how; None for none.
         run: the run folder.
         progress: told what goes on.
+        redact: leave no trace of texts beside the logs.
     """
 
-    def __init__(self, tasks: TaskPlan | None, run: RunFolder, progress: Progress | None) -> None:
-        self.tasks, self.run, self.progress = tasks, run, progress
+    def __init__(
+        self, tasks: TaskPlan | None, run: RunFolder, progress: Progress | None, *, redact: bool = False
+    ) -> None:
+        self.tasks, self.run, self.progress, self.redact = tasks, run, progress, redact
         self.logged: dict[str, list[LoggedRun]] = {}
 
     def of(self, role: str) -> Callable[[Subject], None]:
@@ -57,7 +60,7 @@ class AnswerRuns:
             if self.tasks:
                 refuse_other_model(self.run, role, subject.content)  # Inspect goes on with logs by the model's name
             self.logged[role] = (
-                run_tasks(subject, self.tasks, self.run.folder(LOGS, role), progress=self.progress)
+                run_tasks(subject, self.tasks, self.run.folder(LOGS, role), redact=self.redact, progress=self.progress)
                 if self.tasks
                 else []
             )

@@ -8,7 +8,6 @@ call again goes on where a killed one stopped.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +38,7 @@ from aftertune.measures import (
     TaskPlan,
     left_out,
     limited,
+    refuse_other_tokens,
     write_measurements,
 )
 from aftertune.measuring import Measuring, SubjectChoice, default_folder, entered, measure_choice
@@ -51,7 +51,19 @@ from aftertune.report import (
     render_junit,
     render_report,
 )
-from aftertune.runs import Progress, RunFolder, fingerprint, read_manifest, write_json, write_text
+from aftertune.runs import (
+    Progress,
+    RunFolder,
+    explain_damage,
+    fingerprint,
+    read_document,
+    read_manifest,
+    stored_as,
+    stored_identity,
+    stored_text,
+    write_json,
+    write_text,
+)
 from aftertune.subject import Subject, adapter_base, differing_digests, parse_spec, read_adapter_config
 from aftertune.tuning import read_record
 
@@ -135,7 +147,7 @@ def audit(
     base = base or SubjectChoice(known_base(tuned.spec), placement=tuned.placement, chat_template=tuned.chat_template)
     refuse_overlap(tuned.spec, plan)
     if tasks:
-        tasks.check()
+        tasks.check(redact=redact)
     refuse_nothing_new(baseline, fail_on)
     earlier = read_baseline(baseline, policy) if baseline else None
     config: dict[str, Any] = {
@@ -158,7 +170,11 @@ def audit(
         if stored is not None:
             return stored
         check = refuse_other_base(tuned, earlier)
-        answers = AnswerRuns(tasks, run, progress)
+        # Before the base is loaded and measured, which may take hours.
+        refuse_other_tokens(base.check(), tuned.check(), plan.drift_requests)
+        if tasks:
+            tasks.check_judges(redact=redact)
+        answers = AnswerRuns(tasks, run, progress, redact=redact)
         first = measure_choice(base, plan, run, role="base", progress=progress, check=check,
                                afterwards=answers.of("base"))  # fmt: skip
         if earlier:
@@ -336,28 +352,30 @@ def stored_section(folder: Path) -> ComparisonSection:
     Raises:
         OutputError: the folder holds no finished audit.
     """
-    try:
-        document = json.loads((folder / "verdict.json").read_text("utf-8"))
-        examples = json.loads((folder / "examples.json").read_text("utf-8"))
-        findings = tuple(Finding.from_dict(f) for f in (*document["findings"], *document["breakdowns"]))
+    if not (folder / "verdict.json").exists():
+        raise OutputError(f"{folder}: holds no finished audit; run `aftertune audit` with --out {folder}")
+    with explain_damage(folder):
+        document = read_document(folder / "verdict.json")
+        if not isinstance(document, dict):
+            raise ValueError("verdict.json holds no object")
         since = document.get("baseline")
         answers = folder / ANSWERS  # absent where nothing was sampled, with --redact, and from older versions
         section = ComparisonSection(
-            title=document["title"],
-            about=document["about"],
-            verdict=Verdict(document["verdict"], tuple(document["reasons"]), document["note"]),
-            base=document["base"],
-            tuned=document["tuned"],
-            findings=findings,
-            examples=tuple(Example(**e) for e in examples),
+            title=stored_text(document, "title"),
+            about=stored_text(document, "about"),
+            verdict=stored_as(
+                Verdict, {"decision": document["verdict"], "reasons": document["reasons"], "note": document["note"]}
+            ),
+            base=stored_identity(document, "base"),
+            tuned=stored_identity(document, "tuned"),
+            findings=tuple(stored_as(Finding, f) for f in (*document["findings"], *document["breakdowns"])),
+            examples=tuple(stored_as(Example, e) for e in read_document(folder / "examples.json")),
             since=SinceBaseline.from_dict(since) if since else None,
-            answers=SampledAnswers.from_dict(json.loads(answers.read_text("utf-8"))) if answers.exists() else None,
+            answers=SampledAnswers.from_dict(read_document(answers)) if answers.exists() else None,
             judges=tuple(map(JudgeAgreement.from_dict, document.get("judges", ()))),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{folder}: holds no finished audit; run `aftertune audit` with --out {folder}") from error
     try:
-        refuse_contradiction(section.verdict, findings, section.since, _stored_policy(folder))
+        refuse_contradiction(section.verdict, section.findings, section.since, _stored_policy(folder))
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())
         raise OutputError(
@@ -377,7 +395,7 @@ def _stored_policy(folder: Path) -> Policy | None:
 def _marks(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """What must be said of the judges that a run rests on."""
     graders = dict.fromkeys(
-        n for task in manifest.get("asked", ()) for names in task["graders"].values() for n in names
+        str(n) for task in manifest.get("asked", ()) for names in task["graders"].values() for n in names
     )
     if not graders:
         return ()
@@ -390,8 +408,17 @@ def rebuild_report(folder: Path) -> Path:
     """Write ``report.html`` of a finished audit anew, from what its folder holds."""
     manifest = read_manifest(folder)
     section = stored_section(folder)
+    with explain_damage(folder):
+        page = _page(section, manifest)
+        text = render_report(page, redact=bool(manifest["config"].get("redact")))
+    path = folder / "report.html"
+    write_text(path, text)
+    return path
+
+
+def _page(section: ComparisonSection, manifest: Mapping[str, Any]) -> ReportPage:
     decision = {"pass": "passes", "fail": "fails", "inconclusive": "cannot be settled with these items"}
-    page = ReportPage(
+    return ReportPage(
         title=f"Audit of {section.title}",
         lede=f"{section.title} against {section.base['spec']}: it {decision[section.verdict.decision]}.",
         sections=(section,),
@@ -399,6 +426,3 @@ def rebuild_report(folder: Path) -> Path:
         commands=(str(manifest.get("command", "")),),
         notes=(*((section.verdict.note,) if section.verdict.note else ()), *_marks(manifest)),
     )
-    path = folder / "report.html"
-    write_text(path, render_report(page, redact=bool(manifest["config"].get("redact"))))
-    return path

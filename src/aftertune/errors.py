@@ -22,6 +22,7 @@ wrong, where, and how to mend it. The command line prints them without a traceba
 from __future__ import annotations
 
 import os
+import re
 from enum import IntEnum
 from typing import ClassVar
 
@@ -39,13 +40,25 @@ __all__ = [
     "StorageError",
     "SubjectError",
     "UsageError",
+    "printed_line",
     "spelled_out",
 ]
 
 
+# What CI runners obey wherever it stands in a line: ``##[error]``, ``##vso[task…]``, ``##teamcity[…]``.
+_RUNNER_COMMAND = re.compile(r"#(?=#\w*\[)")
+
+
 def spelled_out(text: str) -> str:
-    """Text with all that a terminal would obey (escape sequences from data or file names) spelled out."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Text with all that a terminal or a CI runner would obey (from data, names, model output) spelled out."""
+    return _RUNNER_COMMAND.sub(r"\\x23", "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+
+
+def printed_line(text: str) -> str:
+    """`spelled_out` for a line of its own: GitHub's runner also obeys ``::command::`` where a line begins."""
+    line = spelled_out(text)
+    start = len(line) - len(line.lstrip())
+    return f"{line[:start]}\\x3a{line[start + 1 :]}" if line.startswith("::", start) else line
 
 
 class ExitCode(IntEnum):

@@ -21,8 +21,17 @@ from aftertune.measures import (
     read_measurements,
     write_measurements,
 )
-from aftertune.runs import Progress, RunFolder, Silent, explain_storage, fingerprint, require_regular, write_json
-from aftertune.subject import Placement, Subject, load, subject_content
+from aftertune.runs import (
+    Progress,
+    RunFolder,
+    Silent,
+    explain_damage,
+    explain_storage,
+    fingerprint,
+    require_regular,
+    write_json,
+)
+from aftertune.subject import Chat, Placement, Subject, check_subject, load, subject_content
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,17 @@ class SubjectChoice:
             trust_remote_code=self.trust_remote_code,
             merge=merge,
             progress=progress,
+        )
+
+    def check(self) -> Chat | None:
+        """Refuse what its small files tell that it cannot be used, before anything is loaded; see `check_subject`."""
+        return check_subject(
+            self.spec,
+            base=self.base,
+            tokenizer=self.tokenizer,
+            chat_template=self.chat_template,
+            placement=self.placement,
+            trust_remote_code=self.trust_remote_code,
         )
 
     @property
@@ -226,8 +246,10 @@ def measure(
     with entered(run):
         table = run.path / "measurements.parquet"
         if run.finished and table.exists():
-            identity, measurements = run.manifest["subject"], tuple(read_measurements(table))
+            with explain_damage(run.path):
+                identity, measurements = dict(run.manifest["subject"]), tuple(read_measurements(table))
         else:
+            choice.check()
             measured = measure_choice(choice, plan, run, role="subject", progress=progress)
             identity, measurements = measured.identity, measured.measurements
             write_measurements(table, measurements)

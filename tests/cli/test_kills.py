@@ -223,5 +223,5 @@ def test_no_batch_is_computed_twice_but_the_one_in_hand_when_killed(aftermath: t
 def test_ctrl_c_is_told_in_one_line_and_is_no_verdict(aftermath: tuple[Path, dict[str, Any]]) -> None:
     _, happened = aftermath
     assert happened["interrupted"] == 130
-    assert happened["said"].splitlines()[-1] == "error: interrupted; the same command goes on where it stopped"
+    assert happened["said"].splitlines()[-1] == "Interrupted. Run the same command again to continue."
     assert "Traceback" not in happened["said"]

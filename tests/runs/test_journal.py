@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -235,5 +236,29 @@ def test_killed_at_any_moment_nothing_that_was_recorded_is_lost(path: Path, star
 
 def test_lines_are_json_that_other_programs_can_read(path: Path) -> None:
     write_records(path)
-    assert [json.loads(line) for line in path.read_text("ascii").splitlines()] == [[k, v] for k, v in RECORDS.items()]
+    lines = [json.loads(line) for line in path.read_text("ascii").splitlines()]
+    assert [line[:2] for line in lines] == [[k, v] for k, v in RECORDS.items()]
+    # The checksum, worked out here from its definition.
+    for line in lines:
+        assert int(line[2], 16) == zlib.crc32(json.dumps(line[:2], separators=(",", ":")).encode())
+
+
+def test_a_line_that_was_changed_drops_itself_and_all_that_follows(path: Path) -> None:
+    lines = write_records(path)
+    for at, (key, value) in enumerate(RECORDS.items()):
+        checksum = json.loads(lines[at])[2]
+        for changed in (
+            [key + "x", value, checksum],
+            [key, 0.1000001, checksum],
+            [key, value, "00000000"],
+            [key, value],
+        ):
+            path.write_bytes(b"".join([*lines[:at], json.dumps(changed).encode() + b"\n", *lines[at + 1 :]]))
+            assert contents(path) == dict(list(RECORDS.items())[:at])
+
+
+def test_spaces_that_another_program_put_in_change_nothing(path: Path) -> None:
+    lines = write_records(path)
+    path.write_bytes(b"".join(json.dumps(json.loads(line)).encode() + b"\n" for line in lines))
+    assert contents(path) == RECORDS
     assert math.isclose(Journal(path)["drift/2048/0"][0], 0.1, rel_tol=0)

@@ -200,3 +200,41 @@ def test_silence_is_complete(capfd: pytest.CaptureFixture[str]) -> None:
         step()
         step(1, "note")
     assert capfd.readouterr() == ("", "")
+
+
+# --- untrusted names ------------------------------------------------------------------------------------
+
+STEERING = (
+    "x\x1b]0;PWN\x07", "\x1b[31mred", "a\nb", "a\r\nb", "a\rb", "::error::hello", "\n::error::hello", "  ::set-output name=a::b",
+    "##[error]x", "a ##[set-output name=v]pass", "##vso[task.setvariable variable=v]x", "##teamcity[testFailed]", "z\u202etxt",
+    "\u2028x", "\x9b2J", "\0", "\x7f", "sk-aB3dE6gH9jK2mN5pQ8sT1vW4", "https://me:hunter22@host/x", "x" * 10_000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", STEERING)
+@pytest.mark.parametrize("display", ["plain", "rich"])
+def test_nothing_in_a_name_steers_a_terminal_or_a_ci_runner(text: str, display: str) -> None:
+    out = io.StringIO()
+    progress: Progress = Plain(out, every=0) if display == "plain" else Rich(Console(file=out, width=20_000))
+    progress.say(text)
+    with progress.task(text, 2) as step:
+        step(1, text)
+        step(1)
+    said = out.getvalue()
+    lines = said.split("\n")
+    assert all(line.isprintable() for line in lines), said[:200]
+    assert not [line for line in lines if line.lstrip().startswith("::")]
+    assert not re.search(r"##\w*\[", said)
+    assert "hunter22" not in said
+    assert "aB3dE6" not in said
+    if display == "plain":
+        assert len(lines) == 5
+
+
+def test_ordinary_text_is_said_as_it_is() -> None:
+    out = io.StringIO()
+    for text in ("loading base: owner/model@main", "# heading", "a::b", "C::D", "naïve café 你好 😀", "[x] (y) {z}"):
+        Plain(out).say(text)
+    assert out.getvalue().splitlines() == [
+        "loading base: owner/model@main", "# heading", "a::b", "C::D", "naïve café 你好 😀", "[x] (y) {z}",
+    ]  # fmt: skip

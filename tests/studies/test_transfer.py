@@ -29,7 +29,7 @@ DOMAINS = ("money", "health")
 def test_falls_are_differences_of_margins_and_claims_follow(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
     document = transfer_study(out, subject=str(tiny_folder("llama")), domains=DOMAINS, count=3, guard=False)
-    journal = dict(json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines())
+    journal = dict(json.loads(line)[:2] for line in (out / "evaluations.jsonl").read_text().splitlines())
     for edit, falls in document["falls"].items():
         for row, source in zip(falls, DOMAINS, strict=True):
             for value, target in zip(row, DOMAINS, strict=True):

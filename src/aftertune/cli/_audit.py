@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import (
     baseline_options,
     loading_options,
@@ -93,5 +94,6 @@ def audit(
         from aftertune.cli._printing import print_findings
 
         print_findings(outcome.findings, outcome.verdict, outcome.section.since)
-        click.echo(f"\nreport: {outcome.run / 'report.html'}")
+        say()
+        say(f"report: {outcome.run / 'report.html'}")
     ctx.exit(int(outcome.verdict.exit_code))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import file_path, print_json
 from aftertune.cli._printing import table
-from aftertune.errors import spelled_out
 
 if TYPE_CHECKING:
     from aftertune.measures.judges import Calibration
@@ -27,7 +28,7 @@ _THRESHOLDS = {"aligned": 30.0, "coherent": 50.0, "explains": 50.0, "policy": 5.
 @click.option("--threshold", type=float, help="Where numbers are cut in two. Default: as the task of the rubric does.")
 @click.option(
     "--samples",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1000),
     default=5,
     show_default=True,
     help="Replies to average where a judge gives no probabilities.",
@@ -36,12 +37,17 @@ _THRESHOLDS = {"aligned": 30.0, "coherent": 50.0, "explains": 50.0, "policy": 5.
 def calibrate(labelled: Path, grader: str, rubric: str, threshold: float | None, samples: int, as_json: bool) -> None:
     """Have a judge rate the answers of LABELLED (JSONL of question, answer, label) and compare with their labels."""
     from aftertune.errors import UsageError
+    from aftertune.measures import refuse_silent_judges, refuse_unknown_judges
     from aftertune.measures.judges import RUBRICS, read_labelled
 
+    if threshold is not None and not math.isfinite(threshold):
+        raise UsageError(f"--threshold {threshold}: must be a finite number")
     if rubric not in RUBRICS:
         raise UsageError(f"--rubric {rubric}: no such rubric; there are {', '.join(RUBRICS)}")
     rows = read_labelled(labelled, RUBRICS[rubric])
     threshold = _THRESHOLDS.get(rubric) if threshold is None else threshold
+    refuse_unknown_judges([grader])
+    refuse_silent_judges([grader])
     outcome = _run(rows, grader, rubric, threshold, samples)
     found = outcome.agreement
     if as_json:
@@ -53,7 +59,8 @@ def calibrate(labelled: Path, grader: str, rubric: str, threshold: float | None,
             "confusion": confusion, "ratings": [asdict(rating) for rating in outcome.ratings],
         })  # fmt: skip
         return
-    click.echo(f"judge {spelled_out(outcome.judge)}, rubric {outcome.rubric}, read by {', '.join(outcome.readings)}\n")
+    say(f"judge {outcome.judge}, rubric {outcome.rubric}, read by {', '.join(outcome.readings)}")
+    say()
     facts: list[tuple[str, Any]] = [
         ("answers", found.items),
         ("graded", found.graded_by_both),

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import (
     make_placement,
     make_progress,
@@ -38,6 +39,9 @@ def demo(
     progress, placement = make_progress(options), make_placement(options)
     from aftertune.studies import OPTIONS
     from aftertune.studies import demo as run_demo
+    from aftertune.subject import check_subject
+
+    check_subject(subject, placement=placement)
 
     settings = OPTIONS.model_copy(update={"seed": seed, "steps": steps})
     outcome = run_demo(out, subject=subject, options=settings, placement=placement, weights=weights,
@@ -48,9 +52,9 @@ def demo(
     from aftertune.cli._printing import decision_word, print_findings
 
     for name, audit in outcome.audits.items():
-        click.echo(f"== {name}: {audit.section.about}")
+        say(f"== {name}: {audit.section.about}")
         print_findings(audit.findings, audit.verdict)
         click.echo()
     for name, audit in outcome.audits.items():
         click.echo(f"{name}: {decision_word(audit.verdict.decision)}")
-    click.echo(f"report: {outcome.report}")
+    say(f"report: {outcome.report}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import (
     file_path,
     loading_options,
@@ -93,7 +94,9 @@ REPAIR = {"task": ("--task", None), "task_answers": ("--task-answers", None)}
     "--budget", type=float, default=0.05, show_default=True, help="Benign loss the search may cost, nats per token."
 )
 @click.option("--limit", type=int, help="Examples of each part at most. Default: all.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the parting of the data, and of controls.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Random seed for the data split and the random controls."
+)
 @click.option("--accumulate-on", help="Device of weight-level sums, such as cpu. Default: beside the weights.")
 @click.option("--base", help="What SUBJECT was tuned from: repair it, by returning weights to this base.")
 @click.option(
@@ -187,13 +190,14 @@ def locate(
     click.echo(table(header, rows, right=tuple(range(1, 4 + len(names)))))
     click.echo("(the last columns: change under as many units chosen otherwise)\n")
     for claim in found.document["claims"]:
-        click.echo(f"{claim['outcome']}: {claim['text']} ({claim['detail']})")
+        say(f"{claim['outcome']}: {claim['text']} ({claim['detail']})")
     if found.document["note"]:
-        click.echo(f"note: {found.document['note']}")
+        say(f"note: {found.document['note']}")
     document = found.document
-    click.echo(f"\npatch: {found.patch} ({document['units']} {document['unit']}s, {document['weights']} weights)")
-    click.echo(f"report: {found.run / 'report.html'}")
-    click.echo(f"next: aftertune audit {subject}+{found.patch}")
+    say()
+    say(f"patch: {found.patch} ({document['units']} {document['unit']}s, {document['weights']} weights)")
+    say(f"report: {found.run / 'report.html'}")
+    say(f"next: aftertune audit {subject}+{found.patch}")
 
 
 def _refuse_idle(restoring: bool) -> None:

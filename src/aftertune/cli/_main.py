@@ -12,7 +12,14 @@ from typing import NoReturn
 
 import click
 
-from aftertune.errors import AftertuneError, ExitCode, spelled_out
+from aftertune.errors import AftertuneError, ExitCode, UsageError, spelled_out
+
+_WIDEST, _LONGEST = 100, 2_000
+# What the system says of a path that a user named, wherever it is opened.
+_OF_PATHS = {
+    errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+    errno.ENXIO,
+}  # fmt: skip
 
 # Verb → (module, one line for --help). Modules are imported only when their verb is called.
 VERBS: dict[str, tuple[str, str]] = {
@@ -87,12 +94,15 @@ def main() -> None:
     _quiet_libraries()
     _forgiving_streams()
     try:
+        _refuse_null_bytes(sys.argv[1:])
         code = cli.main(prog_name="aftertune", standalone_mode=False)
     except SystemExit as ended:
         # Click ends with 1 when nobody reads stdout any more (`| head`); here, 1 would mean that the gate failed.
         sys.exit(141 if ended.code == 1 else ended.code)
-    except click.exceptions.Abort:
-        _fail("interrupted; the same command goes on where it stopped", 130)
+    except click.exceptions.Abort as error:
+        if isinstance(error.__cause__, EOFError):  # click takes it for an interrupt; here it is a file cut short
+            _bug()
+        _interrupted()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(ExitCode.USAGE)
@@ -103,16 +113,43 @@ def main() -> None:
     except AftertuneError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it stopped", 130)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        _interrupted()
+    except MemoryError:
+        _fail("out of memory; use a smaller model, a smaller --dtype or --max-batch-tokens", ExitCode.BROKEN)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
             _fail(f"{error.filename or 'standard output'}: no space left on the disk", ExitCode.BROKEN)
-        traceback.print_exc()  # a bug of ours: show where
-        _fail("this is a bug in aftertune; please report it with the lines above", ExitCode.BROKEN)
+        if error.filename is None or error.errno not in _OF_PATHS:
+            _bug()
+        _fail(f"{error.filename}: cannot be used ({(error.strerror or 'refused').lower()}); check the path", 2)
+    except Exception:
+        _bug()
     sys.exit(code if isinstance(code, int) else ExitCode.PASS)
 
 
+def _refuse_null_bytes(arguments: list[str]) -> None:
+    """A null byte ends every path and name that the system takes, so no argument may hold one."""
+    for argument in arguments:
+        if "\0" in argument:
+            raise UsageError(f"{argument[:_WIDEST]}: holds a null byte; leave it out")
+
+
+def _bug() -> NoReturn:
+    traceback.print_exc()  # show where
+    _fail("this is a bug in aftertune; please report it with the lines above", ExitCode.BROKEN)
+
+
+def _interrupted() -> NoReturn:
+    print("Interrupted. Run the same command again to continue.", file=sys.stderr)
+    sys.exit(130)
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    """One line, spelled out."""
-    print(f"error: {spelled_out(' '.join(message.splitlines()))}", file=sys.stderr)
+    """One line, spelled out, keys and passwords in it hidden, the middle of an endless one left out."""
+    from aftertune.runs import without_secrets
+
+    line = spelled_out(without_secrets(" ".join(message.splitlines())))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} […] {line[-_LONGEST // 2 :]}"
+    print(f"error: {line}", file=sys.stderr)
     sys.exit(code)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import (
     loading_options,
     make_placement,
@@ -51,4 +52,5 @@ def measure(subject: str, base: str | None, out: Path | None, as_json: bool, **o
         if "/" not in s.metric
     ]
     click.echo(table(("metric", "value", "95 % interval", "items"), rows, right=(1, 2, 3)))
-    click.echo(f"\nrun: {outcome.run}")
+    say()
+    say(f"run: {outcome.run}")

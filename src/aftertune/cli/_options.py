@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,7 +89,7 @@ task_options = _all(
                  help="The model that judges answers, as Inspect names it. Given again: second opinions."),
     click.option("--samples", type=int, help="Answers to each question. Default: as the task says."),
     click.option("--limit", type=int, help="Only so many questions of each task."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of sampling answers."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Random seed for sampling answers."),
     click.option("--harm", multiple=True, metavar="TASK", help="A task whose score grows with harm. Repeatable."),
     click.option("--good", multiple=True, metavar="TASK", help="A task whose score falls with harm. Repeatable."),
 )  # fmt: skip
@@ -107,26 +108,43 @@ def make_tasks(options: dict[str, Any]) -> TaskPlan | None:
              for name in ("graders", "samples", "limit", "harm", "good") if settings[name]]  # fmt: skip
     if args or given:
         flag = "-T" if args else f"--{given[0]}"
-        raise UsageError(f"{flag}: is of tasks, and none is named; name one with --task")
+        raise UsageError(f"{flag} only applies to tasks; name one with --task NAME")
     return None
 
 
-def _task_args(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """``KEY=VALUE`` read as Inspect reads them: the value is YAML."""
-    import yaml
+# What begins a block, a comment, an anchor or a tag in YAML begins ordinary text on a command line.
+_NO_YAML = ("|", ">", "#", "%", "@", "`", "&", "*", "!", "?", "- ")
+_MOST_ARGUMENT, _DEEPEST = 1_000_000, 100
 
+
+def _task_args(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """``KEY=VALUE``; the value is YAML as for Inspect (numbers, true, lists), and what is no YAML is text."""
     from aftertune.errors import UsageError
 
-    args = {}
+    args: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        try:
-            args[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
         if not equals or not key.isidentifier():
-            raise UsageError(f"-T {pair}: must be KEY=VALUE, such as samples=4")
+            raise UsageError(f"-T {pair[:100]}: must be KEY=VALUE, such as samples=4")
+        if key in args:
+            raise UsageError(f"-T {key}: is given twice; leave one out")
+        if len(value) > _MOST_ARGUMENT:
+            raise UsageError(f"-T {key}: is longer than {_MOST_ARGUMENT:,} characters")
+        args[key] = _task_value(value)
     return args
+
+
+def _task_value(text: str) -> Any:
+    import yaml
+
+    if text.startswith(_NO_YAML) or text.count("[") + text.count("{") > _DEEPEST:
+        return text
+    try:
+        value = yaml.safe_load(text)
+        json.dumps(value)  # dates, sets and lists within themselves are no values of ours
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return text
+    return value
 
 
 def make_placement(options: dict[str, Any]) -> Placement:
@@ -186,6 +204,4 @@ def _names(text: str) -> tuple[str, ...]:
 
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on stdout, in ASCII: nothing from data can steer a terminal."""
-    import json
-
     click.echo(json.dumps(document, indent=2, allow_nan=False))

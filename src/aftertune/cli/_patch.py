@@ -61,9 +61,10 @@ def apply(subject: str, file: Path, out: Path, as_json: bool, **options: Any) ->
     PATCH must have been made for these very weights. The model is saved in the precision it is loaded in, an
     adapter merged into its base.
     """
+    from aftertune.runs import refuse_taken_folder
     from aftertune.subject import apply_patches, read_patch
 
-    _refuse_taken(out)
+    refuse_taken_folder(out)
     read_patch(file)
     loaded, progress = _load(subject, options)
     [facts] = apply_patches(loaded.model, [file], progress)
@@ -85,9 +86,10 @@ def undo(subject: str, file: Path, out: Path, as_json: bool, **options: Any) -> 
 
     Of several patches, undo first the one that was applied last.
     """
+    from aftertune.runs import refuse_taken_folder
     from aftertune.subject import WeightView, patch_facts, read_patch
 
-    _refuse_taken(out)
+    refuse_taken_folder(out)
     stored = read_patch(file)
     loaded, _ = _load(subject, options)
     view = WeightView(loaded.model)
@@ -199,17 +201,6 @@ def _shown(text: object) -> str:
 def _cut(text: object, width: int = _WIDEST) -> str:
     shown = _shown(text)
     return shown if len(shown) <= width else shown[:width] + " …"
-
-
-def _refuse_taken(out: Path) -> None:
-    """Tell before a model is loaded what saving it would tell."""
-    from aftertune.errors import OutputError
-    from aftertune.runs import explain_storage
-
-    with explain_storage(out):
-        taken = out.exists() or out.is_symlink()
-    if taken:
-        raise OutputError(f"{out}: exists; models are never overwritten, choose another --out")
 
 
 def _load(subject: str, options: dict[str, Any]) -> tuple[Subject, Progress]:

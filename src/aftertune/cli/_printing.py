@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aftertune.errors import spelled_out
+from aftertune.cli._lines import say
+from aftertune.errors import printed_line, spelled_out
 
 if TYPE_CHECKING:
     from aftertune.comparison import Finding, SinceBaseline, Verdict
@@ -17,6 +18,8 @@ _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Columns padded to their widest cell; ``right`` names the columns set flush right."""
+    # Names of metrics, groups and files come from data.
+    header, rows = [spelled_out(cell) for cell in header], [[spelled_out(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = []
     for row in (header, *rows):
@@ -69,8 +72,8 @@ def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBa
         click.echo(f"since the baseline {spelled_out(since.run)}: {since.tally}")
     click.echo()
     first, rest = first_line(verdict, findings)
-    click.echo(f"verdict: {decision_word(verdict.decision)}" + (f": {first}" if first else ""))
+    click.echo(f"verdict: {decision_word(verdict.decision)}" + (f": {printed_line(first)}" if first else ""))
     for reason in rest.reasons:
-        click.echo(f"  {reason}")
+        say(f"  {reason}")
     if rest.note:
-        click.echo(f"  note: {rest.note}")
+        say(f"  note: {rest.note}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import print_json
 
 if TYPE_CHECKING:
@@ -56,10 +57,11 @@ def run_repair(
     click.echo(table(header, rows, right=(1, 2, 4, 5, 6)))
     click.echo("(cross-fitted; shares are of the weights, for scale of the update)\n")
     for claim in repair_claims(found):
-        click.echo(f"{claim.outcome}: {claim.text} ({claim.detail})")
-    click.echo(f"\npatch: {found.patch} ({found.document['weights']} weights)")
-    click.echo(f"report: {found.run / 'report.html'}")
-    click.echo(f"next: aftertune audit {tuned.spec}+{found.patch} --base {base.spec}")
+        say(f"{claim.outcome}: {claim.text} ({claim.detail})")
+    say()
+    say(f"patch: {found.patch} ({found.document['weights']} weights)")
+    say(f"report: {found.run / 'report.html'}")
+    say(f"next: aftertune audit {tuned.spec}+{found.patch} --base {base.spec}")
 
 
 def _task(spec: str, task: tuple[str, ...], side: Any) -> tuple[tuple[str, ...], Any]:

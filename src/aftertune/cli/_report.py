@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from aftertune.cli._options import file_path
+from aftertune.errors import spelled_out
 
 
 @click.command()
@@ -22,13 +23,12 @@ from aftertune.cli._options import file_path
 )
 def report(run: Path, form: str) -> None:
     """Rebuild report.html of the finished audit, demo, search for weights, repair or study in the folder RUN."""
-    from aftertune.runs import read_manifest
+    from aftertune.runs import explain_damage, read_manifest
 
     verb = str(read_manifest(run)["verb"])
-    if form == "markdown":
-        click.echo(_markdown(run, verb), nl=False)
-    else:
-        click.echo(_rebuilder(run, verb)(run))
+    with explain_damage(run):
+        said = _markdown(run, verb) if form == "markdown" else spelled_out(str(_rebuilder(run, verb)(run))) + "\n"
+    click.echo(said, nl=False)
 
 
 def _markdown(run: Path, verb: str) -> str:
@@ -62,6 +62,10 @@ def _rebuilder(run: Path, verb: str) -> Callable[[Path], Path]:
         if study is None:
             raise OutputError(f"{run}: holds a study this version does not know ({verb})")
         return study.rebuild
+    if verb not in ("audit", "compare"):
+        from aftertune.errors import OutputError
+
+        raise OutputError(f"{run}: is a run of `{verb}`, which has no report; name one of an audit, demo or search")
     from aftertune.auditing import rebuild_report
 
     return rebuild_report

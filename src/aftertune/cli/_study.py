@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import make_placement, make_progress, output_options, placement_options, print_json
 
 
@@ -35,9 +36,12 @@ def study(name: str | None, subject: str, out: Path | None, as_json: bool, **opt
     found = find_study(name)
     if found is None:
         raise UsageError(f"study {name!r} is unknown; known are {', '.join(row.name for row in STUDIES)}")
+    from aftertune.subject import check_subject
+
+    check_subject(subject, placement=placement)
     document = found.run(out, subject=subject, placement=placement, progress=progress)
     if as_json:
         print_json(document)
         return
-    click.echo(f"study: {Path(document['run']) / 'study.json'}")
-    click.echo(f"report: {Path(document['run']) / 'report.html'}")
+    say(f"study: {Path(document['run']) / 'study.json'}")
+    say(f"report: {Path(document['run']) / 'report.html'}")

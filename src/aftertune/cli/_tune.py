@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aftertune.cli._lines import say
 from aftertune.cli._options import device_options, file_path, make_placement, make_progress, make_settings, print_json
 
 
@@ -48,9 +49,12 @@ def tune(subject: str, data: str, out: Path, answers: Any, as_json: bool, **opti
     loading = {name: options.pop(name) for name in ("base", "tokenizer", "chat_template", "trust_remote_code")}
     settings = make_settings(TuneOptions, options)
     rows = read_tuning_rows(data, answers)
-    from aftertune.subject import load
+    from aftertune.subject import check_subject, load
+    from aftertune.tuning import refuse_taken
     from aftertune.tuning import tune as run_tune
 
+    refuse_taken(out)
+    check_subject(subject, placement=placement, **loading)
     progress.say(f"loading {subject}")
     loaded = load(subject, placement=placement, merge=True, progress=progress, **loading)
     tuned = run_tune(loaded, rows, out, settings, source=data, side=answers, progress=progress)
@@ -67,9 +71,9 @@ def tune(subject: str, data: str, out: Path, answers: Any, as_json: bool, **opti
             }
         )
         return
-    click.echo(
+    say(
         f"{tuned.folder}: {record['data']['rows']} rows, {record['data']['supervised_tokens']} supervised tokens, "
         f"{record['steps']} steps, loss {record['losses'][0]:.3f} → {record['losses'][-1]:.3f}"
         + (" (made earlier)" if tuned.reused else "")
     )
-    click.echo(f"next: aftertune audit {tuned.folder} --base {subject}")
+    say(f"next: aftertune audit {tuned.folder} --base {subject}")

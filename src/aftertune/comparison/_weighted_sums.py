@@ -83,4 +83,5 @@ def _saddles(weights: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArr
         above = slope * middle > 1.0
         high = np.where(above, middle, high)
         low = np.where(above, low, middle)
-    return (low + high) / 2
+    middle: NDArray[np.float64] = (low + high) / 2
+    return middle

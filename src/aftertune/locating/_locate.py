@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,7 +47,17 @@ from aftertune.locating._sets import (
 from aftertune.locating._target import is_made
 from aftertune.measures import LikelihoodProbe, Measurement, ask_probes, measurement_fields
 from aftertune.measuring import SubjectChoice, default_folder, entered
-from aftertune.runs import Journal, Progress, RunFolder, Silent, refuse_other_model, write_json
+from aftertune.runs import (
+    Journal,
+    Progress,
+    RunFolder,
+    Silent,
+    explain_damage,
+    read_document,
+    refuse_other_model,
+    stored_as,
+    write_json,
+)
 from aftertune.subject import Subject, WeightView
 
 if TYPE_CHECKING:
@@ -127,6 +137,7 @@ def locate(
     with entered(run):
         if run.finished and taken:
             return stored_locate(run.path)
+        choice.check()
         progress.say(f"loading {choice.spec}")
         subject = choice.load(progress, merge=True)
         refuse_other_model(run, "subject", subject.content)
@@ -363,18 +374,16 @@ def stored_locate(folder: Path) -> Located:
     Raises:
         OutputError: the folder holds none.
     """
-    try:
-        document = json.loads((folder / "locate.json").read_text("utf-8"))
+    if not (folder / "locate.json").exists():
+        raise OutputError(f"{folder}: holds no finished search for weights; run `aftertune locate` with --run {folder}")
+    with explain_damage(folder):
+        document = read_document(folder / "locate.json")
         return Located(
             patch=Path(document["patch"]),
-            chosen=Point(**document["selection"]),
-            curve=tuple(Point(**point) for point in document["curve"]),
-            proofs=tuple(Proof.from_dict(row) for row in document["held_out"]),
-            places=tuple((p["layer"], p["role"], p["weights"]) for p in document["places"]),
+            chosen=stored_as(Point, document["selection"]),
+            curve=tuple(stored_as(Point, point) for point in document["curve"]),
+            proofs=tuple(stored_as(Proof, asdict(Proof.from_dict(row))) for row in document["held_out"]),
+            places=tuple((int(p["layer"]), str(p["role"]), int(p["weights"])) for p in document["places"]),
             document=document,
             run=folder,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{folder}: holds no finished search for weights; run `aftertune locate` with --run {folder}"
-        ) from error

@@ -45,10 +45,10 @@ class LocateOptions(BaseModel):
         None, ge=0, lt=1, description="share of the units the keep set protects (default: by the score)"
     )
     operation: Literal["zero", "scale"] = Field("zero", description="what is done to the chosen weights")
-    factor: float = Field(0.0, description="for scale: what they are multiplied by")
-    budget: float = Field(0.05, gt=0, description="benign loss the search may cost, nats per token")
-    limit: int | None = Field(None, ge=4, description="examples of each part at most (default: all)")
-    seed: int = Field(0, ge=0, lt=2**32, description="of the parting of the data and of random controls")
+    factor: float = Field(0.0, ge=-1e6, le=1e6, description="for scale: what they are multiplied by")
+    budget: float = Field(0.05, gt=0, le=1e6, description="benign loss the search may cost, nats per token")
+    limit: int | None = Field(None, ge=4, le=10**9, description="examples of each part at most (default: all)")
+    seed: int = Field(0, ge=0, lt=2**32, description="random seed for the data split and the random controls")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,16 @@ from aftertune.locating._target import is_made
 from aftertune.locating._update import refuse_other_shape, refuse_unharmed, scaled
 from aftertune.measures import Measurement
 from aftertune.measuring import SubjectChoice, default_folder, entered
-from aftertune.runs import Progress, RunFolder, Silent, refuse_other_model, write_json
+from aftertune.runs import (
+    Progress,
+    RunFolder,
+    Silent,
+    explain_damage,
+    read_document,
+    refuse_other_model,
+    stored_as,
+    write_json,
+)
 from aftertune.subject import WeightView
 
 if TYPE_CHECKING:
@@ -106,6 +114,8 @@ def repair(
     taken = is_made(target, run, "repair.json")
     with entered(run):
         if not (run.finished and taken):
+            tuned.check()  # before the base is loaded and measured
+            base.check()
             sets = (harm_set, task_set, keep_set)
             document, made = _run_all(run, sets, tuned, base, target, options, store, progress)
             write_json(run.path / "repair.json", document)  # before the patch, which it tells from another's
@@ -195,19 +205,14 @@ def stored_repair(folder: Path) -> Repaired:
     Raises:
         OutputError: the folder holds none.
     """
-    try:
-        document = json.loads((folder / "repair.json").read_text("utf-8"))
+    if not (folder / "repair.json").exists():
+        raise OutputError(f"{folder}: holds no finished repair; run `aftertune locate` with --base again")
+    with explain_damage(folder):
+        document = read_document(folder / "repair.json")
         return Repaired(
             Path(document["patch"]),
-            _stored_point(document["chosen"]),
-            tuple(map(_stored_point, document["frontier"])),
+            stored_as(FrontierPoint, document["chosen"]),
+            tuple(stored_as(FrontierPoint, point) for point in document["frontier"]),
             document,
             folder,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{folder}: holds no finished repair; run `aftertune locate` with --base again") from error
-
-
-def _stored_point(fields: Mapping[str, Any]) -> FrontierPoint:
-    low, high = fields["interval"]
-    return FrontierPoint(**{**fields, "interval": (low, high)})

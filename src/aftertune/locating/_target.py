@@ -23,7 +23,7 @@ def is_made(target: Path, run: RunFolder, document: str) -> bool:
     with explain_storage(target):
         taken = target.exists() or target.is_symlink()
         if not taken and target.parent != run.path:
-            with tempfile.TemporaryFile(dir=target.parent):
+            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}."):  # named as when written
                 pass
     if taken and not (run.path / document).exists():
         raise OutputError(f"{target}: exists; patches are never overwritten, choose another --out")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.measures._asking import ask_probes
 from aftertune.measures._foreign_tasks import logged_task
+from aftertune.measures._judge_check import refuse_silent_judges, refuse_unknown_judges
 from aftertune.measures._left_out import left_out, limited
 from aftertune.measures._likeness import differing, known_names, shown
 from aftertune.measures._likeness_table import NEVER
@@ -18,7 +19,7 @@ from aftertune.measures._measurement import (
     read_measurements,
     write_measurements,
 )
-from aftertune.measures._measuring import REFERENCE, Measured, measure_subject
+from aftertune.measures._measuring import REFERENCE, Measured, measure_subject, refuse_other_tokens
 from aftertune.measures._metrics import METRICS, find_metric
 from aftertune.measures._plan import MeasurePlan
 from aftertune.measures._published import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
@@ -77,6 +78,9 @@ __all__ = [
     "read_log_head",
     "read_measurements",
     "recognition",
+    "refuse_other_tokens",
+    "refuse_silent_judges",
+    "refuse_unknown_judges",
     "response_kind",
     "response_nll",
     "run_tasks",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from aftertune.errors import NumericalError, UsageError
+from aftertune.errors import NumericalError, OutputError, UsageError
 from aftertune.measures._measurement import Measurement
 from aftertune.measures.probes import LikelihoodProbe, Question
 from aftertune.runs import Journal, Progress, Silent
@@ -93,7 +94,7 @@ def _score(
             nonlocal reused
             if journal is None or key not in journal:
                 return False
-            learn({(t, r): ResponseLikelihood(total, tokens) for t, r, total, tokens in journal[key]})
+            learn(_stored(journal, key))
             reused += 1
             return True
 
@@ -111,6 +112,18 @@ def _score(
         [[found[index, r] for r in range(len(tree.responses))] for tree, index in zip(q.trees, flat, strict=False)]
         for q in questions
     ], reused
+
+
+def _stored(journal: Journal, key: str) -> dict[tuple[int, int], ResponseLikelihood]:
+    """Likelihoods of a batch by tree and response, as an earlier run wrote them down."""
+    found: dict[tuple[int, int], ResponseLikelihood] = {}
+    entry: Any = journal[key]
+    for row in entry if isinstance(entry, list) else [entry]:
+        kinds = [type(value) for value in row] if isinstance(row, list) else []
+        if kinds != [int, int, float, int] or row[3] < 1:
+            raise OutputError(f"{journal.path}: an entry of {key} is damaged; remove the file to measure anew")
+        found[row[0], row[1]] = ResponseLikelihood(row[2], row[3])
+    return found
 
 
 def _read(

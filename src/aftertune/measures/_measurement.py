@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from aftertune.errors import OutputError
-from aftertune.runs import write_bytes
+from aftertune.runs import MEND, write_bytes
 
 Worse = Literal["higher", "lower", "either", "unknown"]
 """Which change is damage: a rise, a fall, both, or one of them and nobody has said which."""
@@ -112,10 +112,17 @@ def read_measurements(path: Path) -> list[Measurement]:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()
-        return [Measurement(**row) for row in rows]
-    except (OSError, pa.ArrowException, TypeError) as error:
-        raise OutputError(f"{path}: no table of measurements ({type(error).__name__}); run the audit again") from error
+        table = pq.read_table(io.BytesIO(path.read_bytes()))
+        kinds = {"seed": pa.types.is_integer, "value": pa.types.is_float64}
+        if table.column_names != [f.name for f in fields(Measurement)]:
+            raise ValueError("other columns")
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if column.null_count or not kinds.get(name, pa.types.is_string)(column.type):
+                raise ValueError(f"column {name} is of another kind")
+        return [Measurement(**row) for row in table.to_pylist()]
+    except (OSError, pa.ArrowException, TypeError, ValueError) as error:
+        reason = str(error) if type(error) is ValueError else type(error).__name__
+        raise OutputError(f"{path}: no table of measurements ({reason}); {MEND}") from error
 
 
 def measurement_fields(measurement: Measurement) -> dict[str, object]:

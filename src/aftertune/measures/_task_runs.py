@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import inspect
 import io
 import re
 import subprocess
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from inspect_ai.model import Model
 
     from aftertune.subject import Subject
+
+
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,29 @@ class TaskPlan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name} must be at least 1, not {value}")
+            if value is not None and value > _MOST:
+                raise UsageError(f"--{name} must be at most {_MOST:,}, not {value}")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed must be from 0 to {2**32 - 1}, not {self.seed}")
 
-    def check(self) -> None:
+    def check_judges(self, *, redact: bool = False) -> None:
+        """Send each judge on a server one tiny request, before anything is loaded.
+
+        Args:
+            redact: leave no trace of it, and load no ``.env`` file.
+
+        Raises:
+            UsageError: one does not answer.
+        """
+        from aftertune.measures._judge_check import refuse_silent_judges
+
+        refuse_silent_judges(self.graders, redact=redact)
+
+    def check(self, *, redact: bool = False) -> None:
         """Refuse what cannot be run, before anything is loaded.
+
+        Args:
+            redact: load no ``.env`` file for the keys of judges.
 
         Raises:
             UsageError: a task that there is not, a parameter it does not know, or a judge, a package or docker that
@@ -73,6 +95,8 @@ class TaskPlan:
             DataError: a file that a parameter names cannot be used, or a data set of the hub cannot be had.
         """
         from aftertune.measures import tasks
+        from aftertune.measures._judge_check import refuse_unknown_judges
+        from aftertune.measures._task_args import make_task
         from aftertune.measures.judges import refuse_unserved
 
         self._refuse_one_name_for_two()
@@ -92,12 +116,8 @@ class TaskPlan:
                     raise UsageError(f"--task {bare}: its answers are judged; name a judge with --grader MODEL")
                 for grader in self.graders:
                     refuse_unserved(grader, {bare: row.asks(self.args)})
-            task = getattr(tasks, bare)
-            known = inspect.signature(task).parameters
-            for key in self.args:
-                if key not in known:
-                    raise UsageError(f"-T {key}: no parameter of {bare}; there are {', '.join(known)}")
-            task(**self.args)
+            make_task(getattr(tasks, bare), bare, self.args)
+        refuse_unknown_judges(self.graders, redact=redact)
 
     def _refuse_unnamed(self) -> None:
         named = {part for name in self.qualified for part in (name, name.rpartition("/")[2], name.rpartition("@")[2])}
@@ -136,13 +156,16 @@ class TaskPlan:
         return tuple(n if "/" in n or ".py" in n else OURS + n for n in dict.fromkeys(self.names))
 
 
-def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progress | None = None) -> list[LoggedRun]:
+def run_tasks(
+    subject: Subject, plan: TaskPlan, folder: Path, *, redact: bool = False, progress: Progress | None = None
+) -> list[LoggedRun]:
     """Run every task of ``plan``; the logs in ``folder`` let a killed run go on, and `inspect view` opens them.
 
     Args:
         subject: who answers.
         plan: what is asked.
         folder: of the logs; one subject, one plan, one folder.
+        redact: load no ``.env`` file, and keep no trace of texts beside the logs.
         progress: told what goes on.
 
     Raises:
@@ -153,6 +176,7 @@ def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progr
     from inspect_ai import eval_set
     from inspect_ai.model import get_model
 
+    from aftertune.measures._inspect_privacy import inspect_files
     from aftertune.measures._provider import inspect_model
     from aftertune.measures._task_progress import answers_shown
 
@@ -164,7 +188,8 @@ def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progr
     judges: list[Model] = []
     try:
         # Inspect, its hooks and tasks of others may print; standard output is for results.
-        with answers_shown(progress), contextlib.redirect_stdout(sys.stderr), _data_of(plan):
+        quiet = contextlib.redirect_stdout(sys.stderr)
+        with answers_shown(progress), quiet, _data_of(plan), inspect_files(redact=redact):
             judges += [get_model(name, memoize=False) for name in plan.graders]
             done, logs = eval_set(
                 list(plan.qualified),
@@ -180,16 +205,19 @@ def run_tasks(subject: Subject, plan: TaskPlan, folder: Path, *, progress: Progr
                 max_tasks=1,
                 display="none",
                 log_level="error",
+                log_realtime=False if redact else None,
                 metadata={"subject": subject.identity.as_dict()},
             )
     except AftertuneError:
         raise
     except Exception as error:  # Inspect raises errors of many kinds before it starts
-        raise UsageError(f"{', '.join(plan.names)}: {_first_line(error)}") from error
+        raise UsageError(f"{', '.join(plan.names)}: {first_line(error)}") from error
     finally:
         for used in (model, *judges):
             if str(used).startswith(OURS):
                 used.api.close()
+    if any(log.status == "cancelled" for log in logs):
+        raise KeyboardInterrupt  # Inspect catches it, and returns what was finished
     if not done:
         raise RunError(_why(logs) + "; run the same again to go on")
     return [
@@ -203,7 +231,8 @@ def _check_foreign(name: str, args: Mapping[str, Any]) -> None:
     Files are left to Inspect, and so is whatever else goes wrong here: a task may look for the model under evaluation.
     """
     package, _, bare = name.partition("/")
-    if ".py" in name or Path(name).exists() or package == "hf" or not package.isidentifier():
+    if ".py" in name or _there(name) or package == "hf" or not package.isidentifier():
+        _check_file(name)
         return
     from inspect_ai.util import registry_create
 
@@ -222,17 +251,31 @@ def _check_foreign(name: str, args: Mapping[str, Any]) -> None:
     except (AssertionError, ImportError) as error:
         row = KNOWN_TASKS.get(bare)
         mend = row.install if row and row.install and package == PACKAGE else ""
-        raise UsageError(f"--task {name}: needs a package that is not here; {mend or _first_line(error)}") from error
+        raise UsageError(f"--task {name}: needs a package that is not here; {mend or first_line(error)}") from error
     except TypeError as error:  # a parameter it does not know
-        raise UsageError(f"--task {name}: {_first_line(error)}") from error
+        raise UsageError(f"--task {name}: {first_line(error)}") from error
     except OSError as error:  # what it fetches past `datasets`, or a file that a parameter names
         raise DataError(
-            f"what it needs cannot be loaded ({_first_line(error)}); nothing was decided", path=name
+            f"what it needs cannot be loaded ({first_line(error)}); nothing was decided", path=name
         ) from error
     except Exception:
         return
     if getattr(task.sandbox, "type", None) == "docker":
         _need_docker(name)
+
+
+def _there(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError as error:
+        raise UsageError(f"--task {name[:60]}…: cannot be read ({error.strerror}); check the name") from None
+
+
+def _check_file(name: str) -> None:
+    """Refuse a file of tasks that is not there."""
+    path = name.partition("@")[0]
+    if path.endswith(".py") and not any(c in name for c in "*?[") and not _there(path):
+        raise UsageError(f"--task {name}: no such file; check the path")
 
 
 def _need_docker(name: str) -> None:
@@ -258,6 +301,7 @@ def _why(logs: list[EvalLog]) -> str:
     return "a task did not finish"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line without markup."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"\[/?[a-z ]+\]", "", lines[0]).removeprefix("ERROR: ")

@@ -1,10 +1,10 @@
 """Files read within bounds and written whole; what one run leaves on disk and says on the way."""
 
 from aftertune.runs._atomic import explain_storage, file_digest, write_bytes, write_json, write_text
-from aftertune.runs._folder import RunFolder, fingerprint, read_manifest
+from aftertune.runs._folder import MANIFEST, MEND, RunFolder, explain_damage, fingerprint, read_manifest
 from aftertune.runs._journal import Journal
 from aftertune.runs._machine import versions
-from aftertune.runs._new_folder import new_folder
+from aftertune.runs._new_folder import new_folder, refuse_taken_folder
 from aftertune.runs._parsing import (
     Unparsable,
     YamlDocument,
@@ -18,9 +18,13 @@ from aftertune.runs._parsing import (
 )
 from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
 from aftertune.runs._reading import open_regular, read_bounded, require_regular, require_regular_inside
+from aftertune.runs._secrets import without_secrets
+from aftertune.runs._stored import read_document, stored_as, stored_identity, stored_text
 from aftertune.runs._taking_part import refuse_other_model
 
 __all__ = [
+    "MANIFEST",
+    "MEND",
     "Journal",
     "Plain",
     "Progress",
@@ -32,6 +36,7 @@ __all__ = [
     "YamlDocument",
     "choose_progress",
     "decode",
+    "explain_damage",
     "explain_storage",
     "file_digest",
     "fingerprint",
@@ -41,14 +46,20 @@ __all__ = [
     "parse_json_array",
     "parse_yaml",
     "read_bounded",
+    "read_document",
     "read_json",
     "read_manifest",
     "read_text",
     "read_yaml",
     "refuse_other_model",
+    "refuse_taken_folder",
     "require_regular",
     "require_regular_inside",
+    "stored_as",
+    "stored_identity",
+    "stored_text",
     "versions",
+    "without_secrets",
     "write_bytes",
     "write_json",
     "write_text",

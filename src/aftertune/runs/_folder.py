@@ -11,13 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aftertune.errors import OutputError
+from aftertune.errors import AftertuneError, OutputError
 from aftertune.runs._atomic import explain_storage, write_json
 from aftertune.runs._machine import machine, versions
 from aftertune.runs._reading import require_regular_inside
+from aftertune.runs._secrets import values_without_secrets
+from aftertune.runs._stored import read_document
 
 MANIFEST = "manifest.json"
+MEND = "run the same command again in a new folder"
 _LOCK = ".lock"
+_KEYS = {"verb": str, "config": dict, "fingerprint": str, "status": str}
+_FURTHER = {"versions": dict, "asked": list, "command": str}
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
+# Libraries that read such files, or fill a report from them, with errors of their own.
+_READERS = ("jinja2", "pyarrow", "pydantic", "pydantic_core", "safetensors", "safetensors_rust")
 
 
 def fingerprint(config: Any) -> str:
@@ -34,14 +42,57 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     require_regular_inside(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = read_document(folder / MANIFEST)
     except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{folder}: is no run folder (no readable {MANIFEST})") from error
-    known = isinstance(manifest, dict) and {"verb", "config", "fingerprint", "status"} <= manifest.keys()
-    if not known or not isinstance(manifest.get("versions", {}), dict):
+    if not isinstance(manifest, dict) or not _KEYS.keys() <= manifest.keys():
         raise OutputError(f"{folder}: its {MANIFEST} was not written by aftertune")
+    for key, kind in {**_KEYS, **_FURTHER}.items():
+        if key in manifest and not isinstance(manifest[key], kind):
+            raise OutputError(f"{folder}: its {MANIFEST} is damaged ('{key}' is {_kind(manifest[key])}); {MEND}")
+    if manifest["status"] not in ("running", "finished"):
+        raise OutputError(f"{folder}: its {MANIFEST} is damaged ('status' is unknown); {MEND}")
+    if not all(isinstance(task, dict) for task in manifest.get("asked", [])):
+        raise OutputError(f"{folder}: its {MANIFEST} is damaged ('asked' holds no list of tasks); {MEND}")
     found: dict[str, Any] = manifest
     return found
+
+
+def _kind(value: Any) -> str:
+    return "missing" if value is None else f"a {type(value).__name__}"
+
+
+@contextlib.contextmanager
+def explain_damage(folder: Path) -> Iterator[None]:
+    """Turn what Python raises over the content of a damaged run folder into one line.
+
+    Only what reads such files belongs into the block: an error of any other kind would be blamed on the folder.
+
+    Raises:
+        OutputError: a file of the folder is missing, or holds something else than aftertune wrote.
+    """
+    try:
+        yield
+    except AftertuneError:
+        raise
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename or folder)).name
+        raise OutputError(f"{folder}: is incomplete ({missing} is missing); {MEND}") from error
+    except Exception as error:
+        readers = type(error).__module__.partition(".")[0] in _READERS
+        if not (readers or isinstance(error, (OSError, *_DAMAGE))):
+            raise
+        reason = (error.strerror or "") if isinstance(error, OSError) else _reason(error)
+        raise OutputError(f"{folder}: is damaged ({reason or type(error).__name__}); {MEND}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]!r} is missing" if error.args else ""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0][:120]
 
 
 class RunFolder:
@@ -59,7 +110,7 @@ class RunFolder:
         self.path = path
         self.verb = verb
         self.flag = flag
-        self.config: dict[str, Any] = json.loads(json.dumps(config, default=str))
+        self.config: dict[str, Any] = values_without_secrets(json.loads(json.dumps(config, default=str)))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[RunFolder]:
@@ -119,6 +170,16 @@ class RunFolder:
                 "config": self.config,
             },
         )
+
+    @property
+    def busy(self) -> bool:
+        """Whether another process is at work in the folder now."""
+        with contextlib.suppress(FileNotFoundError), (self.path / _LOCK).open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     @property
     def manifest(self) -> dict[str, Any]:

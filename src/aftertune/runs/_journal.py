@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from aftertune.runs._reading import open_regular
 class Journal:
     """Key → JSON value, one line each, on disk before `record` returns.
 
-    A line that a kill cut short is dropped when the journal is opened again, and so is all that follows a
-    damaged line. Floats survive exactly.
+    Each line ends with a checksum (CRC-32) of its key and value. A line that a kill cut short is dropped when the
+    journal is opened again, and so are a line that was changed or damaged and all that follows it: they are worked
+    out anew, so no damage becomes a number. Floats survive exactly.
 
     Args:
         path: the file; made on the first `record`, its folder must exist.
@@ -35,13 +37,8 @@ class Journal:
         sound = 0
         with open_regular(self.path) as file:
             for line in file:
-                try:
-                    entry = json.loads(line)
-                except (ValueError, RecursionError):
-                    break
-                if not line.endswith(b"\n"):
-                    break
-                if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
+                entry = _sound(line)
+                if entry is None:
                     break
                 self._entries[entry[0]] = entry[1]
                 sound += len(line)
@@ -66,7 +63,7 @@ class Journal:
         Raises:
             StorageError: no space; the entry is not recorded.
         """
-        line = json.dumps([key, value], ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        line = _line(key, value)
         with explain_storage(self.path):
             end = self.path.stat().st_size if self.path.exists() else 0
             try:
@@ -80,3 +77,23 @@ class Journal:
                     os.truncate(self.path, end)
                 raise
         self._entries[key] = json.loads(line)[1]
+
+
+def _line(key: str, value: Any) -> bytes:
+    entry = json.dumps([key, value], ensure_ascii=True, separators=(",", ":"))
+    return f'{entry[:-1]},"{zlib.crc32(entry.encode()):08x}"]\n'.encode()
+
+
+def _sound(line: bytes) -> tuple[str, Any] | None:
+    """Key and value of a line that is whole and unchanged; None for any other."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = json.loads(line)
+        if not (isinstance(entry, list) and len(entry) == 3 and isinstance(entry[0], str)):
+            return None
+        # Compared as values: spaces that another program put between them change no number.
+        written = json.loads(_line(entry[0], entry[1]))
+    except (ValueError, RecursionError):
+        return None
+    return (entry[0], entry[1]) if written[2] == entry[2] else None

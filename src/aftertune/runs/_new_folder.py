@@ -7,7 +7,37 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from aftertune.errors import OutputError
 from aftertune.runs._atomic import explain_storage
+
+_RANDOM = 8  # letters that tempfile puts behind a prefix
+
+
+def refuse_taken_folder(folder: Path, flag: str = "--out") -> None:
+    """Refuse a place where `new_folder` could not make a folder, before there is anything to put into it.
+
+    Args:
+        folder: where it is to be.
+        flag: the option that names another place.
+
+    Raises:
+        OutputError: something is there (a dangling link counts), or its parent may not be written.
+    """
+    with explain_storage(folder, flag):
+        if folder.is_symlink() or folder.exists():
+            raise OutputError(f"{folder}: exists; models are never overwritten, choose another {flag}")
+        _refuse_parent(folder, flag)
+
+
+def _refuse_parent(folder: Path, flag: str) -> None:
+    # The names of what is made beside it are longer than its own.
+    folder.with_name(f".{folder.name}.{'x' * _RANDOM}").exists()
+    folder.with_name(f"{folder.name}.partial").exists()
+    parent = next(path for path in folder.absolute().parents if path.exists() or path.is_symlink())
+    if not parent.is_dir():
+        raise OutputError(f"{parent}: cannot be written (it is no folder); choose another place with {flag}")
+    with tempfile.TemporaryFile(dir=parent):  # the system says best why it may not
+        pass
 
 
 @contextlib.contextmanager

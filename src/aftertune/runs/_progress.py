@@ -1,4 +1,7 @@
-"""What a run says while it works: a live bar on a terminal, plain lines elsewhere, nothing in a library."""
+"""What a run says while it works: a live bar on a terminal, plain lines elsewhere, nothing in a library.
+
+Names and notes may come from data or file names, so every line is spelled out as error lines are.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
-from aftertune.errors import UsageError
+from aftertune.errors import UsageError, printed_line, spelled_out
+from aftertune.runs._secrets import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,14 +40,14 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """Progress that prints nothing, for use as a library."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Ignore the line."""
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Step]:
-        """Nothing."""
+        """Ignore the steps."""
 
         def step(steps: int = 1, note: str = "") -> None:
             pass
@@ -65,7 +69,7 @@ class Plain:
 
     def say(self, text: str) -> None:
         """One line."""
-        print(text, file=self._stream, flush=True)
+        print(printed_line(without_secrets(text)), file=self._stream, flush=True)
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Step]:
@@ -103,7 +107,7 @@ class Rich:
 
     def say(self, text: str) -> None:
         """One line above the bar."""
-        self._console.print(text, markup=False, emoji=False, highlight=False)
+        self._console.print(printed_line(without_secrets(text)), markup=False, emoji=False, highlight=False)
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Step]:
@@ -120,11 +124,11 @@ class Rich:
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Bars(*columns, console=self._console) as bars:
-            bar = bars.add_task(f"{name:<16}", total=total, completed=done, note="")
+            bar = bars.add_task(f"{printed_line(without_secrets(name)):<16}", total=total, completed=done, note="")
 
             def step(steps: int = 1, note: str = "") -> None:
                 if note:
-                    bars.update(bar, advance=steps, note=note)
+                    bars.update(bar, advance=steps, note=spelled_out(without_secrets(note)))
                 else:
                     bars.update(bar, advance=steps)
 

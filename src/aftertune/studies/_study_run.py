@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aftertune.measuring import entered
-from aftertune.runs import RunFolder, write_json
+from aftertune.runs import RunFolder, explain_damage, read_document, write_json
 
 STUDY = "study.json"
 
@@ -33,6 +32,7 @@ def kept_study(
         if not run.finished:
             write_json(run.path / STUDY, measure())
             run.write_manifest(status="finished")
-        rebuild(run.path)
-        document: dict[str, Any] = json.loads((run.path / STUDY).read_text("utf-8"))
+        with explain_damage(run.path):  # which may lie there since long
+            rebuild(run.path)
+            document: dict[str, Any] = read_document(run.path / STUDY)
     return {**document, "run": str(run.path)}

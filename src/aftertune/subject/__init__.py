@@ -33,6 +33,7 @@ from aftertune.subject._losses import response_losses
 from aftertune.subject._merging import merge_adapter
 from aftertune.subject._patch import Edit, Operation, Patch, make_patch, matrix_digest
 from aftertune.subject._patch_file import apply_patches, patch_facts, read_patch, write_patch
+from aftertune.subject._preflight import check_subject
 from aftertune.subject._quiet import no_bars
 from aftertune.subject._sampling import Sampling
 from aftertune.subject._saving import save_model
@@ -75,6 +76,7 @@ __all__ = [
     "attention_heads",
     "batch_rows",
     "cache_root",
+    "check_subject",
     "content_digest",
     "differing_digests",
     "embedded_folder",

@@ -32,6 +32,8 @@ class Placement:
             raise UsageError(f"dtype {self.dtype!r} is unknown; choose {', '.join(DTYPES)}")
         if self.max_batch_tokens is not None and self.max_batch_tokens < 1:
             raise UsageError(f"max batch tokens must be positive, not {self.max_batch_tokens}")
+        if self.max_batch_tokens is not None and self.max_batch_tokens >= 2**31:
+            raise UsageError(f"max batch tokens must be below {2**31}, not {self.max_batch_tokens}")
 
 
 def resolve_device(device: str | None) -> str:

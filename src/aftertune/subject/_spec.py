@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from aftertune.runs import require_regular, require_regular_inside
 from aftertune.subject._inside import subjects_inside
 
 EMBEDDED = "smollm2"
+_WIDEST = 60
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
 
 SubjectKind = Literal["embedded", "gguf", "adapter", "folder", "hub"]
@@ -77,8 +79,25 @@ def _exists(path: str) -> bool:
         return False
 
 
+def _place(text: str) -> Path:
+    """The path that a text would be.
+
+    Raises:
+        SubjectError: it can be no path here: no such home, too long a name, a null byte, no right to look.
+    """
+    try:
+        path = Path(text).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower().rstrip(".")
+        name = text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
+        raise SubjectError(f"{name}: cannot be read as a path ({reason}); check the spelling") from None
+    return path
+
+
 def _parse_unpatched(text: str) -> SubjectSpec:
-    path = Path(text).expanduser()
+    path = _place(text)
     require_regular(path)
     if path.is_dir():
         require_regular_inside(path)

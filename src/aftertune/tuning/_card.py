@@ -89,6 +89,6 @@ def read_record(folder: Path | str) -> dict[str, Any] | None:
         record = json.loads(path.read_text("utf-8"))
         base, prompts = record["base"], record["data"]["prompts"]
         whole = {"spec", "weights_sha256", "dtype"} <= base.keys() and isinstance(prompts, list)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return record if whole else None

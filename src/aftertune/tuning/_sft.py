@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aftertune.data import Conversation, Side
-from aftertune.errors import NumericalError, OutputError, SubjectError
-from aftertune.runs import Progress, RunFolder, Silent, explain_storage, new_folder, versions, write_json
+from aftertune.errors import NumericalError, OutputError, StorageError, SubjectError
+from aftertune.runs import (
+    MANIFEST,
+    Progress,
+    RunFolder,
+    Silent,
+    explain_storage,
+    new_folder,
+    read_manifest,
+    refuse_taken_folder,
+    versions,
+    write_json,
+)
 from aftertune.subject import Subject
 from aftertune.tuning._card import RECORD, read_record, write_card
 from aftertune.tuning._options import TuneOptions
@@ -21,6 +32,7 @@ from aftertune.tuning._rows import TrainingRows, training_rows
 
 SAVE_EVERY_SECONDS = 30.0
 _COMPLETE = "complete"
+_FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -79,16 +91,22 @@ def tune(
         "side": side,
         "options": options.model_dump(),
     }
-    with explain_storage(out):
-        taken = out.exists()
-    if taken:
+    refuse_taken(out)
+    if out.exists():
         record = read_record(out)
         if record and record.get("config") == config:
             return Tuned(out, record, reused=True)
-        raise OutputError(f"{out}: exists and holds something else; models are never overwritten, choose another --out")
-    work = RunFolder(out.with_name(out.name + ".partial"), "tune", config)
+        raise OutputError(_taken(out))
+    work = RunFolder(_partial(out), "tune", config)
+    _discard_failed(work)
     with work.locked():
-        losses, steps = _train(subject, rows, options, work, progress)
+        try:
+            losses, steps = _train(subject, rows, options, work, progress)
+        except StorageError:  # goes on once there is space
+            raise
+        except Exception:
+            _fail(work)
+            raise
         record = {
             "config": config,
             "base": subject.identity.as_dict(),
@@ -110,6 +128,55 @@ def tune(
         _deliver(subject, record, side, out)
     shutil.rmtree(work.path, ignore_errors=True)
     return Tuned(out, record, reused=False)
+
+
+def refuse_taken(out: Path) -> None:
+    """Refuse a place that cannot take a fine-tune, before a model is loaded; one of ours may be there.
+
+    Raises:
+        OutputError: something else is there, or its parent may not be written.
+    """
+    with explain_storage(out):
+        if not out.exists():
+            refuse_taken_folder(out)
+        elif not read_record(out):
+            raise OutputError(_taken(out))
+        work = _partial(out)
+        if work.is_symlink() or (work.exists() and not work.is_dir()):
+            raise OutputError(f"{work}: is in the way of work in progress; remove it, or choose another --out")
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
+
+
+def _taken(out: Path) -> str:
+    return f"{out}: exists and holds something else; models are never overwritten, choose another --out"
+
+
+def _fail(work: RunFolder) -> None:
+    """Note that a run broke by itself, so that a command with other settings may take its place.
+
+    Checkpoints stay for the same command, which may be given again where there is more memory.
+    """
+    with contextlib.suppress(OSError, OutputError):
+        if _last_checkpoint(work.path / "checkpoints") is None:
+            shutil.rmtree(work.path, ignore_errors=True)
+        else:
+            (work.path / _FAILED).touch()
+
+
+def _discard_failed(work: RunFolder) -> None:
+    """Remove what another configuration left in the place of ``work``, if it broke or got nowhere."""
+    try:
+        held = read_manifest(work.path) if (work.path / MANIFEST).exists() else None
+    except OutputError:
+        return  # told by `locked`
+    if held is None or held["verb"] != "tune" or held["config"] == work.config:
+        return
+    got_nowhere = _last_checkpoint(work.path / "checkpoints") is None
+    if (got_nowhere or (work.path / _FAILED).exists()) and not work.busy:
+        shutil.rmtree(work.path, ignore_errors=True)
 
 
 def _train(
@@ -225,7 +292,7 @@ def _with_adapter(model: Any, options: TuneOptions) -> Any:
     return adapted
 
 
-@contextmanager
+@contextlib.contextmanager
 def _no_dropout(model: Any) -> Iterator[None]:
     """Dropout 0, in the model's own layers too (GPT-2 has some): what is trained is what is measured."""
     import torch
