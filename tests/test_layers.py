@@ -17,7 +17,7 @@ ROOT = Path(aftertune.__file__).parent
 
 # Each room may import the rooms to its right (and itself). `api` is the package's face.
 BELOW_AUDITING = {
-    "answers", "measuring", "measures", "attribution", "tuning", "comparison", "report", "subject", "data", "runs", "errors",
+    "answers", "tuned_from", "measuring", "measures", "attribution", "tuning", "comparison", "report", "subject", "data", "runs", "errors",
 }  # fmt: skip
 ALLOWED = {
     "cli": {"api", "studies", "auditing", "comparing", "locating"} | BELOW_AUDITING,
@@ -27,6 +27,7 @@ ALLOWED = {
     "auditing": BELOW_AUDITING,
     "locating": BELOW_AUDITING,
     "answers": {"report", "comparison", "measures", "subject", "runs", "errors"},
+    "tuned_from": {"measuring", "tuning", "comparison", "measures", "subject", "data", "errors"},
     "measuring": {"measures", "comparison", "subject", "data", "runs", "errors"},
     "report": {"comparison", "measures", "runs", "errors"},
     "comparison": {"measures", "runs", "errors"},

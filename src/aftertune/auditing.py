@@ -9,7 +9,7 @@ call again goes on where a killed one stopped.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,7 @@ from aftertune.comparison import (
     refuse_contradiction,
     still_nothing_compared,
 )
-from aftertune.data import refuse_shared_prompts
-from aftertune.errors import OutputError, SubjectError, UsageError
+from aftertune.errors import OutputError, UsageError
 from aftertune.measures import (
     LoggedRun,
     Measurement,
@@ -64,8 +63,8 @@ from aftertune.runs import (
     write_json,
     write_text,
 )
-from aftertune.subject import Subject, adapter_base, differing_digests, parse_spec, read_adapter_config
-from aftertune.tuning import read_record
+from aftertune.subject import differing_digests
+from aftertune.tuned_from import is_unpatched, known_base, refuse_other_base, refuse_overlap
 
 EXAMPLES_SHOWN = 12
 ANSWERS = "answers.json"
@@ -142,7 +141,7 @@ def audit(
         RunError: the run broke; run the same again to go on.
     """
     plan, policy = plan or MeasurePlan(), policy or Policy()
-    if tuned.base and _is_unpatched(tuned.base, tuned.spec):
+    if tuned.base and is_unpatched(tuned.base, tuned.spec):
         tuned = replace(tuned, base=None)  # what a patched adapter is compared to is not what it sits on
     base = base or SubjectChoice(known_base(tuned.spec), placement=tuned.placement, chat_template=tuned.chat_template)
     refuse_overlap(tuned.spec, plan)
@@ -230,62 +229,6 @@ def held_against(section: ComparisonSection, earlier: Baseline, fail_on: FailOn)
     since = earlier.since(section.findings, fail_on)
     verdict = decide_since(section.verdict, section.findings, since)
     return replace(section, verdict=still_nothing_compared(section.verdict, verdict), since=since)
-
-
-def known_base(spec: str) -> str:
-    """The base of a tuned subject, from the record `tune` left or from the adapter's config.
-
-    Of a patched subject it is what the subject beneath was tuned from; if that tells nothing, the subject beneath.
-
-    Raises:
-        SubjectError: nothing tells.
-    """
-    parsed = parse_spec(spec)
-    record = read_record(parsed.location)
-    if record:
-        return str(record["base"]["spec"])
-    if parsed.kind == "adapter":
-        return adapter_base(Path(parsed.location), read_adapter_config(Path(parsed.location)))
-    if parsed.patches:
-        return parsed.unpatched
-    raise SubjectError(f"{spec}: nothing tells what it was tuned from; give its base with --base")
-
-
-def _is_unpatched(base: str, spec: str) -> bool:
-    """Whether ``spec`` is ``base`` with patches: the question is then what these alone do."""
-    parsed = parse_spec(spec)
-    return bool(parsed.patches) and parse_spec(base).location == parsed.location
-
-
-def refuse_overlap(spec: str, plan: MeasurePlan) -> None:
-    """Refuse to measure on prompts that the subject's own record says it was tuned on."""
-    record = read_record(parse_spec(spec).location)
-    if record:
-        refuse_shared_prompts(spec, plan.prompts(), set(record["data"]["prompts"]))
-
-
-def refuse_other_base(tuned: SubjectChoice, earlier: Baseline | None = None) -> Callable[[Subject], None]:
-    """A check that a base is the very one that `tune` and a baseline recorded, before anything is measured on it."""
-    record = read_record(parse_spec(tuned.spec).location)
-
-    def check(base: Subject) -> None:
-        if earlier:
-            earlier.refuse_other_base(base.identity.as_dict())
-        recorded = record["base"] if record else None
-        if not recorded or recorded["dtype"] != base.identity.dtype:
-            return
-        if _is_unpatched(base.identity.spec, tuned.spec):
-            return
-        expected, found = recorded["weights_sha256"], base.identity.weights_sha256
-        # Weights tuned on top of an adapter were those of it and its base in one.
-        beneath = None if recorded.get("patches") else (recorded.get("adapter") or {}).get("sha256")
-        if expected != found and not (beneath and beneath == (base.identity.adapter or {}).get("sha256")):
-            raise SubjectError(
-                f"{tuned.spec}: was tuned from weights {expected[:12]} ({recorded['spec']}), the base given has "
-                f"{found[:12]} ({base.identity.spec}); give the right one with --base"
-            )
-
-    return check
 
 
 def compare_measurings(

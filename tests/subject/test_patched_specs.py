@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.auditing import known_base, refuse_other_base
 from aftertune.errors import AftertuneError, PatchError, SubjectError
 from aftertune.measuring import SubjectChoice
 from aftertune.runs import write_json
@@ -27,6 +26,7 @@ from aftertune.subject import (
     weights_digest,
     write_patch,
 )
+from aftertune.tuned_from import known_base, refuse_other_base
 
 TinyFolder = Callable[[str], Path]
 

@@ -69,8 +69,8 @@ def audit(
     placement = make_placement(options)
     progress = make_progress(options)
     from aftertune.auditing import audit as run_audit
-    from aftertune.auditing import known_base
     from aftertune.measuring import SubjectChoice
+    from aftertune.tuned_from import known_base
 
     base = base or known_base(tuned)
     loading = {**options, "placement": placement}

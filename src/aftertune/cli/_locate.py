@@ -152,8 +152,8 @@ def locate(
 
     tuned = SubjectChoice(subject, base=base, placement=placement, **loading)
     if restoring:
-        from aftertune.auditing import known_base
         from aftertune.cli._repair import run_repair
+        from aftertune.tuned_from import known_base
 
         below = SubjectChoice(base or known_base(subject), placement=placement, **loading)
         sets = (harm, task, task_answers, keep)

@@ -220,8 +220,8 @@ def _save(loaded: Subject, out: Path) -> str:
 
 
 def _base_of(subject: str) -> str:
-    from aftertune.auditing import known_base
     from aftertune.errors import SubjectError
+    from aftertune.tuned_from import known_base
 
     try:
         return known_base(subject)
