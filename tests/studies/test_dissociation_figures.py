@@ -30,7 +30,9 @@ def world(spread: Callable[[int, int], Any], tmp_path: Path) -> Callable[..., di
             for m, metric in enumerate(METRICS):
                 prompt, noise = spread(COUNT, m), 0.3 * spread(COUNT, 100 + 10 * m + number)
                 rows += [
-                    Measurement("x", 0, metric, f"i{i}", f"prompt {i}", 2 + prompt[i] + noise[i] + moved.get(metric, 0.0))
+                    Measurement(
+                        "x", 0, metric, f"i{i}", f"prompt {i}", 2 + prompt[i] + noise[i] + moved.get(metric, 0.0)
+                    )
                     for i in range(COUNT)
                 ]
             found[state] = Measuring({}, tuple(rows), 0, tmp_path)

@@ -51,7 +51,8 @@ def world(spread: Callable[[int, int], Any]) -> Callable[[Mapping[str, float]], 
             prompt = dict(zip(every, 0.4 * spread(len(every), 1 + number), strict=True))
             for source in PLACES:
                 margins = {
-                    item: before[item] - (OWN if item.startswith(source) else fall[edit]) - prompt[item] for item in every
+                    item: before[item] - (OWN if item.startswith(source) else fall[edit]) - prompt[item]
+                    for item in every
                 }
                 losses = {item: loss[item] + cost(edit, source) + 0.001 * (i - 3.5) for i, item in enumerate(KEPT)}
                 found[f"{edit} {source}"] = margins, losses
