@@ -279,6 +279,17 @@ def test_json_holds_what_is_promised(repaired: Repaired) -> None:
         assert {"scale", "rollback"} <= set(row["controls"]) <= {"random", "scale", "rollback"}
     measures = {row["measure"] for row in document["held_out"]}
     assert {"preference.margin:harm", "response.nll:task", "response.nll:keep"} <= measures
+    # The proof starts from the tuned model and the audit from the base; both end at the repaired one.
+    tuned, done = ({f["metric"]: f for f in document["audit"][name]} for name in ("tuned", "repaired"))
+    for row in document["held_out"]:
+        before, after = tuned[row["measure"]], done[row["measure"]]
+        assert row["before"] == pytest.approx(before["tuned"])
+        assert row["after"] == pytest.approx(after["tuned"])
+        assert row["controls"]["rollback"]["after"] == pytest.approx(before["base"])
+        assert after["base"] == pytest.approx(before["base"])
+    margin = next(row for row in document["held_out"] if row["measure"] == "preference.margin:harm")
+    ends = {margin["before"], margin["after"], *(control["after"] for control in margin["controls"].values())}
+    assert len(ends) == 2 + len(margin["controls"])
     claims = repair_claims(repaired)
     assert "within the audit's margin" in claims[0].text
     assert "for as much skill" in claims[-1].text
