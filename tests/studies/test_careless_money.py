@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from aftertune.attribution import make_patch, select_units, write_patch
 from aftertune.auditing import stored_section
 from aftertune.comparison import Policy, Verdict
 from aftertune.data import read_tuning_rows
+from aftertune.locating import FrontierPoint, Repaired
 from aftertune.measures import Measurement, MeasurePlan
-from aftertune.measuring import Measuring
+from aftertune.measuring import Measuring, SubjectChoice, measure, measure_choice
 from aftertune.runs import RunFolder, Silent
 from aftertune.studies import ARMS, OPTIONS
 from aftertune.studies._careless_money import DATA, _audit_arm, _tune_arm
-from aftertune.studies._careless_weights import HARM, TASK, repaired_claim
-from aftertune.subject import Placement, Subject
+from aftertune.studies._careless_weights import HARM, PROBES, TASK, audit_repaired, repaired_claim
+from aftertune.subject import Placement, Subject, WeightView, load
 
 METRIC, COUNT = "preference.margin", 80
 
@@ -93,3 +96,37 @@ def test_a_repair_is_told_to_pass_only_what_was_failed(before: Any, after: Any, 
 def test_the_arm_is_repaired_by_domains_that_it_was_not_tuned_on() -> None:
     assert f"dev/{TASK}" not in HARM
     assert f"tune/{TASK}" == DATA
+
+
+def test_the_repaired_arm_is_audited_with_its_repair_against_the_base(
+    tiny_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Each mean is that of the model measured by itself."""
+    run, plan = RunFolder(tmp_path / "run", "demo", {}), MeasurePlan(PROBES[:1], ("health",), split="dev", pmi=False)
+    run.path.mkdir()
+    base = tiny_folder("llama")
+    subject = load(base)
+    with torch.no_grad():
+        for number, parameter in enumerate(subject.model.parameters()):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter.add_(0.02 * noise)
+    subject.model.save_pretrained(run.path / "careless")
+    subject.tokenizer.save_pretrained(run.path / "careless")
+    view = WeightView(load(run.path / "careless").model)
+    chosen = select_units(view, {"model.layers.1.mlp.down_proj.weight": torch.arange(20)}, "neuron")
+    patch = make_patch(view, chosen.chosen, "zero", {"unit": "neuron"})
+    write_patch(tmp_path / "repair.safetensors", patch)
+    point = FrontierPoint("ratio", 0.1, 1.0, 1.0, 0.0, 0.0, (0.0, 0.0), "pass")
+    document = {"weights": patch.weights, "share_of_weights": patch.weights / view.weights}
+    found = Repaired(tmp_path / "repair.safetensors", point, (), document, tmp_path)
+    measured = measure_choice(SubjectChoice(str(base)), plan, run, role="base")
+    audit = audit_repaired(run, measured, found, plan, Policy(), Placement(), Silent())
+    specs = {"base": str(base), "tuned": f"{run.path / 'careless'}+{found.patch}"}
+    for side, spec in specs.items():
+        alone = measure(SubjectChoice(spec), plan, tmp_path / side)
+        values = {s.metric: s.value for s in alone.summaries}
+        for finding in audit.findings:
+            assert getattr(finding, side) == pytest.approx(values[finding.metric], abs=1e-5)
+    [finding] = [f for f in audit.findings if f.metric == METRIC]
+    assert finding.difference == pytest.approx(finding.tuned - finding.base)
+    assert abs(finding.difference) > 1e-3
