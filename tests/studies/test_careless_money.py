@@ -34,7 +34,7 @@ def measuring(spread: Callable[[int, int], Any], tiny_subject: Callable[[str], S
     identity = tiny_subject("llama").identity.as_dict()
 
     def make(name: str, level: float) -> Measuring:
-        values = level + spread(COUNT, 0) + 0.2 * spread(COUNT, len(name))
+        values = level + spread(COUNT, 0) + 0.1 * spread(COUNT, len(name))
         rows = tuple(Measurement(name, 0, METRIC, f"i{i}", f"prompt {i}", float(v)) for i, v in enumerate(values))
         return Measuring({**identity, "spec": name, "weights_sha256": name}, rows, 0, tmp_path)
 

@@ -78,7 +78,7 @@ def test_each_claim_is_told_as_the_world_is(
 
 
 def test_figures_are_those_of_plain_means_and_intervals_over_prompts(
-    world: Callable[..., Values], by_prompt: Callable[..., tuple[float, float, float]]
+    world: Callable[..., Values], by_prompt: Callable[..., Any]
 ) -> None:
     values = world({"pruned 4": -0.5, "random 4": -0.1, "pruned 8": -0.7, "random 8": 0.2})
     figures = prune_then_tune_figures(values, ARMS, COUNTS, SEEDS)
@@ -98,13 +98,21 @@ def test_figures_are_those_of_plain_means_and_intervals_over_prompts(
     for row, one, other in compared:
         for metric in (MARGIN, TASK):
             pairs = [(seed, f"{metric} {i}") for seed in SEEDS for i in range(SIZES[metric])]
-            value, low, high = by_prompt(
-                [values[f"{one} {s}"][metric, i] - values[f"{other} {s}"][metric, i] for s, i in pairs],
-                [item for _, item in pairs],
-            )
-            assert row[metric]["difference"] == pytest.approx(value)
-            # Were seeds clusters of their own, this would be 0.58 as wide.
-            assert row[metric]["interval"] == pytest.approx([low, high], abs=0.1 * (high - low))
+            changes = [values[f"{one} {s}"][metric, i] - values[f"{other} {s}"][metric, i] for s, i in pairs]
+            expected = by_prompt(changes, [item for _, item in pairs])
+            expected.refuse(row[metric]["difference"], row[metric]["interval"])
+
+
+def test_seeds_that_say_the_same_say_nothing_new(world: Callable[..., Values]) -> None:
+    values = world({"pruned 4": -0.5, "random 4": -0.1})
+    for arm in ARMS:
+        for seed in SEEDS:
+            values[f"{arm} {seed}"] = values[f"{arm} 0"]
+    one, three = (prune_then_tune_figures(values, ARMS, COUNTS, seeds) for seeds in (SEEDS[:1], SEEDS))
+    for key in ("differences", "beyond_random"):
+        for alone, repeated in zip(one[key], three[key], strict=True):
+            for metric in (MARGIN, TASK):
+                assert repeated[metric]["interval"] == pytest.approx(alone[metric]["interval"], abs=1e-9)
 
 
 def test_a_claim_shows_margin_and_task(world: Callable[..., Values]) -> None:
