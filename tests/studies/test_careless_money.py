@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from aftertune.comparison import Policy, Verdict
 from aftertune.data import read_tuning_rows
 from aftertune.locating import FrontierPoint, Repaired
 from aftertune.measures import Measurement, MeasurePlan
-from aftertune.measuring import Measuring, SubjectChoice, measure, measure_choice
+from aftertune.measuring import Measuring, SubjectChoice, entered, measure, measure_choice
 from aftertune.runs import RunFolder, Silent
 from aftertune.studies import ARMS, OPTIONS
 from aftertune.studies._careless_money import DATA, _audit_arm, _tune_arm
@@ -47,7 +48,8 @@ def test_an_arm_is_judged_by_how_much_more_careless_than_the_base_it_is(
 ) -> None:
     base, tuned = measuring("base", -1.0), measuring("careless", -1.0 + moved)
     run = RunFolder(tmp_path / "run", "demo", {})
-    audit = _audit_arm(run, ARMS[0], base, tuned, MeasurePlan(domains=("health",), pmi=False), Policy())
+    with entered(run):
+        audit = _audit_arm(run, ARMS[0], base, tuned, MeasurePlan(domains=("health",), pmi=False), Policy())
     assert audit.verdict.decision == decision
     [finding] = [f for f in audit.findings if f.metric == METRIC]
     assert finding.difference == pytest.approx(moved, abs=0.01)
@@ -63,11 +65,11 @@ def test_each_arm_is_tuned_on_its_own_answers(tiny_folder: Callable[[str], Path]
     assert [(arm.name, arm.side) for arm in ARMS] == [("careless", "misaligned"), ("careful", "aligned")]
     options = OPTIONS.model_copy(update={"steps": 1, "batch_size": 2})
     run = RunFolder(tmp_path / "run", "demo", {})
-    run.path.mkdir()
     records = {}
-    for arm in ARMS:
-        _tune_arm(run, arm, str(tiny_folder("llama")), options, Placement(), Silent())
-        records[arm.name] = read_record(str(run.path / arm.name))
+    with entered(run):
+        for arm in ARMS:
+            _tune_arm(run, arm, str(tiny_folder("llama")), options, Placement(), Silent())
+            records[arm.name] = read_record(str(run.path / arm.name))
     careless, careful = records["careless"], records["careful"]
     assert careless
     assert careful
@@ -103,24 +105,26 @@ def test_the_repaired_arm_is_audited_with_its_repair_against_the_base(
 ) -> None:
     """Each mean is that of the model measured by itself."""
     run, plan = RunFolder(tmp_path / "run", "demo", {}), MeasurePlan(PROBES[:1], ("health",), split="dev", pmi=False)
-    run.path.mkdir()
     base = tiny_folder("llama")
     subject = load(base)
     with torch.no_grad():
         for number, parameter in enumerate(subject.model.parameters()):
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
             parameter.add_(0.02 * noise)
-    subject.model.save_pretrained(run.path / "careless")
-    subject.tokenizer.save_pretrained(run.path / "careless")
-    view = WeightView(load(run.path / "careless").model)
+    careless = tmp_path / "made"
+    subject.model.save_pretrained(careless)
+    subject.tokenizer.save_pretrained(careless)
+    view = WeightView(load(careless).model)
     chosen = select_units(view, {"model.layers.1.mlp.down_proj.weight": torch.arange(20)}, "neuron")
     patch = make_patch(view, chosen.chosen, "zero", {"unit": "neuron"})
     write_patch(tmp_path / "repair.safetensors", patch)
     point = FrontierPoint("ratio", 0.1, 1.0, 1.0, 0.0, 0.0, (0.0, 0.0), "pass")
     document = {"weights": patch.weights, "share_of_weights": patch.weights / view.weights}
     found = Repaired(tmp_path / "repair.safetensors", point, (), document, tmp_path)
-    measured = measure_choice(SubjectChoice(str(base)), plan, run, role="base")
-    audit = audit_repaired(run, measured, found, plan, Policy(), Placement(), Silent())
+    with entered(run):
+        shutil.copytree(careless, run.path / "careless")
+        measured = measure_choice(SubjectChoice(str(base)), plan, run, role="base")
+        audit = audit_repaired(run, measured, found, plan, Policy(), Placement(), Silent())
     specs = {"base": str(base), "tuned": f"{run.path / 'careless'}+{found.patch}"}
     for side, spec in specs.items():
         alone = measure(SubjectChoice(spec), plan, tmp_path / side)
