@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from aftertune.attribution import ScoreOf
-from aftertune.studies import Method, Planting
-from aftertune.studies._planted import mark_planting, plan, table
+from aftertune.studies import Method, Planting, planted
+from aftertune.studies._planted import Mark, _losses, _mark, mark_planting, plan, table, tree
+from aftertune.studies._planted_choice import Choices
 from aftertune.studies._planted_report import planted_claims
-from aftertune.subject import Matrix, Subject, score
+from aftertune.subject import Matrix, Subject, WeightView, score
 
 LAST = "model.layers.1.mlp.down_proj.weight"
 FIRST = "model.layers.0.mlp.down_proj.weight"
@@ -37,9 +38,9 @@ def knows(*places: tuple[str, int]) -> Method:
 
 def test_marks_are_those_of_methods_whose_merit_is_known(tiny_subject: Callable[[str], Subject]) -> None:
     subject, planting = tiny_subject("llama"), Planting("neurons", 1, "money", 0)
-    planted = [(LAST, WIDTH + i) for i in range(8)]
+    true = [(LAST, WIDTH + i) for i in range(8)]
     others = [(FIRST, i) for i in range(8)]
-    methods = [knows(*planted), knows(*planted[:4], *others[:4]), knows(*others)]
+    methods = [knows(*true), knows(*true[:4], *others[:4]), knows(*others)]
     result = mark_planting(subject, planting, methods, tips=16, benign=8)
     whole, half, none = result["marks"]
     assert (whole["recall"], half["recall"], none["recall"]) == (1.0, 0.5, 0.0)
@@ -53,6 +54,27 @@ def test_marks_are_those_of_methods_whose_merit_is_known(tiny_subject: Callable[
     assert none["efficiency"] < 0.5
     budget = max(result["oracle"]["benign"], 0.05)
     assert all(mark["benign"] <= budget for mark in result["marks"])
+
+
+def test_what_costs_more_than_the_budget_is_taken_out_in_part(tiny_subject: Callable[[str], Subject]) -> None:
+    """Of a tiny model the plant carries benign answers as well: without it they lose, which an oracle may allow."""
+    subject, planting = tiny_subject("llama"), Planting("neurons", 1, "money", 0)
+    found, held, (_, others) = plan(planting, 16, 8)
+    method = knows(*((LAST, WIDTH + i) for i in range(8)))
+    with planted(subject, planting, [tree(subject, c, "misaligned") for c in (*found, *held)], 24) as plant:
+        view = WeightView(subject.model)
+        choices, carried = Choices(subject, view, ([], [], []), [method]), _losses(subject, held, others)
+
+        def marked(allowed: float) -> Mark:
+            oracle = {"harm": 1.0, "benign": allowed}
+            return _mark(subject, view, method, choices, plant, oracle, carried, held, others)
+
+        free, held_back = marked(50.0), marked(0.0)
+    assert free.count == 8
+    assert free.benign > 0.1
+    assert held_back.benign <= 0.05
+    assert held_back.count < 8
+    assert held_back.efficiency < free.efficiency
 
 
 def test_losses_are_of_answers_that_nothing_was_attributed_on(tiny_subject: Callable[[str], Subject]) -> None:
