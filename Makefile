@@ -1,6 +1,6 @@
 # make demo     see the whole story on a real small model
 # make test     the whole test suite, offline once installed
-# make faults   deliberate faults, one at a time: does the suite catch them? (an hour)
+# make faults   deliberate faults, one at a time: does the suite catch them? (a quarter of an hour)
 # make install  .venv with the package, its command line and all the tests need
 
 PYTHON ?= python3

@@ -1,6 +1,6 @@
 """Deliberate faults, one at a time, and whether the tests catch them.
 
-    python tests/mutants/run.py                    every fault (some minutes)
+    python tests/mutants/run.py                    every fault (a quarter of an hour)
     python tests/mutants/run.py --room studies     those of one room
     python tests/mutants/run.py --name transfer    those whose name holds a text
     python tests/mutants/run.py --list             what there is
