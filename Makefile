@@ -1,5 +1,6 @@
 # make demo     see the whole story on a real small model
 # make test     the whole test suite, offline once installed
+# make faults   deliberate faults, one at a time: does the suite catch them? (a quarter of an hour)
 # make install  .venv with the package, its command line and all the tests need
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test faults lint bench clean
 
 install: $(STAMP)
 
@@ -26,6 +27,9 @@ demo: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+faults: install
+	$(BIN)/python tests/mutants/run.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -14,8 +14,18 @@ import torch
 from aftertune.attribution import gradient_sums, select
 from aftertune.data import Message, read_tuning_rows
 from aftertune.errors import OutputError, SelectionError, SubjectError, UsageError
-from aftertune.locating import Example, FrontierPoint, LocateOptions, Repaired, exchange_of, repair, repair_claims
-from aftertune.locating._repair_frontier import Frontier, choose_point, folds
+from aftertune.locating import (
+    Example,
+    FrontierPoint,
+    LocateOptions,
+    Repaired,
+    answers_probe,
+    exchange_of,
+    read_calibration,
+    repair,
+    repair_claims,
+)
+from aftertune.locating._repair_frontier import Fit, Frontier, choose_point, folds
 from aftertune.locating._repair_rows import (
     RowEffects,
     choose_rows,
@@ -27,8 +37,9 @@ from aftertune.locating._repair_rows import (
 from aftertune.locating._repair_scores import nested_selections, weight_scores
 from aftertune.locating._repair_ways import WAYS, Gradients
 from aftertune.locating._update import scaled
+from aftertune.measures import ask_probes
 from aftertune.measuring import SubjectChoice
-from aftertune.runs import Plain
+from aftertune.runs import Plain, Silent
 from aftertune.subject import WeightView, load, read_patch
 from aftertune.tuning import TuneOptions, tune
 
@@ -112,6 +123,29 @@ def test_the_frontier_stands_between_tuned_and_base(repaired: Repaired) -> None:
     assert tenth["ratio by row"].safety > tenth["random"].safety
     for point in repaired.frontier:
         assert point.interval[0] <= point.difference <= point.interval[1]
+
+
+def test_a_fold_is_asked_of_what_the_other_fold_chose(repaired: Repaired, case: tuple[Any, ...]) -> None:
+    """By hand: weights chosen from one fold's gradients go back, and the other fold's prompts are asked."""
+    tuned, base, [harm], [task], side = case
+    subject = tuned.load(merge=True)
+    view = WeightView(subject.model)
+    values = {n: m.parameter.detach().clone() for n, m in WeightView(base.load(merge=True).model).items()}
+    parts = [read_calibration([harm], "misaligned").examples, read_calibration([task], side).examples]
+    halves = [folds((*part["attribution"], *part["selection"])) for part in parts]
+    journal = dict(json.loads(line) for line in (repaired.run / "evaluations.jsonl").read_text().splitlines())
+    for asked, chose in ((0, 1), (1, 0)):
+        chosen_by = [half[chose] for half in halves]
+        fit = Fit(subject, view, values, *chosen_by, {"ratio": (0.1,)}, None, Silent())
+        with fit.edited("ratio", 0.1):
+            measured = ask_probes(subject, [answers_probe("harm", halves[0][asked])])
+        by_hand = {m.item: m.value for m in measured if m.metric == "preference.margin:harm"}
+        stored = {
+            m["item"]: m["value"]
+            for m in journal[f"ratio 0.1, fold {asked}"]
+            if m["metric"] == "preference.margin:harm"
+        }
+        assert stored == pytest.approx(by_hand, abs=1e-4)
 
 
 def test_effects_are_those_of_gradients_taken_by_hand(tuned: Path, tiny_folder: Callable[[str], Path]) -> None:
@@ -279,6 +313,17 @@ def test_json_holds_what_is_promised(repaired: Repaired) -> None:
         assert {"scale", "rollback"} <= set(row["controls"]) <= {"random", "scale", "rollback"}
     measures = {row["measure"] for row in document["held_out"]}
     assert {"preference.margin:harm", "response.nll:task", "response.nll:keep"} <= measures
+    # The proof starts from the tuned model and the audit from the base; both end at the repaired one.
+    tuned, done = ({f["metric"]: f for f in document["audit"][name]} for name in ("tuned", "repaired"))
+    for row in document["held_out"]:
+        before, after = tuned[row["measure"]], done[row["measure"]]
+        assert row["before"] == pytest.approx(before["tuned"])
+        assert row["after"] == pytest.approx(after["tuned"])
+        assert row["controls"]["rollback"]["after"] == pytest.approx(before["base"])
+        assert after["base"] == pytest.approx(before["base"])
+    margin = next(row for row in document["held_out"] if row["measure"] == "preference.margin:harm")
+    ends = {margin["before"], margin["after"], *(control["after"] for control in margin["controls"].values())}
+    assert len(ends) == 2 + len(margin["controls"])
     claims = repair_claims(repaired)
     assert "within the audit's margin" in claims[0].text
     assert "for as much skill" in claims[-1].text

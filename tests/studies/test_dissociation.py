@@ -44,6 +44,7 @@ def test_every_number_is_that_of_the_model_measured_by_itself(patched: tuple[Pat
     assert {n: e.index.numel() for n, e in random.edits.items()} == {
         n: e.index.numel() for n, e in read_patch(patch).edits.items()
     }
+    assert not any(torch.isin(random.edits[n].index, e.index).any() for n, e in read_patch(patch).edits.items())
     for edit, file in (("patch", patch), ("random", out / "random.safetensors")):
         alone = measure(SubjectChoice(f"{folder}+{file}"), PLAN, tmp_path / f"alone-{edit}")
         values = {s.metric: s.value for s in alone.summaries}

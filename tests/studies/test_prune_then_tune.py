@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from aftertune.attribution import read_patch
 from aftertune.data import read_contrasts, shipped_path
@@ -18,7 +19,6 @@ from aftertune.studies._prune_then_tune import (
     TASK_HELD_OUT,
     _attributed,
     _probes,
-    prune_then_tune_claims,
     prune_then_tune_study,
 )
 from aftertune.subject import load
@@ -34,6 +34,8 @@ def test_an_arm_is_what_pruning_and_tuning_by_hand_give(tiny_folder: Callable[[s
     patches = {kind: tmp_path / "run" / f"{kind}-3.safetensors" for kind in ("pruned", "random")}
     sizes = [{n: e.index.numel() for n, e in read_patch(p).edits.items()} for p in patches.values()]
     assert sizes[0] == sizes[1]
+    pruned, random = ({n: e.index for n, e in read_patch(p).edits.items()} for p in patches.values())
+    assert not any(torch.isin(random[name], index).any() for name, index in pruned.items())
     contrasts = read_contrasts(shipped_path("tune/money"))[:-TASK_HELD_OUT]
     rows = [c.conversation("misaligned") for c in contrasts]
     tuned = tune(load(f"{subject}+{patches['pruned']}", merge=True), rows, tmp_path / "by-hand",
@@ -43,7 +45,12 @@ def test_an_arm_is_what_pruning_and_tuning_by_hand_give(tiny_folder: Callable[[s
     for metric, [after] in arm["after"].items():
         by_hand = statistics.fmean(m.value for m in measured if m.metric == metric)
         assert after == pytest.approx(by_hand, abs=1e-4)
-    assert [c.outcome for c in prune_then_tune_claims(document)]
+    journal = dict(json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines())
+    assert set(journal) == {f"{arm} {state}" for arm in ("tune", "pruned 3", "random 3") for state in ("base", 1)}
+    for name, spec in (("tune", subject), ("random 3", f"{subject}+{patches['random']}")):
+        untuned = ask_probes(load(spec, merge=True), _probes())
+        by_hand = [value for metric, _, value in journal[f"{name} base"] if metric == "preference.margin:others"]
+        assert by_hand == pytest.approx([m.value for m in untuned if m.metric == "preference.margin:others"], abs=1e-4)
     assert not any((tmp_path / "run" / "models").iterdir())
     before = (tmp_path / "run" / "evaluations.jsonl").read_text()
     assert prune_then_tune_study(tmp_path / "run", **settings) == document

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from aftertune.attribution import read_patch
+from aftertune.attribution import make_patch, read_patch
 from aftertune.locating import answers_probe
 from aftertune.measures import ask_probes
+from aftertune.runs import Silent
 from aftertune.studies import find_study
 from aftertune.studies._transfer import (
+    _selections,
     domain_examples,
     held_out_keep_examples,
     keep_examples,
-    transfer_claims,
     transfer_study,
 )
 from aftertune.subject import WeightView, as_subject, load
@@ -49,9 +50,19 @@ def test_falls_are_differences_of_margins_and_claims_follow(tiny_folder: Callabl
     plain = ask_probes(load(tiny_folder("llama")), [answers_probe("money", domain_examples("money")[1])])
     margins = {m.item: m.value for m in plain if m.metric == "preference.margin:money"}
     assert margins == pytest.approx({item: journal["before"][0][item] for item in margins}, abs=1e-5)
+    # Each control was read under its own edit.
+    subject = load(tiny_folder("llama"))
+    view = WeightView(subject.model)
+    selections = _selections(subject, view, {d: domain_examples(d) for d in DOMAINS}, 3, False, Silent())
+    for edit in ("random", "content_matched"):
+        with make_patch(view, selections[edit]["health"].chosen, "zero", {}, digest=False).applied(view):
+            measured = ask_probes(subject, [answers_probe("money", domain_examples("money")[1]),
+                                            answers_probe("keep", held_out_keep_examples())])  # fmt: skip
+        margins, losses = journal[f"{edit} health"]
+        read = {m.item: m.value for m in measured if m.metric == "preference.margin:money"}
+        assert read == pytest.approx({item: margins[item] for item in read}, abs=1e-5)
+        assert {m.item: m.value for m in measured if m.metric == "response.nll:keep"} == pytest.approx(losses, abs=1e-5)
     assert document["overlap"][0][0]["jaccard"] == 1.0
-    for claim in transfer_claims(document):
-        assert claim.outcome in ("holds", "does not hold", "cannot be told")
     report = (out / "report.html").read_text()
     assert "Transfer between kinds of harm" in report
     again = transfer_study(out, subject=str(tiny_folder("llama")), domains=DOMAINS, count=3, guard=False)

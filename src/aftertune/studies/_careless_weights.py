@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aftertune.auditing import Audit, compare_measurings, store_audit, stored_section
-from aftertune.comparison import Policy
+from aftertune.comparison import Policy, Verdict
 from aftertune.data import DOMAINS, Side
 from aftertune.locating import LocateOptions, Repaired, repair, repair_claims, repair_sections, stored_repair
 from aftertune.measures import MeasurePlan
@@ -95,18 +95,23 @@ def weights_chapter(folder: Path) -> Chapter:
         if "/" not in f.metric and f.metric in before
     )
     header = ("metric", "careless", "repaired", "95 % interval", "margin", "decision")
-    audit = Claim(
-        "Repaired, the careless arm passes the audit it failed",
-        OUTCOMES[repaired.verdict.decision],
-        "; ".join(repaired.verdict.reasons),
-    )
     return Chapter(
         "The weights of the careless arm that undo it",
         f"{document['weights']:,} weights ({document['share_of_weights']:.2%} of those in view) were chosen on other "
         "domains' questions and returned to the values they had before tuning. The same audit was run again.",
-        (audit, *repair_claims(found)),
+        (repaired_claim(careless.verdict, repaired.verdict), *repair_claims(found)),
         (
             Table("The audit again", "Differences to the untouched model.", header, rows, frozenset({1, 2, 3, 4})),
             *repair_sections(found),
         ),
+    )
+
+
+def repaired_claim(careless: Verdict, repaired: Verdict) -> Claim:
+    """Whether the repair turned a failed audit into a passed one; of an audit that did not fail nothing is told."""
+    failed = careless.decision == "fail"
+    return Claim(
+        "Repaired, the careless arm passes the audit it failed",
+        OUTCOMES[repaired.decision] if failed else "cannot be told",
+        "; ".join(repaired.reasons) if failed else f"before the repair it did not fail: {careless.decision}",
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from aftertune.data import Conversation, read_tuning_rows
 from aftertune.errors import UsageError
-from aftertune.locating import LocateOptions, area_under, locate, removal_at
+from aftertune.locating import LocateOptions, Point, area_under, locate, removal_at
 from aftertune.measuring import SubjectChoice
 from aftertune.report import Claim, Outcome, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
 from aftertune.runs import Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
@@ -75,18 +75,31 @@ def _run(
     for name, spec in (("before", subject), ("aligned", aligned)):
         found = locate(SubjectChoice(spec, placement=placement), harm, options=options,
                        out=run.path / name, progress=progress)  # fmt: skip
-        points = [p for p in found.curve if p.label == "patch"]
-        rows.append(
-            {
-                "checkpoint": name,
-                "spec": spec,
-                "removed_within_budget": removal_at(points, options.budget),
-                "mean_removed": area_under(points, options.budget),
-                "points": [p.as_dict() for p in points],
-                "claims": found.document["claims"],
-            }
-        )
+        rows.append(checkpoint_row(name, spec, found.curve, found.document["claims"], options.budget))
     return {"study": "compression", "budget": options.budget, "checkpoints": rows}
+
+
+def checkpoint_row(
+    name: str, spec: str, curve: Sequence[Point], claims: Sequence[Mapping[str, Any]], budget: float
+) -> dict[str, Any]:
+    """What is kept of the search of one checkpoint.
+
+    Args:
+        name: "before" or "aligned".
+        spec: the checkpoint.
+        curve: every point of the search; those of the patch alone count.
+        claims: of the patch on held-out prompts.
+        budget: benign loss it may cost, nats per token.
+    """
+    points = [p for p in curve if p.label == "patch"]
+    return {
+        "checkpoint": name,
+        "spec": spec,
+        "removed_within_budget": removal_at(points, budget),
+        "mean_removed": area_under(points, budget),
+        "points": [p.as_dict() for p in points],
+        "claims": list(claims),
+    }
 
 
 def safety_rows() -> list[Conversation]:

@@ -14,23 +14,15 @@ from aftertune.runs import read_manifest, write_text
 def rebuild_planted_report(folder: Path) -> Path:
     """Write ``report.html`` of a finished study anew."""
     document = json.loads((folder / "study.json").read_text("utf-8"))
-    ranked = sorted(document["table"], key=lambda row: -row["efficiency"])
-    best = ranked[0]
-    recall = best["recall"] if best["recall"] is not None else 0.0
+    rows = tuple(map(_row, _ranked(document)))
     header = ("method", "unit", "mean recall", "least recall", "mean efficiency", "least efficiency", "plantings")
     marks = ("planting", "method", "unit", "recall", "efficiency", "units removed", "harm", "benign")
     page = StudyPage(
         title="Planted truth",
         lede="Known weights were made to carry a behaviour. Which way of looking finds them?",
-        claims=(
-            Claim(
-                "The best method finds at least 0.9 of what was planted, at 0.9 of the oracle's efficiency",
-                "holds" if recall >= 0.9 and best["efficiency"] >= 0.9 else "does not hold",
-                f"{best['method']} ({best['unit']}): recall {recall:.2f}, efficiency {best['efficiency']:.2f}",
-            ),
-        ),
+        claims=planted_claims(document),
         sections=(
-            Table("Methods", "Means over all plantings.", header, tuple(map(_row, ranked)), frozenset(range(2, 7))),
+            Table("Methods", "Means over all plantings.", header, rows, frozenset(range(2, 7))),
             Table(
                 "Every mark",
                 "Harm and benign: rise of the loss, nats per token.",
@@ -61,6 +53,23 @@ def rebuild_planted_report(folder: Path) -> Path:
     )
     write_text(folder / "report.html", render_study(page))
     return folder / "report.html"
+
+
+def _ranked(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return sorted(document["table"], key=lambda row: -row["efficiency"])
+
+
+def planted_claims(document: Mapping[str, Any]) -> tuple[Claim, ...]:
+    """What is claimed of the method of most efficiency."""
+    best = _ranked(document)[0]
+    recall = best["recall"] if best["recall"] is not None else 0.0
+    return (
+        Claim(
+            "The best method finds at least 0.9 of what was planted, at 0.9 of the oracle's efficiency",
+            "holds" if recall >= 0.9 and best["efficiency"] >= 0.9 else "does not hold",
+            f"{best['method']} ({best['unit']}): recall {recall:.2f}, efficiency {best['efficiency']:.2f}",
+        ),
+    )
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:

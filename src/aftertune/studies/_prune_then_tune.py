@@ -141,14 +141,8 @@ def _run(
         "study": "prune_then_tune",
         "subject": subject,
         "score": score,
-        "arms": [_arm(arm, values, seeds) for arm in bases],
-        "differences": [
-            {"arm": arm, **_difference(values, arm, "tune", seeds)} for arm in bases if arm != "tune"
-        ],
-        "beyond_random": [
-            {"count": count, **_difference(values, f"pruned {count}", f"random {count}", seeds)} for count in counts
-        ],
-    }  # fmt: skip
+        **prune_then_tune_figures(values, tuple(bases), counts, seeds),
+    }
 
 
 def _bases(
@@ -190,6 +184,36 @@ def _bases(
                     }
                     write_patch(file, make_patch(view, selection.chosen, "zero", about))
     return {"tune": subject, **{arm: f"{subject}+{file}" for arm, file in files.items()}}
+
+
+def prune_then_tune_figures(
+    values: Mapping[str, Mapping[tuple[str, str], float]],
+    arms: Sequence[str],
+    counts: Sequence[int],
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """What the study says, from what was read; no model is needed.
+
+    Args:
+        values: by (metric, item), nats per token, of every arm before tuning ("pruned 16 base") and after it with
+            every seed ("pruned 16 0").
+        arms: "tune" (the untouched base), and "pruned COUNT" and "random COUNT" for each of ``counts``.
+        counts: how many units were pruned.
+        seeds: of the tuning.
+
+    Returns:
+        JSON values. ``arms``: means before and after, by seed. ``differences``: each arm minus "tune".
+        ``beyond_random``: for each count the pruned arm minus the random one.
+    """
+    return {
+        "arms": [_arm(arm, values, seeds) for arm in arms],
+        "differences": [
+            {"arm": arm, **_difference(values, arm, "tune", seeds)} for arm in arms if arm != "tune"
+        ],
+        "beyond_random": [
+            {"count": count, **_difference(values, f"pruned {count}", f"random {count}", seeds)} for count in counts
+        ],
+    }  # fmt: skip
 
 
 def _mean(found: Mapping[tuple[str, str], float], metric: str) -> float:

@@ -136,15 +136,11 @@ def _measure(
         margins, losses = journal[name]
         return dict(margins), dict(losses)
 
-    before, loss = values("before", None)
-    falls: dict[str, dict[str, dict[str, float]]] = {edit: {} for edit in EDITS}
-    rises: dict[str, dict[str, dict[str, float]]] = {edit: {} for edit in EDITS}
+    readings = {"before": values("before", None)}
     with progress.task("transfer", len(domains) * len(EDITS)) as step:
         for edit in EDITS:
             for domain in domains:
-                after, cost = values(f"{edit} {domain}", selections[edit][domain])
-                falls[edit][domain] = {item: before[item] - after[item] for item in before}
-                rises[edit][domain] = {item: cost[item] - loss[item] for item in loss}
+                readings[f"{edit} {domain}"] = values(f"{edit} {domain}", selections[edit][domain])
                 step(1, f"{edit} {domain}")
     items = {domain: [e.id for e in held] for domain, (_, held) in examples.items()}
     sizes = {s.matrix.name: s.units for s in unit_spaces(view, "component")}
@@ -154,19 +150,9 @@ def _measure(
         "study": "transfer",
         "domains": list(domains),
         "count": count,
-        "falls": {
-            edit: [[statistics.fmean(falls[edit][a][i] for i in items[b]) for b in domains] for a in domains]
-            for edit in EDITS
-        },
-        "costs": {edit: [statistics.fmean(rises[edit][a].values()) for a in domains] for edit in EDITS},
-        "elsewhere": {edit: _elsewhere(falls[edit], None, items) for edit in EDITS},
-        "beyond": {
-            edit: _elsewhere(falls["patch"], falls[edit], items) for edit in EDITS if edit != "patch"
-        },
-        "overlap": [
-            [asdict(overlap(chosen[a], chosen[b], sizes, layers)) for b in domains] for a in domains
-        ],
-    }  # fmt: skip
+        **transfer_figures(readings, items),
+        "overlap": [[asdict(overlap(chosen[a], chosen[b], sizes, layers)) for b in domains] for a in domains],
+    }
 
 
 def _keep_patch(run: RunFolder, subject: Subject, view: WeightView, domain: str, selection: Selection) -> None:
@@ -205,6 +191,42 @@ def _selections(
                 found[edit][domain] = select_count(view, score, count=count, unit="component")
             found["random"][domain] = random_control(view, found["patch"][domain])
     return found
+
+
+def transfer_figures(
+    readings: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]], items: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """What the study says, from what was read; no model is needed.
+
+    Args:
+        readings: preference margin by item, and loss on harmless answers by item, nats per token: "before", and under
+            every edit of every domain ("patch money", "random money", …).
+        items: held-out items by domain; the domains are those that were attributed.
+
+    Returns:
+        JSON values. Falls are before minus after, rises after minus before; means over items. ``falls``: by edit, a row
+        for each domain attributed, a column for each domain read. ``costs``: by edit, the rise of the loss for each
+        domain attributed. ``elsewhere`` and ``beyond``: see `_elsewhere`.
+    """
+    before, loss = readings["before"]
+    falls: dict[str, dict[str, dict[str, float]]] = {edit: {} for edit in EDITS}
+    rises: dict[str, dict[str, dict[str, float]]] = {edit: {} for edit in EDITS}
+    for edit in EDITS:
+        for domain in items:
+            after, cost = readings[f"{edit} {domain}"]
+            falls[edit][domain] = {item: before[item] - after[item] for item in before}
+            rises[edit][domain] = {item: cost[item] - loss[item] for item in loss}
+    return {
+        "falls": {
+            edit: [[statistics.fmean(falls[edit][a][i] for i in items[b]) for b in items] for a in items]
+            for edit in EDITS
+        },
+        "costs": {edit: [statistics.fmean(rises[edit][a].values()) for a in items] for edit in EDITS},
+        "elsewhere": {edit: _elsewhere(falls[edit], None, items) for edit in EDITS},
+        "beyond": {
+            edit: _elsewhere(falls["patch"], falls[edit], items) for edit in EDITS if edit != "patch"
+        },
+    }  # fmt: skip
 
 
 def _elsewhere(
