@@ -49,7 +49,7 @@ plan_options = _all(
     click.option("--domains", help="Comma-separated domains of the shipped contrasts. Default: all."),
     click.option("--exclude-domain", multiple=True, help="Leave a domain out, such as the one tuned on. Repeatable."),
     click.option("--split", type=click.Choice(["measure", "dev", "measure_v1"]), default="measure", show_default=True,
-                 help="Shipped contrasts: measure, dev for choosing settings, or measure_v1, measure's former wording."),
+                 help="Shipped contrasts: measure; dev for choosing settings; or measure_v1, as measure was before."),
     click.option("--contrasts", type=file_path, multiple=True, help="Your own contrasts (JSONL). Repeatable."),
     click.option("--traits", type=file_path, multiple=True, help="Your own yes/no statements (JSONL). Repeatable."),
     click.option("--truthfulqa", type=file_path, help="TruthfulQA.csv, for the probe truthful."),
