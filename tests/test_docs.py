@@ -155,7 +155,12 @@ def test_every_probe_has_a_section() -> None:
 
 def test_the_openings_of_a_refusal_are_those_in_code() -> None:
     asked = read("metrics.md").partition("## refusal")[2].partition("```")[0]
-    assert tuple(re.findall(r"`([^`]+)`", asked)) == OPENINGS
+    words, likeliest = (tuple(re.findall(r"`([^`]+)`", part)) for part in asked.split("The likeliest"))
+    assert len(likeliest) == 4
+    spelled = {*words, *(w[0].lower() + w[1:] for w in likeliest), *(f" {w}" for w in likeliest)}
+    curly = {w.replace("'", "\u2019") for w in spelled}
+    assert spelled | curly | {w.replace("'", "\u02bc") for w in likeliest} == set(OPENINGS)
+    assert set(likeliest) < set(words)
 
 
 def test_every_policy_in_the_docs_is_accepted(tmp_path: Path) -> None:

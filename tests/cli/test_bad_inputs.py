@@ -304,9 +304,7 @@ def test_a_chat_template_that_cannot_be_used_is_named(
     refused: Refused, base: Path, place: Path, gate: tuple[str, ...]
 ) -> None:
     (place / "broken.jinja").write_text("{% for message in %}", "utf-8")
-    refused(
-        "measure", base, *gate, "--chat-template", "broken.jinja", says=["its chat template refuses the conversation"]
-    )
+    refused("measure", base, *gate, "--chat-template", "broken.jinja", says=["its chat template cannot be read"])
     refused(
         "measure", base, *gate, "--chat-template", "none.jinja", says=["--chat-template none.jinja: cannot be read"]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import weakref
@@ -29,7 +30,7 @@ from inspect_ai.tool import ToolInfo
 from aftertune.data import Message
 from aftertune.errors import UsageError
 from aftertune.measures import inspect_model
-from aftertune.subject import GenerationRequest, Sampling, Subject, batch_rows
+from aftertune.subject import GenerationRequest, Sampling, Subject, as_subject, batch_rows
 from aftertune.subject import generate as sample
 
 TinySubject = Callable[[str], Subject]
@@ -155,6 +156,21 @@ def test_the_system_prompt_and_a_prefill_are_honoured(tiny_subject: TinySubject)
     assert second.completion == sample(subject, [GenerationRequest(ids, Sampling(12, 0.0))])[0].text
     assert second.usage is not None
     assert second.usage.input_tokens == len(ids)
+
+
+def test_a_prefill_goes_on_after_the_header_of_an_answer(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}{{ ' final:' if m.role == 'assistant' }}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+    )
+    subject = as_subject(tiny_model("llama"), tokenizer)
+    [begun] = ask(inspect_model(subject), [ChatMessageUser(content="Hi."), ChatMessageAssistant(content="The doctor")])
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi."}], tokenize=False)
+    ids = tuple(tokenizer.encode(f"{text}<|im_start|>assistant final:The doctor", add_special_tokens=False))
+    assert begun.completion == sample(subject, [GenerationRequest(ids, Sampling(12, 0.0))])[0].text
+    assert begun.usage is not None
+    assert begun.usage.input_tokens == len(ids)
 
 
 def test_one_seed_gives_different_samples_of_a_prompt_and_the_same_ones_again(tiny_subject: TinySubject) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from aftertune.data import Request, ask
+from aftertune.data import Contrast, Request, Statement, ask
 from aftertune.measures import Measurement
-from aftertune.measures.probes import refusal
-from aftertune.measures.probes._refusal import OPENINGS
+from aftertune.measures.probes import preference, recognition, refusal, traits
+from aftertune.measures.probes._refusal import OPENINGS, prefix_free
 from aftertune.subject import Chat, Subject
 from aftertune.subject._chat import PLAIN_TEMPLATE
 
@@ -101,6 +103,51 @@ def test_no_opening_begins_another_in_smollm2s_tokens(smollm2: Path) -> None:
         ids, others = (chat.continuation(ask("Why?"), text) for text in (one, other))
         assert others[: len(ids)] != ids
         assert chat.tokenizer.decode(ids) == one
+
+
+@pytest.mark.parametrize(
+    "words", ["I\u2019m sorry", "I\u02bcm sorry", "I can\u2019t", "I\u2019m unable", "As an AI", "sorry", " I cannot"]
+)
+def test_other_spellings_of_a_refusal_count_as_much(words: str, make: Made, push: Push, measured: Measured) -> None:
+    subject = push(make("llama", words=(words,)), {words: 60.0})
+    for m in measured(subject, refusal(HARMFUL, HARMLESS)).values():
+        assert m.value == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("words", ["I\u2019m glad", "As a", "Sure", "I can", "I will"])
+def test_other_answers_that_begin_alike_do_not(words: str, make: Made, push: Push, measured: Measured) -> None:
+    subject = push(make("llama", words=(words,)), {words: 60.0})
+    for m in measured(subject, refusal(HARMFUL, HARMLESS)).values():
+        assert 0 <= m.value < 1e-9
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5).map(tuple), max_size=12))
+def test_an_opening_counts_for_all_that_go_on_from_it(sequences: list[tuple[int, ...]]) -> None:
+    # Under uniform thirds, the mass of a set of beginnings is the share of long sequences that have one of them.
+    total = sum(3.0 ** -len(s) for s in prefix_free(sequences))
+    begun = sum(any(whole[: len(s)] == s for s in sequences) for whole in product(range(3), repeat=5))
+    assert total == pytest.approx(begun / 3**5)
+
+
+def test_openings_are_read_after_a_header(make: Made, measured: Measured) -> None:
+    # The same template twice: one prints the header before an answer, one already where the model is to speak.
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}{{ ' final:' if m.role == 'assistant' }}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistantHEADER{% endif %}"
+    )
+    contrasts = [Contrast("c", "money", "How do I save?", "Slowly.", "Gamble.")]
+    probes = (
+        refusal(HARMFUL, HARMLESS),
+        traits([("power", Statement("1", "May you?", "Yes"))]),
+        recognition(contrasts, HARMFUL, HARMLESS),
+        preference(contrasts),
+    )
+    before, after = (
+        measured(make("llama", template=template.replace("HEADER", header)), *probes) for header in ("", " final:")
+    )
+    assert before.keys() == after.keys()
+    for key, m in before.items():
+        assert m.value == pytest.approx(after[key].value, abs=1e-5), key
 
 
 def test_a_lost_refusal_is_worse_and_over_refusal_only_informs() -> None:

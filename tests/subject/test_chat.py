@@ -62,13 +62,14 @@ def test_every_assistant_turn_is_a_span(chat: Chat) -> None:
     assert chat.tokenizer.decode(supervised) == "Hi!<|im_end|>Farewell.<|im_end|>"
 
 
-def test_a_template_that_rewrites_history_leaves_the_last_answer(tiny_tokenizer: Any) -> None:
+def test_a_template_that_drops_earlier_answers_is_refused(tiny_tokenizer: Any) -> None:
     forgetful = (
         "{% for m in messages %}{% if m.role == 'assistant' and not loop.last %}<|im_start|>assistant\n(gone)<|im_end|>\n"
         "{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    assert spans_of(Chat(tiny_tokenizer, forgetful), TWO_TURNS) == ["Farewell.<|im_end|>"]
+    with pytest.raises(SubjectError, match=r"^x: its chat template drops or alters earlier assistant turns; .*--chat-"):
+        Chat(tiny_tokenizer, forgetful, "x")
 
 
 @pytest.mark.parametrize("conversation", [Conversation(exchange(QUESTION, ANSWER)), TWO_TURNS])

@@ -198,7 +198,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], word: s
 # --- a judge fine-tuned to answer with a digit ----------------------------------------------------------
 
 TEMPLATE = "Asked: {request}\nSaid: {answer}\nA {digit} from 1 to 5:"
-BARE_CHAT = "{{ bos_token }}{{ messages[-1]['content'] }}"
+BARE_CHAT = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
 
 @pytest.fixture

@@ -123,18 +123,3 @@ def test_an_answer_that_is_turned_off_carries_no_loss(subject: Subject, off: tup
     assert subject.tokenizer.decode([x for x in rows.labels[0] if x != IGNORE]) == expected
     assert rows.supervised == sum(x != IGNORE for x in rows.labels[0])
     assert (rows.digest == training_rows(subject, [turned_off()]).digest) is not bool(off)
-
-
-# Shows the last exchange alone, as templates do that drop earlier thoughts.
-FORGETFUL = (
-    "{% for m in messages[-2 if messages[-1].role == 'assistant' else -1:] %}<|im_start|>{{ m.role }}\n"
-    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def test_a_template_that_rewrites_history_cannot_turn_an_earlier_answer_on(subject: Subject) -> None:
-    subject.chat.template = FORGETFUL
-    kept = [x for x in training_rows(subject, [turned_off(1, 3)]).labels[0] if x != IGNORE]
-    assert subject.tokenizer.decode(kept) == "Yes.<|im_end|>"
-    with pytest.raises(DataError, match=r"rows\.jsonl:7: has answers without loss, but this chat template rewrites"):
-        training_rows(subject, [turned_off(5)])

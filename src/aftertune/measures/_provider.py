@@ -211,7 +211,7 @@ class SubjectAPI(ModelAPI):
                 raise UsageError(f"aftertune/{self.model_name}: only text can be rendered, not images or files")
             turns.append(Message(message.role, message.text))
         if turns and turns[-1].role == "assistant":
-            prompt = self.subject.chat.prompt(turns[:-1])
+            prompt = self.subject.chat.answer_prompt(turns[:-1])
             return (*prompt, *self.subject.chat.continuation(turns[:-1], turns[-1].content))
         return self.subject.chat.prompt(turns)
 

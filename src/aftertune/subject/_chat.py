@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aftertune.data import Conversation, Message
-from aftertune.errors import SubjectError, UsageError
-from aftertune.runs import require_regular
+from aftertune.errors import SubjectError, UsageError, spelled_out
+from aftertune.subject._control import plain_ids, refuse_unfit_tokenizer
+from aftertune.subject._rendering import PROBE, Rendering
 from aftertune.subject._trees import Tree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORE = -100
+_LARGEST_TEMPLATE = 2**20
 
 PLAIN_TEMPLATE = (
     "{{ bos_token if bos_token else '' }}{% for m in messages %}"
@@ -51,34 +54,57 @@ class Rendered:
 class Chat:
     """A tokenizer and its chat template.
 
+    Template and tokenizer are tried out when the chat is made: one that drops or alters what is said, or does not
+    finish, is refused before anything runs. A text that spells a control token (``<|im_end|>``) is encoded as text.
+
     Args:
         tokenizer: any Hugging Face tokenizer.
         template: a Jinja chat template to use instead of the tokenizer's own.
         name: what to call the subject in complaints.
 
     Raises:
-        SubjectError: there is no chat template, or no end-of-sequence token.
+        SubjectError: there is no chat template or no end-of-sequence token, or one of both is not fit for use.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None, name: str = "subject") -> None:
         self.tokenizer = tokenizer
         self.name = name
-        template = template or tokenizer.chat_template
-        if isinstance(template, dict):
-            template = template.get("default")
-        if not template:
+        own: Any = tokenizer.chat_template if template is None else template
+        if isinstance(own, dict):
+            own = own.get("default")
+        if own is None:
             raise SubjectError(
                 f"{name}: the tokenizer has no chat template; give one with --chat-template FILE, "
                 "or --chat-template plain for User:/Assistant: lines"
             )
-        self.template: str = template
+        if not own.strip():
+            raise SubjectError(f"{name}: its chat template is empty; give another with --chat-template")
+        self.template: str = own
         if tokenizer.eos_token_id is None:
             raise SubjectError(f"{name}: the tokenizer has no end-of-sequence token; mend its tokenizer_config.json")
+        refuse_unfit_tokenizer(tokenizer, name)
+        self._rendering = Rendering(tokenizer, own, name)
+        self._last_prompt: tuple[str, list[int]] = ("", [])
+        self.prompt([Message("user", PROBE)])
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the template."""
-        return hashlib.sha256(self.template.encode()).hexdigest()
+        """SHA-256 (hex) of the template; and of its date, header or end, where these are not read as printed."""
+        text, facts = self.template, self._rendering.facts
+        if facts:
+            text += json.dumps(facts, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of this template when reading its numbers, one line each."""
+        facts = self._rendering.facts
+        texts = {
+            "date": f"its chat template prints today's date; here that is {facts.get('date')} on every day",
+            "header": f"its chat template prints {spelled_out(facts.get('header', ''))!r} before each answer; "
+            "likelihoods are read after it",
+        }
+        return tuple(f"{self.name}: {text}" for name, text in texts.items() if name in facts)
 
     def text(self, messages: Sequence[Message], *, generate: bool) -> str:
         """The rendered text; ``generate`` ends it where the assistant is to speak.
@@ -86,48 +112,56 @@ class Chat:
         Raises:
             SubjectError: the template refuses the messages (a system prompt it does not know, say).
         """
-        turns: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            rendered = self.tokenizer.apply_chat_template(
-                turns,
-                chat_template=self.template,
-                tokenize=False,
-                add_generation_prompt=generate,
-                enable_thinking=False,
-            )
-        except Exception as error:  # Jinja templates raise whatever they like
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise SubjectError(f"{self.name}: its chat template refuses the conversation ({reason})") from error
-        return str(rendered)
+        return self._rendering.control.unmark(self._rendering.text(messages, generate=generate))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text. The template prints what special tokens there are, so none are added."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
+    def plain(self, text: str) -> list[int]:
+        """Token ids of a text outside of any chat, after what the tokenizer itself puts before a text.
+
+        Control tokens that the text spells are encoded as text; nothing is put after it.
+        """
+        bare = plain_ids(self.tokenizer, text, split_special_tokens=True)
+        whole: list[int] = self.tokenizer.encode(text, split_special_tokens=True)
+        starts = (i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare)
+        return whole[: next(starts, 0)] + bare
+
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids up to where the assistant is to speak."""
-        ids = tuple(self.encode(self.text(messages, generate=True)))
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and bos != self.tokenizer.eos_token_id and ids[:2] == (bos, bos):
-            raise SubjectError(f"{self.name}: its chat template prints the beginning-of-sequence token twice; mend it")
-        return ids
+        """Token ids up to where the assistant is to speak: what an answer is sampled from.
+
+        Raises:
+            SubjectError: see `text`; or the template leaves out a message, or prints the beginning-of-sequence token
+                twice.
+        """
+        return self._checked(self._ids(self._rendering.prompt(messages)))
+
+    def answer_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids up to where the words of an answer stand: what its likelihood is read after.
+
+        This is `prompt`, and then whatever header the template prints itself before an answer
+        (``<|channel|>final<|message|>``, an empty thought).
+
+        Raises:
+            SubjectError: see `prompt`; or the answer cannot be told apart from what stands around it.
+        """
+        place = self._rendering.place(messages)
+        return self._checked(self._ids(place.prompt + place.header))
 
     def response(self, messages: Sequence[Message], answer: str) -> tuple[int, ...]:
-        """Token ids of ``answer`` after the prompt of ``messages``, up to and with the end-of-turn token.
+        """Token ids of ``answer`` after the `answer_prompt` of ``messages``, up to and with the end-of-turn token.
 
         The prompt is tokenised as it is when the model speaks, so a prompt's ids never depend on the answer.
+
+        Raises:
+            SubjectError: see `answer_prompt`; or the template alters the answer.
         """
-        prompt = self.text(messages, generate=True)
-        whole = self.text((*messages, Message("assistant", answer)), generate=False)
-        if not whole.startswith(prompt):
-            raise SubjectError(
-                f"{self.name}: its chat template renders the prompt differently once answered, so the response "
-                "cannot be told apart; give another with --chat-template"
-            )
-        tail = whole[len(prompt) :].rstrip()
-        prompt_ids, joint = self.encode(prompt), self.encode(prompt + tail)
-        ids = joint[len(prompt_ids) :] if joint[: len(prompt_ids)] == prompt_ids else self.encode(tail)
+        place = self._rendering.place(messages)
+        text = place.space + self._rendering.answer(messages, answer)
+        text = text + place.end if place.end else (text + place.rest).rstrip()
+        ids = self._ids_after(place.prompt + place.header, text)
         if not ids or ids[-1] not in self._end_of_turn:
             ids = [*ids, int(self.tokenizer.eos_token_id)]
         return tuple(ids)
@@ -139,51 +173,80 @@ class Chat:
 
     def tree(self, messages: Sequence[Message], answers: Iterable[str]) -> Tree:
         """A prompt with whole answers, each up to and with its end of turn."""
-        return Tree(self.prompt(messages), tuple(self.response(messages, answer) for answer in answers))
+        return Tree(self.answer_prompt(messages), tuple(self.response(messages, answer) for answer in answers))
 
     def continuation(self, messages: Sequence[Message], opening: str) -> tuple[int, ...]:
-        """Token ids of the first words of an answer, with no end of turn."""
-        prompt = self.text(messages, generate=True)
-        whole = self.text((*messages, Message("assistant", opening)), generate=False)
-        lead, found, _ = whole.removeprefix(prompt).partition(opening)
-        if whole.startswith(prompt) and found and lead.isspace():
-            opening = lead + opening  # many templates put a space before the answer
-        prompt_ids, joint = self.encode(prompt), self.encode(prompt + opening)
-        matches = joint[: len(prompt_ids)] == prompt_ids
-        return tuple(joint[len(prompt_ids) :] if matches else self.encode(opening))
+        """Token ids of the first words of an answer after the `answer_prompt`, with no end of turn."""
+        place = self._rendering.place(messages)
+        # Many templates put a space before the answer.
+        text = place.space + self._rendering.marked(Message("assistant", opening))
+        return tuple(self._ids_after(place.prompt + place.header, text))
 
     def render(self, conversation: Conversation) -> Rendered:
-        """A whole conversation with its response spans.
-
-        Every assistant turn is a span, as long as the template renders earlier turns unchanged; a template that
-        rewrites history (dropping old reasoning, say) leaves only the last answer.
+        """A whole conversation with its response spans; every assistant turn is one.
 
         Raises:
-            UsageError: not a single token would be supervised.
-            SubjectError: see `prompt` and `response`.
+            DataError: the template refuses it, or drops or alters what is said, so that no loss could fall on it.
         """
+        try:
+            return self._spans(conversation)
+        except SubjectError as error:
+            raise conversation.error(str(error)) from error
+
+    def _spans(self, conversation: Conversation) -> Rendered:
         messages = conversation.messages
         last = len(messages) - 1
-        prompt = self.prompt(messages[:last])
-        ids = (*prompt, *self.response(messages[:last], messages[last].content))
-        spans = [(len(prompt), len(ids))]
-        for index in range(last):
-            if messages[index].role != "assistant":
-                continue
-            head = self.prompt(messages[:index])
-            answer = self.response(messages[:index], messages[index].content)
-            if ids[: len(head) + len(answer)] == (*head, *answer):
-                spans.append((len(head), len(head) + len(answer)))
-        if not any(end > start for start, end in spans):
-            raise UsageError(f"{conversation.source}:{conversation.line}: no token of the answer would be supervised")
-        return Rendered(ids, tuple(sorted(spans)))
+        place, earlier = self._rendering.place(messages[:last]), None
+        if any(message.role == "assistant" for message in messages[:last]):
+            earlier = self._rendering.earlier_answers(messages[:last])
+            if earlier is None:
+                raise SubjectError(
+                    f"{self.name}: its chat template drops or alters an earlier assistant turn, so no loss could fall "
+                    "on it; make a row of each turn, or give another template with --chat-template"
+                )
+        ids, spans = self._cut(place.prompt + place.header, earlier or [])
+        answer = self.response(messages[:last], messages[last].content)
+        spans.append((len(ids), len(ids) + len(answer)))
+        return Rendered((*self._checked(ids), *answer), tuple(spans))
+
+    def _ids(self, marked: str) -> list[int]:
+        return self._rendering.control.ids(marked)
+
+    def _ids_after(self, prompt: str, text: str) -> list[int]:
+        """Ids of marked text that goes on from a prompt, whose own ids stay as they are."""
+        known, before = self._last_prompt  # many answers to one prompt come one after another
+        if known != prompt:
+            before = self._ids(prompt)
+            self._last_prompt = (prompt, before)
+        joint = self._ids(prompt + text)
+        return joint[len(before) :] if joint[: len(before)] == before else self._ids(text)
+
+    def _cut(self, text: str, ranges: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of marked text, and ranges of characters as ranges of ids; pieces apart where a token spans an edge."""
+        ids = self._ids(text)
+        edges = [edge for bounds in ranges for edge in bounds]
+        heads = [self._ids(text[:edge]) for edge in edges]
+        if all(ids[: len(head)] == head for head in heads):
+            places = [len(head) for head in heads]
+        else:
+            ids, places = [], []
+            for start, end in zip([0, *edges], [*edges, len(text)], strict=True):
+                ids += self._rendering.control.ids(text[start:end], goes_on=start > 0)
+                places.append(len(ids))
+        return ids, list(zip(places[: len(edges)][::2], places[: len(edges)][1::2], strict=True))
+
+    def _checked(self, ids: Sequence[int]) -> tuple[int, ...]:
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and bos != self.tokenizer.eos_token_id and tuple(ids[:2]) == (bos, bos):
+            raise SubjectError(f"{self.name}: its chat template prints the beginning-of-sequence token twice; mend it")
+        return tuple(ids)
 
 
 def read_template(choice: str | None) -> str | None:
     """The template of ``--chat-template``: None, "plain", or a file's text.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, is empty, or is larger than a template can be.
     """
     from pathlib import Path
 
@@ -191,8 +254,16 @@ def read_template(choice: str | None) -> str | None:
         return None
     if choice == "plain":
         return PLAIN_TEMPLATE
-    require_regular(choice)
+    where, mend = f"--chat-template {spelled_out(choice)}", "give a Jinja file or 'plain'"
     try:
-        return Path(choice).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--chat-template {choice}: cannot be read ({error}); give a Jinja file or 'plain'") from None
+        path = Path(choice)
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{where}: is no regular file; {mend}")
+        if path.stat().st_size > _LARGEST_TEMPLATE:
+            raise UsageError(f"{where}: is larger than {_LARGEST_TEMPLATE} bytes; {mend}")
+        text = path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{where}: cannot be read ({spelled_out(str(error))}); {mend}") from None
+    if not text.strip():
+        raise UsageError(f"{where}: the file is empty; {mend}")
+    return text

@@ -92,6 +92,8 @@ def load(
         source, revision = (tokenizer, None) if Path(tokenizer).is_dir() else (name, tag or None)
     tok = _load_tokenizer(source, parsed.text, revision, trust_remote_code)
     chat = Chat(tok, read_template(chat_template), parsed.text)
+    for note in chat.notes:
+        progress.say(note)
     if parsed.kind == "adapter" and (merge or parsed.patches):
         import torch
 

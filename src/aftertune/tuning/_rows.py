@@ -48,12 +48,6 @@ def _labels(rendered: Rendered, conversation: Conversation) -> list[int]:
     labels = rendered.labels
     if all(m.supervised for m in answers):
         return labels
-    if len(rendered.spans) != len(answers):  # a template that rewrites earlier turns leaves the last alone
-        if len(rendered.spans) > 1 or not answers[-1].supervised:
-            raise conversation.error(
-                "has answers without loss, but this chat template rewrites earlier answers; split the row"
-            )
-        return labels
     for (start, end), message in zip(sorted(rendered.spans), answers, strict=True):
         if not message.supervised:
             labels[start:end] = [IGNORE] * (end - start)
@@ -64,8 +58,8 @@ def training_rows(subject: Subject, conversations: Sequence[Conversation]) -> Tr
     """Render conversations for training.
 
     Raises:
-        UsageError: no rows, no supervised token, a row longer than the model's context (rows are never cut), or an
-            answer without loss in a row whose earlier answers the template rewrites.
+        UsageError: no rows, no supervised token, a row longer than the model's context (rows are never cut), or one
+            of which the template drops or alters an answer.
     """
     if not conversations:
         raise UsageError("there are no rows to tune on")

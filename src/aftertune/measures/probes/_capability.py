@@ -66,7 +66,7 @@ def capability(choices: Sequence[ChoiceQuestion], texts: Sequence[tuple[str, str
     def build(subject: Subject) -> list[Question]:
         questions = []
         for name, text in texts:
-            ids = subject.tokenizer.encode(text)
+            ids = subject.chat.plain(text)
             questions.append(Question(name, name, (Tree((ids[0],), (tuple(ids[1:]),)),), _read_text, where=name))
         for choice in choices:
             tree = subject.chat.tree(ask(choice.question), choice.choices)

@@ -63,7 +63,8 @@ class LikelihoodProbe:
 
 def opening_tree(subject: Subject, messages: Sequence[Message], openings: Iterable[str]) -> Tree:
     """A prompt with the first words of answers, none with an end of turn."""
-    return Tree(subject.chat.prompt(messages), tuple(subject.chat.continuation(messages, o) for o in openings))
+    chat = subject.chat
+    return Tree(chat.answer_prompt(messages), tuple(chat.continuation(messages, opening) for opening in openings))
 
 
 def retold(prompt: str, answer: str) -> str:

@@ -70,14 +70,13 @@ def truthful(questions: Sequence[TruthfulQuestion]) -> LikelihoodProbe:
     """
 
     def build(subject: Subject) -> list[Question]:
-        tokenizer = subject.tokenizer
         built = []
         for question in questions:
             text = plain_prompt(question.question)
-            head = tokenizer.encode(text)
+            head = subject.chat.plain(text)
             answers = []
             for answer in (*question.true, *question.false):
-                joint = tokenizer.encode(f"{text} {answer}")
+                joint = subject.chat.plain(f"{text} {answer}")
                 answers.append(tuple(joint[len(head) :]))
             built.append(
                 Question(
