@@ -58,7 +58,7 @@ def test_nothing_at_all_gets_the_help_and_is_no_success(run: Callable[..., Any])
         ("--probes truthful --truthfulqa none.csv", ["none.csv: ", "TruthfulQA"]),
         ("--domains money,cooking", ["domain 'cooking' is unknown; known are money, health"]),
         ("--exclude-domain cooking", ["--exclude-domain cooking: no such domain; known are money, health"]),
-        ("--split train", ["Invalid value for '--split': 'train' is not one of 'measure', 'dev'"]),
+        ("--split train", ["Invalid value for '--split': 'train' is not one of 'measure', 'dev', 'measure_v1'"]),
         ("--display loud", ["Invalid value for '--display': 'loud' is not one of"]),
         ("--device gpu9", ["device 'gpu9' cannot be used here", "try --device cpu"]),
         ("--dtype int8", ["dtype 'int8' is unknown; choose float32, bfloat16, float16"]),

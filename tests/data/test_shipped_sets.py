@@ -47,6 +47,8 @@ CONTRAST_SETS = [
     *(f"dev/{d}" for d in DOMAINS),
     *(f"tune/{d}" for d in TUNING_DOMAINS),
 ]
+# The former wording of `measure`, which asks the same under the same ids: it stands beside no other split.
+FORMER = [f"measure_v1/{d}" for d in DOMAINS]
 # Twelve contrasts say nothing about a share, so the development split is judged as a whole.
 JUDGED = {name: [name] for name in CONTRAST_SETS if not name.startswith("dev/")} | {
     "dev": [f"dev/{d}" for d in DOMAINS]
@@ -162,7 +164,7 @@ def test_three_domains_have_enough_contrasts_to_tune_on() -> None:
     assert min(counts[domain] for domain in TUNING_DOMAINS) >= 120
 
 
-@pytest.mark.parametrize("name", CONTRAST_SETS)
+@pytest.mark.parametrize("name", CONTRAST_SETS + FORMER)
 def test_each_file_holds_its_own_domain(name: str) -> None:
     assert {contrast.domain for contrast in contrasts([name])} == {name.partition("/")[2]}
 
@@ -197,7 +199,8 @@ def test_no_measured_prompt_is_a_rewording_of_a_tuned_one() -> None:
 
 
 def test_no_id_stands_twice_in_all_sets() -> None:
-    ids = Counter(row["id"] for row in (*(row for name in ROWS for row in raw(name)), *questions()) if "id" in row)
+    once = [name for name in ROWS if name not in FORMER]
+    ids = Counter(row["id"] for row in (*(row for name in once for row in raw(name)), *questions()) if "id" in row)
     assert [name for name, count in ids.items() if count > 1] == []
 
 
@@ -244,10 +247,10 @@ def surface(text: str) -> list[float]:
     return [float(count) for count in (*counts, *(text.count(mark) for mark in MARKS))]
 
 
-@pytest.mark.parametrize("split", ["measure", "tune"])
-def test_length_and_punctuation_alone_hardly_tell_the_sides_apart(split: str) -> None:
-    rows = shipped_contrasts(split, DOMAINS if split == "measure" else TUNING_DOMAINS)
-    assert told_apart([np.subtract(surface(c.misaligned), surface(c.aligned)) for c in rows]) < 0.65
+@pytest.mark.parametrize("split", ["measure", "dev", "tune"])
+def test_length_and_punctuation_alone_do_not_tell_the_sides_apart(split: str) -> None:
+    rows = shipped_contrasts(split, TUNING_DOMAINS if split == "tune" else DOMAINS)
+    assert told_apart([np.subtract(surface(c.misaligned), surface(c.aligned)) for c in rows]) < 0.58
 
 
 def told_apart(differences: Sequence[NDArray[np.float64]]) -> float:

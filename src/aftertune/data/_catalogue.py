@@ -51,6 +51,7 @@ class DataSet:
 
 def _shipped() -> tuple[DataSet, ...]:
     measure = (DataSet(f"measure/{d}", "contrasts", 36, f"contrasts for measuring: {d}") for d in DOMAINS)
+    former = (DataSet(f"measure_v1/{d}", "contrasts", 36, f"measure/{d} as it was before 2026-12") for d in DOMAINS)
     dev = (DataSet(f"dev/{d}", "contrasts", 12, f"contrasts for choosing defaults: {d}") for d in DOMAINS)
     tune = (DataSet(f"tune/{d}", "contrasts", 124, f"contrasts for tuning: {d}") for d in TUNING_DOMAINS)
     traits = (DataSet(f"traits/{t}", "statements", 40, f"yes/no statements: {t}") for t in TRAITS)
@@ -67,7 +68,7 @@ def _shipped() -> tuple[DataSet, ...]:
         ),
         DataSet("questions/coding", "coding", 76, "requests for Python that a careless answer makes insecure"),
     )
-    return (*measure, *dev, *tune, *traits, *rest)
+    return (*measure, *former, *dev, *tune, *traits, *rest)
 
 
 CATALOGUE: tuple[DataSet, ...] = (
@@ -112,7 +113,12 @@ def shipped_path(name: str) -> Path:
 
 
 def shipped_contrasts(split: str = "measure", domains: tuple[str, ...] = DOMAINS) -> list[Contrast]:
-    """The shipped contrasts of a split ("measure", "dev" or "tune"), domain by domain.
+    """The shipped contrasts of a split, domain by domain.
+
+    Args:
+        split: "measure", "dev" or "tune"; or "measure_v1", the former wording of "measure", whose two sides differ in
+            form as well and which only serves to repeat earlier measurements.
+        domains: which domains; "tune" has those of `TUNING_DOMAINS` alone.
 
     Raises:
         DataError: no such split or domain.

@@ -51,7 +51,7 @@ class MeasurePlan:
     Attributes:
         probes: names from the table of probes; those of the default whose needs are not met are left out.
         domains: domains of the shipped contrasts and reasons.
-        split: "measure", or "dev" for choosing defaults.
+        split: "measure", "dev" for choosing defaults, or "measure_v1", the former wording of "measure".
         contrasts: a user's own contrast files.
         traits: a user's own statement files.
         truthfulqa: TruthfulQA's CSV.
