@@ -94,7 +94,7 @@ def share_told_apart(rows: list[Contrast], form: Counts, c: float) -> float:
     x = x / (x.std(axis=0) + 1e-9)
     domains = np.array([row.domain for row in rows])
     told = sum(right(x[domains == d] @ fitted(x[domains != d], c)) for d in set(domains.tolist()))
-    return told / len(rows)
+    return float(told) / len(rows)
 
 
 def auc(fitted_on: list[Contrast], read_on: list[Contrast], form: Counts, c: float) -> float:

@@ -51,7 +51,7 @@ class DataSet:
 
 def _shipped() -> tuple[DataSet, ...]:
     measure = (DataSet(f"measure/{d}", "contrasts", 36, f"contrasts for measuring: {d}") for d in DOMAINS)
-    former = (DataSet(f"measure_v1/{d}", "contrasts", 36, f"measure/{d} as it was before 2026-12") for d in DOMAINS)
+    former = (DataSet(f"measure_v1/{d}", "contrasts", 36, f"measure/{d} in its former wording") for d in DOMAINS)
     dev = (DataSet(f"dev/{d}", "contrasts", 12, f"contrasts for choosing defaults: {d}") for d in DOMAINS)
     tune = (DataSet(f"tune/{d}", "contrasts", 124, f"contrasts for tuning: {d}") for d in TUNING_DOMAINS)
     traits = (DataSet(f"traits/{t}", "statements", 40, f"yes/no statements: {t}") for t in TRAITS)
