@@ -233,14 +233,12 @@ def test_damage_in_any_deciding_metric_fails_alone(metric: str) -> None:
     """And an improvement as large does not."""
     found = find_metric(metric)
     assert found is not None
-    values = exactly(0.5, 0.02, 40)
-    base = measured(metric, np.zeros(40) if metric == "drift.kl" else values)
-    sign = -1 if found.worse == "lower" else 1
-    damaged = measured(
-        metric, (0 if metric == "drift.kl" else values) + sign * 5 * found.margin * np.linspace(0.9, 1.1, 40)
-    )
+    values = exactly(0.5, 0.02, 400)
+    base = measured(metric, np.zeros(400) if metric == "drift.kl" else values)
+    shift = (-1 if found.worse == "lower" else 1) * 5 * found.margin * np.linspace(0.9, 1.1, 400)
+    damaged = measured(metric, (0 if metric == "drift.kl" else values) + shift)
     assert decide(compare(base, damaged)).decision == "fail"
-    better = measured(metric, values - sign * 5 * found.margin)
+    better = measured(metric, values - shift)
     expected = "fail" if found.worse == "either" else "pass"
     if metric != "drift.kl":
         assert decide(compare(base, better, Policy(untestable="allow"))).decision == expected
