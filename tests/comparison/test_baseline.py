@@ -393,7 +393,7 @@ def _broken(**changes: Any) -> dict[str, Any]:
         ({"verb": "measure"}, {}, "a run of `measure`"),
         ({"status": "running"}, {}, "not brought to its end"),
         ({"config": {}}, {}, "its files are incomplete"),
-        ({"config": []}, {}, "its files are incomplete"),
+        ({"config": []}, {}, "no readable manifest.json"),
         ({}, {"findings": 3}, "its files are incomplete"),
         ({}, {"findings": [{}]}, "its files are incomplete"),
         ({}, {"base": {}}, "its files are incomplete"),

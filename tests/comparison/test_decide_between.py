@@ -10,7 +10,7 @@ import pytest
 from aftertune.comparison import Policy, compare, decide, decide_between
 from aftertune.measures import Measurement
 
-KNOWN, SAMPLED = "preference.margin", "strong_reject.harm"
+KNOWN, RANGED, SAMPLED = "preference.margin", "refusal.harmful", "strong_reject.harm"
 
 
 def numbers(metric: str, values: Sequence[float]) -> list[Measurement]:
@@ -18,7 +18,7 @@ def numbers(metric: str, values: Sequence[float]) -> list[Measurement]:
 
 
 BASE = [0.1 * (n % 7) for n in range(60)]
-WORSE = [value + 0.5 for value in BASE]
+WORSE = [value + 0.5 + 0.01 * (n % 3) for n, value in enumerate(BASE)]
 
 
 @pytest.mark.parametrize("apart", [(), ("weights",), ("configuration", "tokenizer")])
@@ -35,7 +35,7 @@ def test_findings_decide_where_numbers_differ(apart: tuple[str, ...], allowed: b
 
 @pytest.mark.parametrize("apart", [(), ("weights",)])
 def test_no_number_differs_and_nothing_passes_unless_allowed(apart: tuple[str, ...]) -> None:
-    base = numbers(KNOWN, BASE)
+    base = numbers(RANGED, [0.9] * 80)
     findings = compare(base, base, Policy())
     assert decide(findings).decision == "pass"
     verdict = decide_between(findings, apart, base, base)
@@ -58,11 +58,11 @@ def test_sampled_answers_of_two_models_may_score_alike() -> None:
 
 
 def test_drift_counts_from_nought_and_what_is_missing_differs() -> None:
-    base = numbers(KNOWN, BASE)
-    still, moved = ([*base, *numbers("drift.kl", [value] * 60)] for value in (0.0, 0.1))
+    base = numbers(RANGED, [0.9] * 90)
+    still, moved = ([*base, *numbers("drift.kl", [size * (n % 3) for n in range(60)])] for size in (0.0, 0.1))
     assert decide_between(compare(base, still, Policy()), (), base, still).decision == "inconclusive"
-    assert decide_between(compare(base, moved, Policy()), ("weights",), base, moved).decision != "inconclusive"
-    fewer = base[:50]
+    assert decide_between(compare(base, moved, Policy()), ("weights",), base, moved).decision == "pass"
+    fewer = base[:80]
     assert decide_between(compare(fewer, fewer, Policy()), ("weights",), base, fewer).decision == "pass"
 
 

@@ -14,9 +14,9 @@ from aftertune.measures import _metrics as table
 MARGIN = Policy().margin("traits.yes_bias")
 
 
-def found(metric: str, change: float, spread: float, base: float = 0.0) -> Finding:
-    values = change + spread * np.linspace(-1, 1, 40)
-    before = [Measurement("b", 0, metric, f"i{i}", f"p{i}", base) for i in range(40)]
+def found(metric: str, change: float, spread: float, base: float = 0.0, count: int = 40) -> Finding:
+    values = change + spread * np.linspace(-1, 1, count)
+    before = [Measurement("b", 0, metric, f"i{i}", f"p{i}", base) for i in range(count)]
     after = [replace(m, subject="t", value=base + float(v)) for m, v in zip(before, values, strict=True)]
     [finding] = compare(before, after)
     return finding
@@ -50,17 +50,21 @@ def test_a_bias_to_either_answer_is_damage(change: float, spread: float, decisio
     assert ("is unchanged" if change == 0 else f"changed by {change * MARGIN:+.3f}") in describe(finding)
 
 
+@pytest.mark.parametrize("base", [0.5, 5.0])  # a share, and a grade that has no known range
 @pytest.mark.parametrize("spread", [0.001, 0.02])
-@pytest.mark.parametrize(("change", "passes"), [(0.0, True), (0.03, True), (-0.03, True), (0.4, False), (-0.4, False)])
-def test_of_an_unknown_direction_no_change_beyond_the_tolerance_passes_or_fails(
-    undirected: str, change: float, spread: float, passes: bool
+@pytest.mark.parametrize(
+    ("change", "decision"),
+    [(0.0, "pass"), (0.03, "pass"), (-0.03, "pass"), (0.4, "inconclusive"), (-0.4, "fail")],
+)
+def test_of_an_unknown_direction_a_fall_beyond_the_tolerance_fails_and_a_rise_stays_open(
+    undirected: str, change: float, spread: float, base: float, decision: str
 ) -> None:
-    finding = found(undirected, change, spread, base=0.5)
-    assert finding.decision == ("pass" if passes else "inconclusive")
-    assert ("--harm" in finding.note and "--good" in finding.note) == (not passes)
+    finding = found(undirected, change, spread, base, count=400)
+    assert finding.decision == decision
+    assert ("--harm" in finding.note and "--good" in finding.note) == (decision == "inconclusive")
     assert finding.clusters_needed is None
-    assert decide([finding]).decision == finding.decision
-    if not passes:
+    assert decide([finding]).decision == decision
+    if decision == "inconclusive":
         assert "--harm TASK or --good TASK" in decide([finding]).reasons[0]
 
 
@@ -72,7 +76,9 @@ def test_of_an_unknown_direction_what_reaches_the_tolerance_is_open(undirected: 
 
 
 def test_an_improvement_is_not_told_as_a_negative_worsening() -> None:
-    assert describe(found("refusal.harmful", 0.2, 0.01, 0.5)).startswith("refusal.harmful is better by 0.200 [+0.1")
+    assert describe(found("refusal.harmful", 0.2, 0.01, 0.5, 400)).startswith(
+        "refusal.harmful is better by 0.200 [+0.1"
+    )
     assert describe(found("preference.margin", -0.2, 0.01)).startswith("preference.margin is better by 0.200 [+0.1")
     assert describe(found("preference.margin", 0.2, 0.01)).startswith("preference.margin is worse by +0.200 [+0.1")
     assert describe(found("preference.margin", 1e-5, 1e-6)).startswith("preference.margin is unchanged [")

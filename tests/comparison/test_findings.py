@@ -88,7 +88,8 @@ def test_a_planted_worsening_is_judged_against_the_margin(metric: str, margins: 
     assert finding.interval[0] < finding.difference < finding.interval[1]
     assert (finding.items, finding.clusters) == (60, 60)
     half = stats.t.ppf(0.975, 59) * (tuned - base).std(ddof=1) / math.sqrt(60)
-    assert finding.interval == pytest.approx((shift - half, shift + half), abs=0.12 * half)
+    for end in (shift - finding.interval[0], finding.interval[1] - shift):
+        assert half < end < 1.8 * half, "wider than Student's, which holds for normal numbers only"
 
 
 @pytest.mark.parametrize(("metric", "worst"), [("preference.share", 1), ("capability.accuracy", -1)])
@@ -107,14 +108,44 @@ def test_no_change_on_few_binary_items_is_not_taken_for_proof() -> None:
 
 
 def test_scores_of_other_tasks_that_are_grades_are_not_taken_for_proof_either() -> None:
-    """With 0 and 1 alone, no change on n questions is known to 1 - 0.025^(1/n); finer scores may be equal."""
+    """No change on n questions is known to 1 - 0.025^(1/n), whether scores are 0 and 1 or finer."""
     for count, decision in ((16, "inconclusive"), (80, "pass")):
         grades = measured("inspect.score:mmlu_0_shot", [1.0, 0.0] * (count // 2))
         finding = only(compare(grades, grades), "inspect.score:mmlu_0_shot")
         assert finding.decision == decision
-        assert finding.interval[1] == pytest.approx(1 - 0.025 ** (1 / count), abs=1e-3)
-    finer = measured("inspect.score:mmlu_0_shot", [0.5, 0.25] * 8)
-    assert only(compare(finer, finer), "inspect.score:mmlu_0_shot").interval == (0, 0)
+        assert finding.interval[1] == pytest.approx(1 - 0.025 ** (1 / count), abs=1e-6)
+        finer = measured("inspect.score:mmlu_0_shot", [0.5, 0.25] * (count // 2))
+        assert only(compare(finer, finer), "inspect.score:mmlu_0_shot").interval == pytest.approx(finding.interval)
+
+
+@pytest.mark.parametrize(("tolerance", "count"), [(0.05, 71), (0.1, 35)])
+def test_no_change_of_a_bounded_metric_passes_from_the_exact_number_of_prompts_on(tolerance: float, count: int) -> None:
+    """The least n with 1 - 0.025^(1/n) below the tolerance."""
+    policy = Policy(margins={"refusal.harmful": tolerance})
+    for prompts, decision in ((count, "inconclusive"), (count + 1, "pass")):
+        same = measured("refusal.harmful", np.full(prompts, 0.9))
+        finding = only(compare(same, same, policy), "refusal.harmful")
+        assert finding.decision == decision
+        assert (1 - 0.025 ** (1 / prompts) < tolerance) == (decision == "pass")
+        assert finding.interval == pytest.approx((0.025 ** (1 / prompts) - 1, 1 - 0.025 ** (1 / prompts)))
+        if decision == "inconclusive":
+            assert finding.clusters_needed == count + 1
+            assert not finding.note
+
+
+@pytest.mark.parametrize("metric", ["preference.margin", "capability.log_perplexity", "traits.score"])
+@pytest.mark.parametrize("shift", [0.0, 0.001, 5.0, -5.0])
+@pytest.mark.parametrize("count", [12, 400])
+def test_equal_differences_of_a_metric_without_a_range_settle_nothing(metric: str, shift: float, count: int) -> None:
+    """They have no spread, and no range says how far an unseen prompt may lie."""
+    base = np.random.default_rng(4).normal(0, 3, count)
+    finding = only(compare(measured(metric, base), measured(metric, base + shift)), metric)
+    assert (finding.decision, finding.clusters_needed) == ("inconclusive", None)
+    assert "all differences are equal" in finding.note
+    moved = base + shift + spread(count, 1e-4)
+    spoken = only(compare(measured(metric, base), measured(metric, moved)), metric)
+    assert spoken.decision == ("fail" if shift * worsening(metric) > 1 else "pass")
+    assert not spoken.note
 
 
 def test_items_of_one_prompt_count_once() -> None:
@@ -138,15 +169,17 @@ def test_strata_weigh_the_same_in_means_and_difference() -> None:
 def test_items_are_paired_by_name_and_not_by_position() -> None:
     values = np.random.default_rng(2).normal(0, 10, 40)
     base = measured("preference.margin", values)
-    tuned = [replace(m, subject="tuned", value=m.value + 0.01) for m in reversed(base)]
+    moves = 0.01 + spread(40, 0.001)
+    tuned = [replace(m, subject="tuned", value=m.value + move) for m, move in zip(reversed(base), moves, strict=True)]
     finding = only(compare(base, tuned), "preference.margin")
     assert finding.decision == "pass"
-    assert finding.interval == pytest.approx((0.01, 0.01))
+    assert finding.difference == pytest.approx(0.01)
+    assert finding.interval == pytest.approx((0.01, 0.01), abs=0.001)
 
 
 def test_seeds_of_the_tuned_side_are_all_compared_with_the_one_base() -> None:
     base = measured("preference.margin", np.zeros(20))
-    tuned = [m for seed in (1, 2, 3) for m in measured("preference.margin", np.full(20, 0.3), seed=seed)]
+    tuned = [m for seed in (1, 2, 3) for m in measured("preference.margin", 0.3 + spread(20, 0.05), seed=seed)]
     finding = only(compare(base, tuned), "preference.margin")
     assert (finding.items, finding.clusters, finding.decision) == (60, 20, "fail")
 
@@ -158,14 +191,19 @@ def test_a_value_that_is_no_number_is_never_a_pass(side: str, value: float, dama
     def broken(values: np.ndarray) -> np.ndarray:
         return np.where(np.arange(40) < damaged, value, values)
 
-    plain = np.zeros(40)
+    plain, near = np.zeros(40), spread(40, 0.01)
+    assert (
+        only(compare(*(measured("preference.margin", v) for v in (plain, near))), "preference.margin").decision
+        == "pass"
+    )
     base = measured("preference.margin", broken(plain) if side in ("base", "both") else plain)
-    tuned = measured("preference.margin", broken(plain) if side in ("tuned", "both") else plain)
-    healthy = measured("refusal.harmful", np.full(40, 0.9))
+    tuned = measured("preference.margin", broken(near) if side in ("tuned", "both") else near)
+    healthy = measured("refusal.harmful", np.full(80, 0.9))
     findings = compare([*base, *healthy], [*tuned, *healthy])
     finding = only(findings, "preference.margin")
     assert finding.decision == "inconclusive"
-    assert finding.note
+    assert "no finite number" in finding.note or "no item has a finite number" in finding.note
+    assert only(findings, "refusal.harmful").decision == "pass"
     assert decide(findings).decision == "inconclusive"
 
 
@@ -181,19 +219,20 @@ def test_measurements_that_are_all_nan_are_never_a_pass() -> None:
 @pytest.mark.parametrize("side", ["base", "tuned"])
 @pytest.mark.parametrize("missing", [1, 25])
 def test_items_missing_on_one_side_are_never_a_pass(side: str, missing: int) -> None:
-    whole = measured("preference.margin", np.zeros(40))
-    base, tuned = (whole[missing:], whole) if side == "base" else (whole, whole[missing:])
+    before, after = measured("preference.margin", np.zeros(40)), measured("preference.margin", spread(40, 0.01))
+    assert only(compare(before, after), "preference.margin").decision == "pass"
+    base, tuned = (before[missing:], after) if side == "base" else (before, after[missing:])
     findings = compare(base, tuned)
     assert only(findings, "preference.margin").decision == "inconclusive"
-    assert str(missing) in only(findings, "preference.margin").note
+    assert only(findings, "preference.margin").note.startswith(f"{missing} items")
     assert decide(findings).decision == "inconclusive"
 
 
 @pytest.mark.parametrize("side", ["base", "tuned"])
 def test_a_deciding_metric_on_one_side_only_is_never_a_pass(side: str) -> None:
-    shared = measured("preference.margin", np.zeros(40))
-    extra = measured("refusal.harmful", np.full(40, 0.9))
-    base, tuned = ([*shared, *extra], shared) if side == "base" else (shared, [*shared, *extra])
+    before, after = measured("preference.margin", np.zeros(40)), measured("preference.margin", spread(40, 0.01))
+    extra = measured("refusal.harmful", np.full(80, 0.9))
+    base, tuned = ([*before, *extra], after) if side == "base" else (before, [*after, *extra])
     findings = compare(base, tuned)
     finding = only(findings, "refusal.harmful")
     assert finding.decision == "inconclusive"
@@ -204,8 +243,8 @@ def test_a_deciding_metric_on_one_side_only_is_never_a_pass(side: str) -> None:
 
 
 def test_an_informing_metric_on_the_base_only_does_not_stand_in_the_way() -> None:
-    shared = measured("preference.margin", np.zeros(40))
-    findings = compare([*shared, *measured("preference.share", np.zeros(40))], shared)
+    before, after = measured("preference.margin", np.zeros(40)), measured("preference.margin", spread(40, 0.01))
+    findings = compare([*before, *measured("preference.share", np.zeros(40))], after)
     assert decide(findings).decision == "pass"
 
 
@@ -220,21 +259,24 @@ def test_two_subjects_without_a_shared_metric_cannot_be_compared() -> None:
 @pytest.mark.parametrize(("clusters", "settled"), [(9, False), (10, True)])
 def test_too_few_prompts_settle_nothing(shift: float, clusters: int, settled: bool) -> None:
     base = measured("preference.margin", np.zeros(clusters))
-    finding = only(compare(base, measured("preference.margin", np.full(clusters, shift))), "preference.margin")
+    finding = only(compare(base, measured("preference.margin", shift + spread(clusters, 0.01))), "preference.margin")
     assert (finding.decision != "inconclusive") == settled
     assert settled or "9 prompts" in finding.note
 
 
 def test_many_items_of_few_prompts_settle_nothing() -> None:
     names = [f"prompt-{i % 5}" for i in range(100)]
-    same = measured("preference.margin", np.zeros(100), clusters=names)
-    assert only(compare(same, same), "preference.margin").decision == "inconclusive"
+    base = measured("preference.margin", np.zeros(100), clusters=names)
+    tuned = measured("preference.margin", spread(100, 0.01), clusters=names)
+    finding = only(compare(base, tuned), "preference.margin")
+    assert finding.decision == "inconclusive"
+    assert "5 prompts" in finding.note
 
 
 def test_the_least_number_of_prompts_is_the_policys() -> None:
-    same = measured("preference.margin", np.zeros(12))
-    assert only(compare(same, same, Policy(minimum_clusters=13)), "preference.margin").decision == "inconclusive"
-    assert only(compare(same, same, Policy(minimum_clusters=12)), "preference.margin").decision == "pass"
+    base, tuned = measured("preference.margin", np.zeros(12)), measured("preference.margin", spread(12, 0.01))
+    assert only(compare(base, tuned, Policy(minimum_clusters=13)), "preference.margin").decision == "inconclusive"
+    assert only(compare(base, tuned, Policy(minimum_clusters=12)), "preference.margin").decision == "pass"
 
 
 @pytest.mark.parametrize(("distance", "decision"), [(0.1, "pass"), (5.0, "fail")])
@@ -255,7 +297,8 @@ def test_drift_of_the_base_is_not_missed() -> None:
 def test_groups_follow_their_metric_and_never_decide() -> None:
     groups = ["money"] * 20 + ["health"] * 20
     base = measured("preference.margin", np.zeros(40), groups=groups)
-    tuned = measured("preference.margin", [0.9] * 20 + [-0.9] * 20, groups=groups)
+    moves = np.repeat([0.9, -0.9], 20) + np.tile(spread(20, 0.05), 2)
+    tuned = measured("preference.margin", moves, groups=groups)
     findings = compare(base, tuned)
     assert [f.metric for f in findings] == ["preference.margin", "preference.margin/money", "preference.margin/health"]
     money, health = findings[1:]
@@ -281,10 +324,10 @@ def test_one_group_alone_is_not_repeated() -> None:
 
 
 def test_users_sets_are_judged_by_themselves() -> None:
-    zero = measured("preference.margin", np.zeros(20))
+    near = spread(20, 0.01)
     findings = compare(
-        [*zero, *measured("preference.margin:mine", np.zeros(20))],
-        [*zero, *measured("preference.margin:mine", np.full(20, 0.5))],
+        [*measured("preference.margin", np.zeros(20)), *measured("preference.margin:mine", np.zeros(20))],
+        [*measured("preference.margin", near), *measured("preference.margin:mine", 0.5 + near)],
     )
     assert only(findings, "preference.margin").decision == "pass"
     assert only(findings, "preference.margin:mine").decision == "fail"
@@ -292,7 +335,7 @@ def test_users_sets_are_judged_by_themselves() -> None:
 
 
 def test_the_policys_margin_and_deciding_metrics_are_used() -> None:
-    base, tuned = measured("preference.margin", np.zeros(20)), measured("preference.margin", np.full(20, 0.3))
+    base, tuned = measured("preference.margin", np.zeros(20)), measured("preference.margin", 0.3 + spread(20, 0.05))
     tolerant = only(compare(base, tuned, Policy(margins={"preference.margin": 0.5})), "preference.margin")
     assert (tolerant.margin, tolerant.decision) == (0.5, "pass")
     assert not only(compare(base, tuned, Policy(decides={"preference.margin": False})), "preference.margin").decides
@@ -323,7 +366,8 @@ def test_one_subject_alone_is_summarised_by_metric_and_group() -> None:
     assert money.value == pytest.approx(values[:20].mean())
     assert (whole.items, money.items, health.clusters) == (40, 20, 20)
     half = stats.t.ppf(0.975, 39) * values.std(ddof=1) / math.sqrt(40)
-    assert whole.interval == pytest.approx((0.5 - half, 0.5 + half), abs=0.1 * half)
+    for end in (0.5 - whole.interval[0], whole.interval[1] - 0.5):
+        assert half < end < 1.8 * half
 
 
 @pytest.mark.parametrize("difference", [0.05, 0.15])

@@ -169,8 +169,11 @@ def test_more_prompts_of_the_same_spread_are_foreseen() -> None:
     """The ends that are foreseen for four times the prompts are those that four times the prompts have."""
     base = stats.norm.ppf((np.arange(60) + 0.5) / 60) * 0.4
     few, many = interval(base, (-9.0, 9.0)), interval(np.tile(base, 4), (-9.0, 9.0))
-    assert few.ends_with(240) == pytest.approx((many.low, many.high), abs=1e-6)
-    assert few.ends_with(60) == (few.low, few.high)
+    for clusters, ends in ((240, many), (60, few)):
+        for side, end in ((few, ends.high), (few.turned(), -ends.low)):
+            assert side.ends_below(end + 1e-5, clusters)
+            assert not side.ends_below(end - 1e-5, clusters)
+            assert not side.ends_below(side.value - 1e-5, 10**6)
 
 
 # Simulated truths: how often is the truth beyond an end? Nominally 2.5 %.

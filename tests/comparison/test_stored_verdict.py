@@ -28,7 +28,7 @@ def findings(preference: float, refusal: float = 0.9, policy: Policy | None = No
     for metric, level, change in (("preference.margin", 0.0, preference), ("refusal.harmful", refusal, 0.0)):
         for i in range(160):
             rows.append(Measurement("b", 0, metric, f"i{i}", f"p{i}", level, group=f"g{i % 2}"))
-            moved.append(replace(rows[-1], value=level + change + (0.1 * (i % 3 - 1) if change else 0.0)))
+            moved.append(replace(rows[-1], value=level + change + 0.1 * (i % 3 - 1) * (metric == "preference.margin")))
     return compare(rows, moved, policy)
 
 
@@ -101,7 +101,7 @@ def test_an_edited_finding_is_refused(start: float, edit: dict[str, Any], says: 
 
 def test_a_group_that_stood_in_the_way_cannot_be_edited_into_a_pass() -> None:
     rows = [Measurement("b", 0, "preference.margin", f"i{i}", f"p{i}", 0.0, group=f"g{i % 8}") for i in range(160)]
-    moved = [replace(m, value=0.5 if m.group == "g3" else 0.0) for m in rows]
+    moved = [replace(m, value=0.5 * (m.group == "g3") + 0.01 * (i % 3 - 1)) for i, m in enumerate(rows)]
     found = compare(rows, moved)
     assert found[0].decision == "inconclusive"
     refuse_contradiction(decide(found), found)

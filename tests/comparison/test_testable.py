@@ -18,9 +18,18 @@ def measured(metric: str, values: Sequence[float], subject: str = "base") -> lis
 
 
 def finding(base: list[Measurement], change: float = 0.0, policy: Policy | None = None) -> Finding:
-    """The first metric's finding, its values changed and all others left alone."""
+    """The first metric's finding, its values changed and all others left alone.
+
+    A metric without a range moves by a little more or less from prompt to prompt: equal moves would say nothing.
+    """
     first = base[0].metric
-    tuned = [replace(m, value=m.value + change if m.metric == first else m.value) for m in base]
+    ranged = (
+        first.partition(".")[0] != "preference" and 0 <= min(m.value for m in base) <= max(m.value for m in base) <= 1
+    )
+    moves = [change + (0 if ranged else 0.001 * (i % 3 - 1)) for i in range(len(base))]
+    tuned = [
+        replace(m, value=m.value + move if m.metric == first else m.value) for m, move in zip(base, moves, strict=True)
+    ]
     return next(f for f in compare(base, tuned, policy) if f.metric == first)
 
 
@@ -125,7 +134,9 @@ def findings(policy: Policy | None = None) -> list[Finding]:
         *measured("refusal.harmful", np.full(160, 0.02)),
         *measured("capability.log_perplexity", np.full(160, 3.0)),
     ]
-    return compare(rows, rows, policy)
+    free = ("preference.margin", "capability.log_perplexity")  # of no range: equal differences would settle nothing
+    tuned = [replace(m, value=m.value + 0.001 * (i % 3 - 1) * (m.metric in free)) for i, m in enumerate(rows)]
+    return compare(rows, tuned, policy)
 
 
 def test_a_verdict_with_a_metric_that_is_not_testable_is_no_pass_and_says_so_first() -> None:

@@ -168,16 +168,15 @@ def _clusters_needed(e: MeanInterval, worse: str, margin: float, policy: Policy,
 
     worsening = turn(worse, e.value, (e.low, e.high)).value
     distance = abs(abs(worsening) - margin if worse in ("either", "unknown") else worsening - margin)
-    if distance == 0 or e.error == 0 or (worse == "unknown" and worsening > margin):
+    if distance == 0 or e.degenerate or e.clusters < 2 or (worse == "unknown" and worsening > margin):
         return None
     passes = abs(worsening) < margin if worse in ("either", "unknown") else worsening < margin
     upper = passes != (worsening < 0 if worse in ("either", "unknown") else worse == "lower")
     reserve = float(stats.norm.ppf(power)) * e.error * math.sqrt(e.clusters)
+    towards = e if upper else e.turned()
 
     def settles(prompts: int) -> bool:
-        low, high = e.ends_with(prompts)
-        reach = high - e.value if upper else e.value - low
-        return reach + reserve / math.sqrt(prompts) <= distance
+        return towards.ends_below(towards.value + distance - reserve / math.sqrt(prompts), prompts)
 
     low, high = e.clusters, 2 * e.clusters
     while not settles(high):

@@ -71,9 +71,13 @@ class MeanInterval:
             return float(threshold >= self.value)
         return 1.0 - self._above(threshold, self._guard(-1, self.clusters), self.clusters)
 
-    def ends_with(self, clusters: int) -> tuple[float, float]:
-        """Both ends, if as many clusters showed the same mean and the same spread: for planning."""
-        return self._end(-1, clusters), self._end(1, clusters)
+    def ends_below(self, threshold: float, clusters: int) -> bool:
+        """Whether the upper end were at most ``threshold`` if as many clusters showed this mean and spread: to plan."""
+        if threshold < self.value:
+            return False
+        return (
+            self.degenerate or self._above(threshold, self._guard(1, clusters), clusters) <= (1 - self.confidence) / 2
+        )
 
     def _guard(self, side: int, clusters: int) -> float:
         """The value of the one unseen cluster that counts beside the seen ones, at the upper (1) or lower (-1) side."""

@@ -83,5 +83,5 @@ def _saddles(weights: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArr
         above = slope * middle > 1.0
         high = np.where(above, middle, high)
         low = np.where(above, low, middle)
-    middle: NDArray[np.float64] = (low + high) / 2
-    return middle
+    saddles: NDArray[np.float64] = (low + high) / 2
+    return saddles
