@@ -115,7 +115,9 @@ def _finding(metric: str, pairs: Sequence[Pair], dropped: int, policy: Policy) -
     note = ""
     if decision == "inconclusive":
         note = _UNDIRECTED if worse == "unknown" else ""
-    if e.degenerate:
+    # Log-likelihoods that agree to the last bit on every prompt are no sample that happens to be alike.
+    unmoved = e.value == 0 and metric_of(metric).unit.startswith("nats")
+    if e.degenerate and not unmoved:
         decision, note = "inconclusive", "all differences are equal, so nothing says how far their mean may be off"
     few = e.clusters < policy.minimum_clusters
     if few:
