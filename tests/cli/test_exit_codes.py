@@ -100,8 +100,27 @@ def test_a_model_against_itself_is_inconclusive_unless_meant(
     again = run(*command)
     assert again.code == 3
     assert [line for line in again.out.splitlines() if "--allow-identical" in line]
-    meant = check(run(*command, "--allow-identical", "--json"), 0, "pass", place)
+    meant = check(run(*command, "--allow-identical", "--json"), 3, "inconclusive", place)
     assert meant["findings"] == document["findings"]
+    # Left to itself, a metric without a range says nothing where all differences are equal, be they zero.
+    [reason] = meant["reasons"]
+    assert "preference.margin:own is unchanged" in reason
+    assert "all differences are equal" in reason
+    assert "no number differs between base and tuned; --allow-identical lets the findings decide" in meant["note"]
+
+
+def test_a_model_against_itself_passes_where_that_is_meant_and_the_items_suffice(
+    run: Run, base: Path, gate: tuple[str, ...], place: Path
+) -> None:
+    # A share of sixteen prompts that never changed has changed in fewer than 21 % by an exact bound.
+    (place / "policy.yaml").write_text(
+        "decides: {preference.margin: false, preference.accuracy: true}\nmargins: {preference.accuracy: 0.3}\n"
+        "untestable: allow\n",
+        "utf-8",
+    )
+    command = ("audit", base, "--base", base, *gate, "--policy", "policy.yaml", "--json")
+    check(run(*command), 3, "inconclusive", place)
+    check(run(*command, "--allow-identical"), 0, "pass", place)
 
 
 def test_a_copy_of_a_model_is_the_same_one(
@@ -117,7 +136,8 @@ def test_an_adapter_that_does_nothing_is_not_in_force(
     command = ("audit", tuned(steps=1, lr=1e-40), "--base", base, *gate, "--json")
     document = check(run(*command), 3, "inconclusive", place)
     assert "base and tuned differ in their weights and configuration, but no number does" in document["reasons"][0]
-    check(run(*command, "--allow-identical"), 0, "pass", place)
+    meant = check(run(*command, "--allow-identical"), 3, "inconclusive", place)
+    assert not any("no number does" in reason for reason in meant["reasons"])
 
 
 def test_few_prompts_are_inconclusive_however_clear(
