@@ -109,18 +109,14 @@ def test_a_model_against_itself_is_inconclusive_unless_meant(
     assert "no number differs between base and tuned; --allow-identical lets the findings decide" in meant["note"]
 
 
-def test_a_model_against_itself_passes_where_that_is_meant_and_the_items_suffice(
-    run: Run, base: Path, gate: tuple[str, ...], place: Path
+def test_a_model_against_itself_passes_where_that_is_meant_and_the_prompts_suffice(
+    run: Run, base: Path, place: Path
 ) -> None:
-    # A share of sixteen prompts that never changed has changed in fewer than 21 % by an exact bound.
-    (place / "policy.yaml").write_text(
-        "decides: {preference.margin: false, preference.accuracy: true}\nmargins: {preference.accuracy: 0.3}\n"
-        "untestable: allow\n",
-        "utf-8",
-    )
-    command = ("audit", base, "--base", base, *gate, "--policy", "policy.yaml", "--json")
+    """Probabilities have a range, so that even differences of zero have an interval."""
+    command = ("audit", base, "--base", base, "--probes", "refusal", "--allow-untestable", "--json")
     check(run(*command), 3, "inconclusive", place)
-    check(run(*command, "--allow-identical"), 0, "pass", place)
+    meant = check(run(*command, "--allow-identical"), 0, "pass", place)
+    assert all(f["difference"] == 0 and f["interval"][1] > 0 for f in meant["findings"])
 
 
 def test_a_copy_of_a_model_is_the_same_one(
