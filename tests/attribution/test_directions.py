@@ -41,17 +41,22 @@ def loss(subject: Subject, given: list[Tree]) -> float:
 
 @pytest.mark.parametrize("bound", [16, 10_000])
 def test_sums_equal_those_of_the_weights_gradients(rows: Rows, subject: Subject, bound: int) -> None:
-    """Second implementation: whole gradients, and the decomposition in double precision."""
+    """Second implementation: whole gradients, laid out along the view's own directions in double precision.
+
+    Directions whose sizes lie close together mix freely within fp32, other than another decomposition mixes them;
+    the decomposition has a test of its own, which no such mixing moves.
+    """
     subject.max_batch_tokens = bound
     view = WeightView(subject.model)
     by_unit, by_weight = unit_sums(subject, rows(), "direction", view=view), gradient_sums(subject, rows())
     alone = [gradient_sums(subject, [row]) for row in rows()]
     assert len(list(unit_spaces(view, "direction"))) == len(view)
     for name, matrix in view.items():
-        left, sizes, right = torch.linalg.svd(matrix.parameter.detach().double(), full_matrices=False)
+        found = view.directions(name)
+        left, sizes, right = found.left.double(), found.sizes.double(), found.right.double()
 
         def effects(gradient: torch.Tensor, left: Any = left, sizes: Any = sizes, right: Any = right) -> torch.Tensor:
-            return (sizes * ((left.T @ gradient.double()) * right).sum(1))[:64]
+            return sizes * ((left.T @ gradient.double()) * right).sum(1)
 
         signed = effects(by_weight.signed[name])
         atol = 1e-4 * float(signed.abs().max())
@@ -60,6 +65,26 @@ def test_sums_equal_those_of_the_weights_gradients(rows: Rows, subject: Subject,
         assert torch.allclose(by_unit.absolute[name].double(), absolute, atol=1e-4 * float(absolute.max()))
         assert torch.allclose(
             unit_importance(by_unit)(matrix).double(), absolute / 7, atol=1e-4 * float(absolute.max())
+        )
+
+
+def test_the_directions_are_the_strongest_terms_of_the_decomposition(subject: Subject) -> None:
+    """Against singular values in double precision; what the terms leave of the matrix is as small as can be."""
+    view = WeightView(subject.model)
+    for name, matrix in view.items():
+        found, exact = view.directions(name), matrix.parameter.detach().double()
+        sizes = torch.linalg.svdvals(exact)
+        count, atol = min(64, len(sizes)), 1e-5 * float(sizes[0])
+        assert torch.allclose(found.sizes.double(), sizes[:count], atol=atol, rtol=0)
+        for vectors in (found.left.T.double(), found.right.double()):
+            assert torch.allclose(vectors @ vectors.T, torch.eye(count, dtype=torch.double), atol=1e-5)
+        left_over = exact - found.part(torch.arange(count)).double()
+        # Eckart-Young: no matrix of that rank is nearer than the next singular value, whichever way neighbours mix.
+        expected = float(sizes[count]) if len(sizes) > count else 0.0
+        assert float(torch.linalg.matrix_norm(left_over, 2)) == pytest.approx(expected, abs=atol)
+        # Each pair of vectors belongs to its size.
+        assert torch.allclose(
+            exact @ found.right.double().T, found.left.double() * found.sizes.double(), atol=atol, rtol=0
         )
 
 

@@ -100,8 +100,23 @@ def test_a_model_against_itself_is_inconclusive_unless_meant(
     again = run(*command)
     assert again.code == 3
     assert [line for line in again.out.splitlines() if "--allow-identical" in line]
-    meant = check(run(*command, "--allow-identical", "--json"), 0, "pass", place)
+    meant = check(run(*command, "--allow-identical", "--json"), 3, "inconclusive", place)
     assert meant["findings"] == document["findings"]
+    # Left to itself, a metric without a range says nothing where all differences are equal, be they zero.
+    [reason] = meant["reasons"]
+    assert "preference.margin:own is unchanged" in reason
+    assert "all differences are equal" in reason
+    assert "no number differs between base and tuned; --allow-identical lets the findings decide" in meant["note"]
+
+
+def test_a_model_against_itself_passes_where_that_is_meant_and_the_prompts_suffice(
+    run: Run, base: Path, place: Path
+) -> None:
+    """Probabilities have a range, so that even differences of zero have an interval."""
+    command = ("audit", base, "--base", base, "--probes", "refusal", "--allow-untestable", "--json")
+    check(run(*command), 3, "inconclusive", place)
+    meant = check(run(*command, "--allow-identical"), 0, "pass", place)
+    assert all(f["difference"] == 0 and f["interval"][1] > 0 for f in meant["findings"])
 
 
 def test_a_copy_of_a_model_is_the_same_one(
@@ -117,7 +132,8 @@ def test_an_adapter_that_does_nothing_is_not_in_force(
     command = ("audit", tuned(steps=1, lr=1e-40), "--base", base, *gate, "--json")
     document = check(run(*command), 3, "inconclusive", place)
     assert "base and tuned differ in their weights and configuration, but no number does" in document["reasons"][0]
-    check(run(*command, "--allow-identical"), 0, "pass", place)
+    meant = check(run(*command, "--allow-identical"), 3, "inconclusive", place)
+    assert not any("no number does" in reason for reason in meant["reasons"])
 
 
 def test_few_prompts_are_inconclusive_however_clear(

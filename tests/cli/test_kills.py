@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aftertune.measures import read_measurements
+from aftertune.measures import REFERENCE, read_measurements
 
 Tuned = Callable[..., Path]
 
@@ -211,8 +211,11 @@ def test_no_batch_is_computed_twice_but_the_one_in_hand_when_killed(aftermath: t
     root, happened = aftermath
     undisturbed = passes(root, "undisturbed")
     batches = undisturbed.keys() - passes(root, "restarted", "referred").keys()
-    # A run whose batches are all on record computes none of them: what is left are those on record.
-    assert len(batches) == happened["total"]
+    # A run whose batches are all on record computes none of them: what is left are those on record. One row more tells
+    # that the drift reference is whole.
+    rows = [json.loads(line) for file in journals(root / "undisturbed").values() for line in file.splitlines()]
+    assert [key for key, *_ in rows].count(REFERENCE) == 1
+    assert len(batches) == happened["total"] - 1
     assert all(undisturbed[batch] == 1 for batch in batches)
     killed = passes(root, "killed")
     assert batches <= killed.keys() <= undisturbed.keys()

@@ -49,15 +49,29 @@ def test_a_template_that_prints_a_token_beyond_the_embedding_is_refused(
         as_subject(tiny_model("llama"), grown, "mine")
 
 
-def test_an_added_token_that_no_template_prints_is_refused_where_it_is_met(
+def test_text_that_spells_a_control_token_beyond_the_embedding_is_text(
     grown: Any, tiny_model: TinyModel, tiny_tokenizer: Any, tmp_path: Path
 ) -> None:
     grown.chat_template = tiny_tokenizer.chat_template
     save_model(tiny_model("llama"), grown, tmp_path / "model")
     subject = load(tmp_path / "model")  # as of text models whose tokenizer knows a token for pictures
+    prompt = subject.chat.prompt([Message("user", "Look at <|new|> this")])
+    assert max(prompt) < subject.vocabulary == 320
+    assert "Look at <|new|> this" in grown.decode(prompt)
+
+
+def test_an_added_word_that_no_template_prints_is_refused_where_it_is_met(
+    tiny_model: TinyModel, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    import copy
+
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens(["aftertune"])  # no control token: text may hold it, and encoding makes its id of it
+    save_model(tiny_model("llama"), tokenizer, tmp_path / "model")
+    subject = load(tmp_path / "model")
     subject.chat.prompt([Message("user", "Hello")])
-    with pytest.raises(SubjectError, match=r"token <.new.> has the id 320"):
-        subject.chat.prompt([Message("user", "Look at <|new|> this")])
+    with pytest.raises(SubjectError, match="token aftertune has the id 320"):
+        subject.chat.prompt([Message("user", "What is aftertune?")])
 
 
 def test_an_ordinary_vocabulary_beyond_the_embedding_is_refused(

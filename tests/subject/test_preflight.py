@@ -103,15 +103,15 @@ def sharded(folder: Path) -> None:
     [
         (remove("config.json"), "neither config.json nor adapter_config.json"),
         (damage("config.json", "{"), "cannot be loaded"),
-        (damage("config.json", "[" * 100_000), "cannot be loaded"),
+        (damage("config.json", "[" * 100_000), "cannot be loaded (nested too deeply)"),
         (damage("config.json", '{"model_type": "nothing_known"}'), "cannot be loaded"),
         (damage("config.json", '{"model_type": "vit"}'), "continues no text"),
         (remove("tokenizer.json", "tokenizer.model", "vocab.json"), "no tokenizer"),
         (damage("tokenizer.json", "{"), "its tokenizer cannot be loaded"),
         (without_template, "no chat template"),
-        (broken_template, "its chat template refuses the conversation"),
-        (damage("model.safetensors", b"garbage" * 10), "cannot be read"),
-        (damage("model.safetensors", b""), "cannot be read"),
+        (broken_template, "its chat template cannot be read"),
+        (damage("model.safetensors", b"garbage" * 10), "model.safetensors: cannot be loaded"),
+        (damage("model.safetensors", b""), "model.safetensors: cannot be loaded"),
         (pickled, "only pickled weights"),
         (sharded, "model-00002-of-00002.safetensors"),
         (lambda folder: edit(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4}), "quantised"),
@@ -130,7 +130,7 @@ def test_what_load_would_refuse_is_refused(
 def test_the_end_of_a_weight_file_that_is_cut_short_is_missed(copy: Path) -> None:
     whole = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(whole[:-10])
-    with pytest.raises(SubjectError, match="cannot be read"):
+    with pytest.raises(SubjectError, match=r"model.safetensors: cannot be loaded .*copy it again"):
         check_subject(copy)
 
 
@@ -138,11 +138,11 @@ def test_the_end_of_a_weight_file_that_is_cut_short_is_missed(copy: Path) -> Non
     ("config", "says"),
     [
         ("{", "cannot be read"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, r"cannot be read \(nested too deeply\)"),
         ("[]", "must hold a JSON object"),
         ("{}", "names no base model"),
-        ('{"base_model_name_or_path": "nowhere"}', "no such subject"),
-        ('{"base_model_name_or_path": "~nouser/x"}', "cannot be read as a path"),
+        ('{"base_model_name_or_path": "nowhere"}', "its base, nowhere, cannot be found .*--base"),
+        ('{"base_model_name_or_path": "~nouser/x"}', "its base, ~nouser/x, cannot be found .*--base"),
     ],
 )
 def test_a_broken_adapter_is_refused(config: str, says: str, adapter: Path, no_weights: None) -> None:
@@ -190,7 +190,7 @@ def test_a_hub_id_that_cannot_be_reached_is_refused(no_weights: None) -> None:
 
 def test_a_patch_and_a_gguf_file_are_looked_at(copy: Path, tmp_path: Path, no_weights: None) -> None:
     (tmp_path / "p.safetensors").write_bytes(b"garbage" * 10)
-    with pytest.raises(SubjectError, match="cannot be read"):
+    with pytest.raises(SubjectError, match=r"p.safetensors: cannot be loaded"):
         check_subject(f"{copy}+{tmp_path / 'p.safetensors'}")
     with pytest.raises(PatchError, match="there is no patch file"):
         check_subject(f"{copy}+{tmp_path / 'none.safetensors'}")

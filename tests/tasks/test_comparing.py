@@ -186,7 +186,9 @@ def test_any_task_can_be_audited(subject: Any, tmp_path: Path) -> None:
     assert (found.base, found.tuned, found.decision, found.worse) == (1, pytest.approx(0.6), "fail", "lower")
     harmful = compare_logs(base, tuned, harm=["sums"], out=tmp_path / "harm")
     assert finding(harmful, "inspect.harm:sums").decision == "pass"
-    lenient = compare_logs(base, tuned, Policy(margins={"inspect.score": 0.7}), out=tmp_path / "lenient", good=["sums"])
+    # Four of twenty may be as many as 44 % by an exact bound. More than 66 % lost could not be shown with twenty sums.
+    few, half = sums(subject, tmp_path, 4, match()), Policy(margins={"inspect.score": 0.5})
+    lenient = compare_logs(base, few, half, out=tmp_path / "lenient", good=["sums"])
     assert lenient.verdict.decision == "pass"
 
 
@@ -272,7 +274,8 @@ def test_a_comparison_is_held_against_an_earlier_one(asked: Callable[..., Path],
     cruel = dict.fromkeys(NAMES[:10], CRUEL)
     base, damaged, whole = asked(), asked(cruel), asked()
     compare_logs(base, damaged, out=tmp_path / "damaged")
-    wide = Policy(margins=dict.fromkeys((metric, "emergent_misalignment.gibberish"), 0.5))
+    # With twelve questions none cruel may be 26 % by an exact bound, and ten cruel are at least 31 %.
+    wide = Policy(margins=dict.fromkeys((metric, "emergent_misalignment.gibberish"), 0.3))
     compare_logs(base, whole, out=tmp_path / "whole")
 
     def states(outcome: Any) -> dict[str, str]:

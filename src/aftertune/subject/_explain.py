@@ -38,6 +38,8 @@ def explain_reading(where: object, problem: str, mend: str = "") -> Iterator[Non
 
 def reason(error: BaseException) -> str:
     """The first line of an error's message; the second too, where the first only announces it."""
+    if isinstance(error, RecursionError):  # whose own words speak of Python
+        return "nested too deeply"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
 
