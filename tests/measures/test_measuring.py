@@ -258,6 +258,7 @@ def test_what_is_no_table_of_measurements_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.parquet").write_bytes(b"")
     (tmp_path / "text.parquet").write_text("no table")
+    mend = "run the same command again in a new folder"
     for name in ("other", "more", "cut", "empty", "text", "absent"):
-        with pytest.raises(OutputError, match=rf"{name}\.parquet: no table of measurements .*; run the audit again"):
+        with pytest.raises(OutputError, match=rf"{name}\.parquet: no table of measurements .*; {mend}"):
             read_measurements(tmp_path / f"{name}.parquet")

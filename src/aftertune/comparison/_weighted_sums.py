@@ -75,8 +75,8 @@ def _tails(weights: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray
 
 def _saddles(weights: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Where K'(s) = 1/s between 0 and 1/max(w): the left side grows there and the right side falls."""
-    low = np.zeros(len(weights))
-    high = 1.0 / weights.max(1)
+    low: NDArray[np.float64] = np.zeros(len(weights))
+    high: NDArray[np.float64] = 1.0 / weights.max(1)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         slope = (counts * weights / (1.0 - middle[:, None] * weights)).sum(1)

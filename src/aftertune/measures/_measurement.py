@@ -97,8 +97,10 @@ def write_measurements(path: Path, measurements: Sequence[Measurement]) -> None:
     import pyarrow.parquet as pq
 
     columns = {f.name: [getattr(m, f.name) for m in measurements] for f in fields(Measurement)}
+    kinds = {"seed": pa.int64(), "value": pa.float64()}  # said, since no kind can be guessed from no rows
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
+    pq.write_table(pa.table(columns, schema), buffer)
     write_bytes(path, buffer.getvalue())
 
 
