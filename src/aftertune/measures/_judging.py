@@ -34,14 +34,24 @@ def graders(log: EvalLog) -> dict[str, list[str]]:
 def roles(log: EvalLog, names: Mapping[str, list[str]]) -> dict[str, Any]:
     """Settings and arguments of the models that have roles, but of graders only those that judged.
 
+    Where a model is served does not count, as it does not for the model itself: ports change from run to run.
+
     Args:
         log: for its head.
         names: who has which role, see `graders`.
     """
     return {
-        name: [plain(model) for model in _listed(role) if name != GRADER or _name(model) in names.get(GRADER, [])]
+        name: [
+            _without_address(plain(model))
+            for model in _listed(role)
+            if name != GRADER or _name(model) in names.get(GRADER, [])
+        ]
         for name, role in sorted((log.eval.model_roles or {}).items())
     }
+
+
+def _without_address(model: Any) -> Any:
+    return {key: value for key, value in model.items() if key != "base_url"} if isinstance(model, dict) else model
 
 
 def scorers(log: EvalLog) -> dict[str, Any]:
