@@ -224,7 +224,7 @@ def test_run_folders_of_older_versions_are_still_rebuilt(asked: Asked, tmp_path:
     assert "<script" not in report.read_text()
     for broken in ("{}", "[1", kept.replace('"kind"', '"colour"')):
         answers.write_text(broken)
-        with pytest.raises(OutputError, match="is damaged|holds no finished audit"):
+        with pytest.raises(OutputError, match=r"is damaged|holds no finished audit"):
             stored_section(tmp_path / "run")
 
 
