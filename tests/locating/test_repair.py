@@ -133,7 +133,8 @@ def test_a_fold_is_asked_of_what_the_other_fold_chose(repaired: Repaired, case: 
     values = {n: m.parameter.detach().clone() for n, m in WeightView(base.load(merge=True).model).items()}
     parts = [read_calibration([harm], "misaligned").examples, read_calibration([task], side).examples]
     halves = [folds((*part["attribution"], *part["selection"])) for part in parts]
-    journal = dict(json.loads(line) for line in (repaired.run / "evaluations.jsonl").read_text().splitlines())
+    rows = map(json.loads, (repaired.run / "evaluations.jsonl").read_text("utf-8").splitlines())
+    journal = {key: value for key, value, *_ in rows}  # a row ends with a digest of itself
     for asked, chose in ((0, 1), (1, 0)):
         chosen_by = [half[chose] for half in halves]
         fit = Fit(subject, view, values, *chosen_by, {"ratio": (0.1,)}, None, Silent())
