@@ -188,4 +188,4 @@ def _root(excess: Callable[[float], float], inside: float, outside: float) -> fl
 
     if excess(inside) <= 0 or outside <= inside:  # so few clusters that even the mean itself is out of reach
         return inside
-    return float(brentq(excess, inside, outside, xtol=1e-12, rtol=1e-10))
+    return float(brentq(excess, inside, outside, xtol=1e-10, rtol=1e-9))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_BISECTIONS = 60  # as many as a double has bits to settle
+_BISECTIONS = 24  # the path may cross anywhere near the saddle
 _NODES = 81
 _FARTHEST = 12.0  # of the grid, before it is stretched
 _STRETCH = 2.0  # in units of the saddle's width: where the grid's spacing begins to grow
