@@ -96,6 +96,19 @@ def test_the_ends_are_quantiles_of_randomly_weighted_means() -> None:
         assert end == pytest.approx(np.quantile(drawn, quantile), abs=0.02 * (found.high - found.low))
 
 
+def test_prompts_of_very_unequal_size_weigh_by_their_items() -> None:
+    rng = np.random.default_rng(4)
+    sizes = np.array([30, 20, 12, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+    means = np.r_[0.9, 0.8, -0.7, np.zeros(9)]
+    owner = np.repeat(np.arange(12), sizes)
+    found = mean_interval(list(means[owner]), [str(o) for o in owner], extent=(-1.0, 1.0))
+    weights = rng.exponential(size=(200_000, 13))
+    items = np.r_[sizes, sizes.mean()]
+    for end, guard, quantile in ((found.low, -1.0, 0.025), (found.high, 1.0, 0.975)):
+        drawn = (weights @ (items * np.r_[means, guard])) / (weights @ items)
+        assert end == pytest.approx(np.quantile(drawn, quantile), abs=0.01)
+
+
 def test_many_prompts_come_close_to_students_t() -> None:
     values = np.random.default_rng(3).normal(0.1, 0.4, 2000)
     found = interval(values)
