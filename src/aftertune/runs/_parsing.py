@@ -10,9 +10,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from aftertune.errors import DataError
 from aftertune.runs._reading import read_bounded
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import yaml
 
 MOST_YAML_VALUES = 200_000
+
+_Parsed = TypeVar("_Parsed")
 
 _ABSENT = "no such file; check the path"
 
@@ -96,10 +98,7 @@ def read_json(path: str | os.PathLike[str], most: int) -> Any:
         DataError: not readable, no regular file, too large, not UTF-8, or see `parse_json`.
     """
     text = read_text(path, most)
-    try:
-        return parse_json(text)
-    except Unparsable as error:
-        raise DataError(str(error), path=Path(path), line=error.line) from None
+    return _named(parse_json, text, path)
 
 
 def read_yaml(path: str | os.PathLike[str], most: int, absent: str = _ABSENT) -> YamlDocument:
@@ -114,8 +113,13 @@ def read_yaml(path: str | os.PathLike[str], most: int, absent: str = _ABSENT) ->
         DataError: not readable, no regular file, too large, not UTF-8, or see `parse_yaml`.
     """
     text = read_text(path, most, absent)
+    return _named(parse_yaml, text, path)
+
+
+def _named(parse: Callable[[str], _Parsed], text: str, path: str | os.PathLike[str]) -> _Parsed:
+    """What a parser makes of a file's text; its complaints name the file and the line."""
     try:
-        return parse_yaml(text)
+        return parse(text)
     except Unparsable as error:
         raise DataError(str(error), path=Path(path), line=error.line) from None
 
