@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import click
 
+from aftertune._registered import EXTENSIONS
 from aftertune.errors import AftertuneError, ExitCode, UsageError, spelled_out
 
 _WIDEST, _LONGEST = 100, 2_000
@@ -63,11 +64,16 @@ class Verbs(click.Group):
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="aftertune", message="%(prog)s %(version)s")
-def cli() -> None:
+@click.option("--extension", "extensions", multiple=True, metavar="FILE",
+              help="Run this Python file and use the rows (a probe, …) that it exports. Repeatable.")  # fmt: skip
+def cli(extensions: tuple[str, ...]) -> None:
     """Did fine-tuning break my model?
 
     Exit codes: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 broken run.
     """
+    if extensions:
+        before = filter(None, [os.environ.get(EXTENSIONS)])
+        os.environ[EXTENSIONS] = os.pathsep.join([*before, *map(os.path.abspath, extensions)])
 
 
 def _quiet_libraries() -> None:
