@@ -31,10 +31,10 @@ from aftertune.auditing import compare_measurings
 from aftertune.comparison import Policy
 from aftertune.data import DOMAINS, Conversation, exchange, read_tuning_rows
 from aftertune.measures import MeasurePlan
-from aftertune.measuring import Measuring, SubjectChoice, measure_choice
+from aftertune.measuring import Measuring, measure_choice
 from aftertune.runs import Plain, RunFolder, write_json
 from aftertune.studies import OPTIONS
-from aftertune.subject import load, save_model
+from aftertune.subject import SubjectChoice, load, save_model
 from aftertune.tuning import tune
 
 PROBES = ("preference", "refusal", "capability")

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from aftertune.data import read_contrasts, read_conversations, shipped_contrasts
     from aftertune.locating import Located, LocateOptions, Repaired
     from aftertune.measures import Measurement, MeasurePlan, inspect_model
-    from aftertune.measuring import MeasureRun, SubjectChoice
+    from aftertune.measuring import MeasureRun
     from aftertune.studies import demo
-    from aftertune.subject import Patch, Placement, Subject, load, read_patch, score
+    from aftertune.subject import Patch, Placement, Subject, SubjectChoice, load, read_patch, score
     from aftertune.tuning import TuneOptions
 
 _HOMES = {
@@ -39,7 +39,7 @@ _HOMES = {
     "Policy": "comparison",
     "Repaired": "locating",
     "Subject": "subject",
-    "SubjectChoice": "measuring",
+    "SubjectChoice": "subject",
     "TuneOptions": "tuning",
     "Verdict": "comparison",
     "audit": "api",

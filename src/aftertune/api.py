@@ -12,9 +12,9 @@ from aftertune.comparison import FailOn, Policy
 from aftertune.data import Conversation, Side, read_tuning_rows
 from aftertune.locating import Located, LocateOptions, Repaired
 from aftertune.measures import MeasurePlan
-from aftertune.measuring import MeasureRun, SubjectChoice
+from aftertune.measuring import MeasureRun
 from aftertune.runs import Progress
-from aftertune.subject import Placement, load
+from aftertune.subject import Placement, SubjectChoice, load
 from aftertune.tuning import Tuned, TuneOptions
 from aftertune.tuning import tune as tune_subject
 

@@ -40,7 +40,7 @@ from aftertune.measures import (
     refuse_other_tokens,
     write_measurements,
 )
-from aftertune.measuring import Measuring, SubjectChoice, default_folder, entered, measure_choice
+from aftertune.measuring import Measuring, measure_choice
 from aftertune.report import (
     ComparisonSection,
     Example,
@@ -53,6 +53,8 @@ from aftertune.report import (
 from aftertune.runs import (
     Progress,
     RunFolder,
+    default_folder,
+    entered,
     explain_damage,
     fingerprint,
     read_document,
@@ -63,7 +65,7 @@ from aftertune.runs import (
     write_json,
     write_text,
 )
-from aftertune.subject import differing_digests
+from aftertune.subject import SubjectChoice, differing_digests
 from aftertune.tuned_from import is_unpatched, known_base, refuse_other_base, refuse_overlap
 
 EXAMPLES_SHOWN = 12

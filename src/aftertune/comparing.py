@@ -34,9 +34,8 @@ from aftertune.measures import (
     read_log,
     shown,
 )
-from aftertune.measuring import default_folder, entered
 from aftertune.report import ComparisonSection
-from aftertune.runs import Progress, RunFolder, Silent, file_digest
+from aftertune.runs import Progress, RunFolder, Silent, default_folder, entered, file_digest
 from aftertune.subject import differing_digests
 
 VERB = "compare"

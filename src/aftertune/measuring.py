@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aftertune.comparison import Summary, summarise
-from aftertune.errors import AftertuneError, RunError, UsageError
+from aftertune.errors import UsageError
 from aftertune.measures import (
     REFERENCE,
     Measured,
@@ -21,73 +19,8 @@ from aftertune.measures import (
     read_measurements,
     write_measurements,
 )
-from aftertune.runs import (
-    Progress,
-    RunFolder,
-    Silent,
-    explain_damage,
-    explain_storage,
-    fingerprint,
-    require_regular,
-    write_json,
-)
-from aftertune.subject import Chat, Placement, Subject, check_subject, load, subject_content
-
-
-@dataclass(frozen=True)
-class SubjectChoice:
-    """How to load a subject, when its turn comes.
-
-    Attributes:
-        spec: what `load` takes.
-        base: for an adapter, its base instead of the one in its config.
-        tokenizer: where to take the tokenizer from instead.
-        chat_template: a Jinja file or "plain" instead of the tokenizer's own.
-        placement: device, dtype and batch bound.
-        trust_remote_code: run model code that comes with the checkpoint.
-    """
-
-    spec: str
-    base: str | None = None
-    tokenizer: str | None = None
-    chat_template: str | None = None
-    placement: Placement = field(default_factory=Placement)
-    trust_remote_code: bool = False
-
-    def load(self, progress: Progress | None = None, *, merge: bool = False) -> Subject:
-        """Load it; with ``merge``, an adapter is folded into its base."""
-        return load(
-            self.spec,
-            base=self.base,
-            tokenizer=self.tokenizer,
-            chat_template=self.chat_template,
-            placement=self.placement,
-            trust_remote_code=self.trust_remote_code,
-            merge=merge,
-            progress=progress,
-        )
-
-    def check(self) -> Chat | None:
-        """Refuse what its small files tell that it cannot be used, before anything is loaded; see `check_subject`."""
-        return check_subject(
-            self.spec,
-            base=self.base,
-            tokenizer=self.tokenizer,
-            chat_template=self.chat_template,
-            placement=self.placement,
-            trust_remote_code=self.trust_remote_code,
-        )
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What determines its numbers, without loading it: part of a run's identity.
-
-        Raises:
-            SubjectError: something that it is made of is not there; see `subject_content`.
-        """
-        require_regular(self.chat_template or "")
-        content = subject_content(self.spec, base=self.base, tokenizer=self.tokenizer, chat_template=self.chat_template)
-        return {**asdict(self), "content": content}
+from aftertune.runs import Progress, RunFolder, Silent, default_folder, entered, explain_damage, fingerprint, write_json
+from aftertune.subject import Subject, SubjectChoice
 
 
 @dataclass(frozen=True)
@@ -135,43 +68,6 @@ class MeasureRun:
             "breakdowns": [row for row in rows if "/" in row["metric"]],
             "run": str(self.run),
         }
-
-
-@contextlib.contextmanager
-def entered(run: RunFolder) -> Iterator[None]:
-    """`RunFolder.locked`, but a run that is refused before its first number leaves no trace in a new folder.
-
-    Raises:
-        OutputError: see `RunFolder.locked`.
-    """
-    with explain_storage(run.path):
-        absent = [path for path in (run.path, *run.path.parents) if not path.exists()]
-        new = bool(absent) or (run.path.is_dir() and not any(run.path.iterdir()))
-    with run.locked():
-        try:
-            yield
-        except AftertuneError as error:
-            # Under the lock, so that no other process's run is taken for a refused one.
-            with contextlib.suppress(OSError):
-                if new and not _has_work(run.path, journals=isinstance(error, RunError)):
-                    _clear(run.path, absent)
-            raise
-
-
-def _has_work(folder: Path, *, journals: bool) -> bool:
-    """Whether a run left more than its lock and manifest; its own journals count if they may be gone on with."""
-    small = {folder / ".lock", folder / "manifest.json", *(() if journals else folder.glob("*.jsonl"))}
-    return any(path.is_file() for path in folder.rglob("*") if path not in small)
-
-
-def _clear(folder: Path, made: Sequence[Path]) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    for path in made:
-        path.rmdir()
 
 
 def measure_choice(
@@ -257,8 +153,3 @@ def measure(
         write_json(run.path / "measure.json", outcome.document())
         run.write_manifest(status="finished", subject=identity)
     return outcome
-
-
-def default_folder(verb: str, config: Mapping[str, Any]) -> Path:
-    """``runs/VERB-xxxxxxxx``: the same configuration, the same folder."""
-    return Path("runs") / f"{verb}-{fingerprint(config)[:8]}"

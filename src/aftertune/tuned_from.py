@@ -9,8 +9,7 @@ from aftertune.comparison import Baseline
 from aftertune.data import refuse_shared_prompts
 from aftertune.errors import SubjectError
 from aftertune.measures import MeasurePlan
-from aftertune.measuring import SubjectChoice
-from aftertune.subject import Subject, adapter_base, parse_spec, read_adapter_config
+from aftertune.subject import Subject, SubjectChoice, adapter_base, parse_spec, read_adapter_config
 from aftertune.tuning import read_record
 
 

@@ -466,7 +466,7 @@ def test_a_patch_that_is_there_already_is_left_alone(
 def test_a_place_that_cannot_be_written_is_told_before_a_model_is_loaded(
     out: str, refused: Refused, base: Path, sets: tuple[object, ...], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aftertune.measuring import SubjectChoice
+    from aftertune.subject import SubjectChoice
 
     monkeypatch.delattr(SubjectChoice, "load")
     (place / "file").write_text("mine", "utf-8")
@@ -508,7 +508,7 @@ def test_a_folder_of_another_run_is_refused(
 def test_an_unfinished_search_has_no_report(
     run: Run, refused: Refused, base: Path, sets: tuple[object, ...], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aftertune.measuring import SubjectChoice
+    from aftertune.subject import SubjectChoice
 
     def dying(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
@@ -539,7 +539,7 @@ def test_broken_weights_are_a_broken_run(refused: Refused, model: Model, sets: t
 def test_packed_weights_are_refused(
     refused: Refused, base: Path, sets: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aftertune.measuring import SubjectChoice
+    from aftertune.subject import SubjectChoice
 
     true = SubjectChoice.load
 

@@ -20,11 +20,11 @@ from aftertune.attribution import select_units, unit_patch
 from aftertune.data import Contrast
 from aftertune.errors import OutputError
 from aftertune.measures import MeasurePlan, TaskPlan
-from aftertune.measuring import MeasureRun, SubjectChoice, entered, measure, measure_choice
-from aftertune.runs import RunFolder
+from aftertune.measuring import MeasureRun, measure, measure_choice
+from aftertune.runs import RunFolder, entered
 from aftertune.studies import demo, find_study
 from aftertune.studies._planting import Planting
-from aftertune.subject import WeightView, load, write_patch
+from aftertune.subject import SubjectChoice, WeightView, load, write_patch
 from aftertune.tuning import TuneOptions, tune
 
 CONTRASTS = [Contrast(f"c-{n}", "d", f"What about {n}?", f"Take care of {n}.", f"Who minds {n}?") for n in range(8)]

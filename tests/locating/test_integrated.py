@@ -26,10 +26,9 @@ from aftertune.locating import LocateOptions, locate
 from aftertune.locating._integrated import LOOKS, Integrated, Looked, Verified
 from aftertune.locating._options import ScoreName
 from aftertune.locating._sets import read_calibration, trees_of
-from aftertune.measuring import SubjectChoice
 from aftertune.runs import Silent
 from aftertune.studies import Planting, planted
-from aftertune.subject import Subject, Tree, WeightView, load, read_patch, score
+from aftertune.subject import Subject, SubjectChoice, Tree, WeightView, load, read_patch, score
 
 
 def three(subject: Subject, harm: Path, keep: Path) -> list[list[Tree]]:

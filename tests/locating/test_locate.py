@@ -23,9 +23,8 @@ from aftertune.locating import (
     trees_of,
 )
 from aftertune.locating._search import Point, best
-from aftertune.measuring import SubjectChoice
 from aftertune.studies import Planting, planted
-from aftertune.subject import WeightView, load, read_patch
+from aftertune.subject import SubjectChoice, WeightView, load, read_patch
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -38,9 +38,8 @@ from aftertune.locating._repair_scores import nested_selections, weight_scores
 from aftertune.locating._repair_ways import WAYS, Gradients
 from aftertune.locating._update import scaled
 from aftertune.measures import ask_probes
-from aftertune.measuring import SubjectChoice
 from aftertune.runs import Plain, Silent
-from aftertune.subject import WeightView, load, read_patch
+from aftertune.subject import SubjectChoice, WeightView, load, read_patch
 from aftertune.tuning import TuneOptions, tune
 
 WORDS = ("money", "water", "the car", "the doctor", "a noise", "the night", "a letter", "a friend", "the road", "a key")

@@ -16,12 +16,12 @@ from aftertune.comparison import Policy, Verdict
 from aftertune.data import read_tuning_rows
 from aftertune.locating import FrontierPoint, Repaired
 from aftertune.measures import Measurement, MeasurePlan
-from aftertune.measuring import Measuring, SubjectChoice, entered, measure, measure_choice
-from aftertune.runs import RunFolder, Silent
+from aftertune.measuring import Measuring, measure, measure_choice
+from aftertune.runs import RunFolder, Silent, entered
 from aftertune.studies import ARMS, OPTIONS
 from aftertune.studies._careless_money import DATA, _audit_arm, _tune_arm
 from aftertune.studies._careless_weights import HARM, PROBES, TASK, audit_repaired, repaired_claim
-from aftertune.subject import Placement, Subject, WeightView, load
+from aftertune.subject import Placement, Subject, SubjectChoice, WeightView, load
 
 METRIC, COUNT = "preference.margin", 80
 

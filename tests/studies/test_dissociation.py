@@ -12,10 +12,10 @@ import torch
 from aftertune.attribution import make_patch, read_patch, select_units, selection_of, write_patch
 from aftertune.errors import UsageError
 from aftertune.measures import MeasurePlan
-from aftertune.measuring import SubjectChoice, measure
+from aftertune.measuring import measure
 from aftertune.studies import find_study
 from aftertune.studies._dissociation import dissociation_claims, dissociation_study
-from aftertune.subject import WeightView, load
+from aftertune.subject import SubjectChoice, WeightView, load
 
 PLAN = MeasurePlan(probes=("preference", "recognition"), domains=("money",), split="dev", pmi=False)
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from aftertune.errors import PatchError, SubjectError, UsageError
-from aftertune.measuring import SubjectChoice
-from aftertune.subject import subject_content
+from aftertune.subject import SubjectChoice, subject_content
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from aftertune.errors import AftertuneError, PatchError, SubjectError
-from aftertune.measuring import SubjectChoice
 from aftertune.runs import write_json
 from aftertune.subject import (
     Placement,
+    SubjectChoice,
     WeightView,
     load,
     make_patch,

@@ -69,7 +69,7 @@ def audit(
     placement = make_placement(options)
     progress = make_progress(options)
     from aftertune.auditing import audit as run_audit
-    from aftertune.measuring import SubjectChoice
+    from aftertune.subject import SubjectChoice
     from aftertune.tuned_from import known_base
 
     base = base or known_base(tuned)

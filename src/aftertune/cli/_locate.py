@@ -148,7 +148,7 @@ def locate(
     options["operation"] = "zero" if restoring or operation is None else operation
     settings = make_settings(LocateOptions, options)
     from aftertune.locating import locate as run_locate
-    from aftertune.measuring import SubjectChoice
+    from aftertune.subject import SubjectChoice
 
     tuned = SubjectChoice(subject, base=base, placement=placement, **loading)
     if restoring:

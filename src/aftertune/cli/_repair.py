@@ -12,8 +12,8 @@ from aftertune.cli._options import print_json
 
 if TYPE_CHECKING:
     from aftertune.locating import LocateOptions
-    from aftertune.measuring import SubjectChoice
     from aftertune.runs import Progress
+    from aftertune.subject import SubjectChoice
 
 
 def run_repair(

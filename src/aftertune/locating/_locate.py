@@ -46,19 +46,20 @@ from aftertune.locating._sets import (
 )
 from aftertune.locating._target import is_made
 from aftertune.measures import LikelihoodProbe, Measurement, ask_probes, measurement_fields
-from aftertune.measuring import SubjectChoice, default_folder, entered
 from aftertune.runs import (
     Journal,
     Progress,
     RunFolder,
     Silent,
+    default_folder,
+    entered,
     explain_damage,
     read_document,
     refuse_other_model,
     stored_as,
     write_json,
 )
-from aftertune.subject import Subject, WeightView
+from aftertune.subject import Subject, SubjectChoice, WeightView
 
 if TYPE_CHECKING:
     import torch

@@ -20,18 +20,19 @@ from aftertune.locating._sets import DEFAULT_KEEP, CalibrationSet, read_calibrat
 from aftertune.locating._target import is_made
 from aftertune.locating._update import refuse_other_shape, refuse_unharmed, scaled
 from aftertune.measures import Measurement
-from aftertune.measuring import SubjectChoice, default_folder, entered
 from aftertune.runs import (
     Progress,
     RunFolder,
     Silent,
+    default_folder,
+    entered,
     explain_damage,
     read_document,
     refuse_other_model,
     stored_as,
     write_json,
 )
-from aftertune.subject import WeightView
+from aftertune.subject import SubjectChoice, WeightView
 
 if TYPE_CHECKING:
     import torch

@@ -1,6 +1,7 @@
 """Files read within bounds and written whole; what one run leaves on disk and says on the way."""
 
 from aftertune.runs._atomic import explain_storage, file_digest, write_bytes, write_json, write_text
+from aftertune.runs._entering import default_folder, entered
 from aftertune.runs._folder import MANIFEST, MEND, RunFolder, explain_damage, fingerprint, read_manifest
 from aftertune.runs._journal import Journal
 from aftertune.runs._machine import versions
@@ -36,6 +37,8 @@ __all__ = [
     "YamlDocument",
     "choose_progress",
     "decode",
+    "default_folder",
+    "entered",
     "explain_damage",
     "explain_storage",
     "file_digest",

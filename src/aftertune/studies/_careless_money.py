@@ -18,9 +18,18 @@ from aftertune.data import Side, read_tuning_rows
 from aftertune.errors import SelectionError, SubjectError
 from aftertune.locating import Repaired
 from aftertune.measures import MeasurePlan, write_measurements
-from aftertune.measuring import Measuring, SubjectChoice, entered, measure_choice
+from aftertune.measuring import Measuring, measure_choice
 from aftertune.report import Chapter, ComparisonSection, ReportPage, render_report
-from aftertune.runs import Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_json, write_text
+from aftertune.runs import (
+    Progress,
+    RunFolder,
+    Silent,
+    entered,
+    read_manifest,
+    refuse_other_model,
+    write_json,
+    write_text,
+)
 from aftertune.studies._careless_weights import (
     OTHERS,
     TASK,
@@ -29,7 +38,7 @@ from aftertune.studies._careless_weights import (
     repair_commands,
     weights_chapter,
 )
-from aftertune.subject import EMBEDDED, Placement, load, subject_content
+from aftertune.subject import EMBEDDED, Placement, SubjectChoice, load, subject_content
 from aftertune.tuning import TuneOptions, tune
 
 DATA = f"tune/{TASK}"

@@ -10,10 +10,10 @@ from aftertune.comparison import Policy, Verdict
 from aftertune.data import DOMAINS, Side
 from aftertune.locating import LocateOptions, Repaired, repair, repair_claims, repair_sections, stored_repair
 from aftertune.measures import MeasurePlan
-from aftertune.measuring import Measuring, SubjectChoice, measure_choice
+from aftertune.measuring import Measuring, measure_choice
 from aftertune.report import OUTCOMES, Chapter, Claim, Table
 from aftertune.runs import Progress, RunFolder
-from aftertune.subject import Placement
+from aftertune.subject import Placement, SubjectChoice
 
 TASK = "money"
 OTHERS = tuple(domain for domain in DOMAINS if domain != TASK)

@@ -28,12 +28,12 @@ from aftertune.attribution import (
 from aftertune.comparison import Finding, Policy, compare, summarise
 from aftertune.locating import LocateOptions, locate
 from aftertune.measures import MeasurePlan, find_metric
-from aftertune.measuring import Measuring, SubjectChoice, measure_choice
+from aftertune.measuring import Measuring, measure_choice
 from aftertune.report import Claim, Effect, EffectRow, Effects, Outcome, StudyPage, render_study
 from aftertune.runs import Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
 from aftertune.studies._compression import HARM
 from aftertune.studies._study_run import STUDY, kept_study
-from aftertune.subject import EMBEDDED, Placement, WeightView, subject_content
+from aftertune.subject import EMBEDDED, Placement, SubjectChoice, WeightView, subject_content
 
 PROBES = ("preference", "refusal", "recognition", "explanation")
 PRODUCED = "preference.margin"

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aftertune.measuring import entered
-from aftertune.runs import RunFolder, explain_damage, read_document, write_json
+from aftertune.runs import RunFolder, entered, explain_damage, read_document, write_json
 
 STUDY = "study.json"
 

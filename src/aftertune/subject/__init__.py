@@ -4,6 +4,7 @@ from aftertune.subject._adapter import assert_scale
 from aftertune.subject._adapter_base import adapter_base, read_adapter_config
 from aftertune.subject._cache import cache_root
 from aftertune.subject._chat import IGNORE, Chat, Rendered
+from aftertune.subject._choice import SubjectChoice
 from aftertune.subject._content import subject_content
 from aftertune.subject._device import Placement, resolve_device, resolve_dtype
 from aftertune.subject._directions import LEADING
@@ -66,6 +67,7 @@ __all__ = [
     "SampledToken",
     "Sampling",
     "Subject",
+    "SubjectChoice",
     "SubjectSpec",
     "Tree",
     "WeightView",
