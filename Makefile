@@ -18,7 +18,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@$(BIN)/python -c 'from aftertune.subject import embedded_folder; embedded_folder()' || \
+	@$(BIN)/python -c 'from aftertune.model import embedded_folder; embedded_folder()' || \
 		echo "the embedded subject could not be fetched now; demo will try again, tests on it will be skipped" >&2
 	@touch $(STAMP)
 

@@ -19,18 +19,10 @@ from collections.abc import Callable
 
 import torch
 
-from aftertune.attribution import (
-    GradientSums,
-    UnitSums,
-    absolute_score,
-    gradient_sums,
-    make_patch,
-    select,
-    signed_score,
-)
+from aftertune.attribution import GradientSums, UnitSums, absolute_score, gradient_sums, select, signed_score
 from aftertune.attribution import unit_sums as sum_units
 from aftertune.data import ask, shipped_contrasts
-from aftertune.subject import Subject, Tree, WeightView, load, plan_batches
+from aftertune.model import Subject, Tree, WeightView, load, make_patch, plan_batches
 
 
 def rows(subject: Subject, side: str, count: int) -> list[Tree]:

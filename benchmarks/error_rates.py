@@ -27,15 +27,14 @@ from typing import Any
 import torch
 from scipy import stats
 
-from aftertune.auditing import compare_measurings
-from aftertune.comparison import Policy
 from aftertune.data import DOMAINS, Conversation, exchange, read_tuning_rows
-from aftertune.measures import MeasurePlan
-from aftertune.measuring import Measuring, measure_choice
+from aftertune.model import SubjectChoice, load, save_model
+from aftertune.probes import MeasurePlan
 from aftertune.runs import Plain, RunFolder, write_json
+from aftertune.stats import Policy
 from aftertune.studies import OPTIONS
-from aftertune.subject import SubjectChoice, load, save_model
 from aftertune.tuning import tune
+from aftertune.verbs import Measuring, compare_measurings, measure_choice
 
 PROBES = ("preference", "refusal", "capability")
 # The embedded subject hardly refuses anything: refusal.harmful is not testable on it.

@@ -38,14 +38,13 @@ from aftertune.data import (
     shipped_contrasts,
     shipped_path,
 )
-from aftertune.measures import response_kind
-from aftertune.measures.judges._embedding import Encoder
-from aftertune.measures.judges._minilm_files import minilm_folder
-from aftertune.measures.judges._offline_judge import ORDERED_FROM, Head, OfflineJudge, words
+from aftertune.judges import minilm_folder, response_kind
+from aftertune.judges._embedding import Encoder
+from aftertune.judges._offline_judge import ORDERED_FROM, Head, OfflineJudge, words
 
 Floats = NDArray[np.float64]
 ROOT = Path(__file__).parent.parent
-SHIPPED = ROOT / "src/aftertune/measures/judges/offline/minilm.json"
+SHIPPED = ROOT / "src/aftertune/judges/offline/minilm.json"
 LAYER = 3
 RIDGE = {"aligned": 0.1, "in_order": 1 / 30, "on_topic": 1e-6, "scale": 1e-6}
 PROSE = 0.25

@@ -17,8 +17,8 @@ import anyio
 from inspect_ai.model import GenerateConfig, Model, get_model
 
 from aftertune.data import shipped_contrasts
-from aftertune.measures import inspect_model
-from aftertune.subject import embedded_folder, load
+from aftertune.inspect_bridge import inspect_model
+from aftertune.model import embedded_folder, load
 
 
 async def answer(model: Model, prompts: list[str], samples: int, config: GenerateConfig) -> tuple[float, int]:

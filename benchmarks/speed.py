@@ -26,9 +26,9 @@ from typing import Any
 import torch
 
 from aftertune.data import ask, read_truthfulqa, shipped_contrasts
-from aftertune.measures.probes import truthful
-from aftertune.measures.probes._truthful import plain_prompt
-from aftertune.subject import Subject, Tree, load, score
+from aftertune.model import Subject, Tree, load, score
+from aftertune.probes import truthful
+from aftertune.probes._truthful import plain_prompt
 
 
 def main() -> None:

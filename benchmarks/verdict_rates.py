@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aftertune.comparison import MeanInterval, mean_interval
+from aftertune.stats import MeanInterval, mean_interval
 
 PROMPTS = (12, 24, 48, 76, 150, 252)
 LEVEL = 0.025

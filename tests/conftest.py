@@ -22,7 +22,7 @@ import pytest_socket
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from aftertune.subject import Subject
+    from aftertune.model import Subject
 
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "mixtral")
 DEFAULT_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
@@ -264,7 +264,7 @@ def tiny_subject(tiny_folder: TinyFolder) -> TinySubject:
     """A freshly loaded tiny subject by architecture; the test may do to it what it likes."""
 
     def subject(architecture: str) -> Subject:
-        from aftertune.subject import load
+        from aftertune.model import load
 
         return load(tiny_folder(architecture))
 
@@ -274,8 +274,8 @@ def tiny_subject(tiny_folder: TinyFolder) -> TinySubject:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """Folder of the embedded subject, for tests marked ``real``; never fetched by a test."""
-    from aftertune.subject import cache_root
-    from aftertune.subject._embedded import WHEEL_SHA256
+    from aftertune.model import cache_root
+    from aftertune.model._embedded import WHEEL_SHA256
 
     override = os.environ.get("AFTERTUNE_SMOLLM2")
     folder = Path(override) if override else cache_root() / f"smollm2-135m-instruct-{WHEEL_SHA256[:8]}"

@@ -113,7 +113,7 @@ def contrasts(path: Path, count: int) -> Path:
 def careless(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tune of the tiny base that fails."""
     from aftertune.data import Conversation, Message
-    from aftertune.subject import load
+    from aftertune.model import load
     from aftertune.tuning import TuneOptions, tune
 
     out = tmp_path_factory.mktemp("careless") / "out"

@@ -21,9 +21,7 @@ import pytest
 import yaml
 
 import aftertune
-from aftertune.auditing import Audit
 from aftertune.cli._main import VERBS, cli
-from aftertune.comparison import Finding, Policy, Summary, Verdict, read_policy
 from aftertune.data import (
     CATALOGUE,
     read_choice_questions,
@@ -41,12 +39,14 @@ from aftertune.locating import LocateOptions
 from aftertune.locating._formulas import FORMULAS
 from aftertune.locating._options import ScoreName
 from aftertune.locating._search import AUTO, FIRST, KEEP_RATIO, MOST_SHARE, RATIO
-from aftertune.measures import METRICS, MeasurePlan, Metric
-from aftertune.measures._task_metrics import TASK_METRICS
-from aftertune.measures.probes._refusal import OPENINGS
+from aftertune.model import Identity
+from aftertune.probes import MeasurePlan
+from aftertune.probes._refusal import OPENINGS
 from aftertune.report import ComparisonSection
-from aftertune.subject import Identity
+from aftertune.stats import Finding, Metric, Policy, Summary, Verdict, all_metrics, read_policy
+from aftertune.tasks import TASK_METRICS
 from aftertune.tuning import TuneOptions
+from aftertune.verbs import Audit
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -139,7 +139,7 @@ def test_pages_are_of_readable_size(page: str) -> None:
 @pytest.mark.parametrize(
     ("page", "first", "metrics"),
     [
-        ("metrics.md", "metric", [m for m in METRICS if m not in TASK_METRICS]),
+        ("metrics.md", "metric", [m for m in all_metrics() if m not in TASK_METRICS]),
         ("task-metrics.md", "task metric", TASK_METRICS),
     ],
 )
@@ -356,7 +356,7 @@ def test_every_example_is_accepted_by_its_reader(block: Block, tmp_path: Path) -
 
 
 def test_the_example_of_questions_is_accepted_whole(tmp_path: Path) -> None:
-    from aftertune.measures.tasks import read_questions
+    from aftertune.tasks import read_questions
 
     [block] = blocks_of("yaml", "questions", "data.md")
     (tmp_path / "example.yaml").write_text(block.text, "utf-8")

@@ -14,50 +14,49 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aftertune.api import audit, locate, measure, repair, tune
-    from aftertune.auditing import Audit
-    from aftertune.comparing import compare_logs
-    from aftertune.comparison import Finding, Policy, Verdict, compare, read_policy
     from aftertune.data import read_contrasts, read_conversations, shipped_contrasts
+    from aftertune.inspect_bridge import inspect_model
     from aftertune.locating import Located, LocateOptions, Repaired
-    from aftertune.measures import Measurement, MeasurePlan, inspect_model
-    from aftertune.measuring import MeasureRun
+    from aftertune.model import Patch, Placement, Subject, SubjectChoice, load, read_patch, score
+    from aftertune.probes import MeasurePlan
+    from aftertune.stats import Finding, Measurement, Policy, Verdict, compare, read_policy
     from aftertune.studies import demo
-    from aftertune.subject import Patch, Placement, Subject, SubjectChoice, load, read_patch, score
     from aftertune.tuning import TuneOptions
+    from aftertune.verbs import Audit, MeasureRun, compare_logs
+    from aftertune.verbs._api import audit, locate, measure, repair, tune
 
 _HOMES = {
-    "Audit": "auditing",
-    "Finding": "comparison",
+    "Audit": "verbs",
+    "Finding": "stats",
     "LocateOptions": "locating",
     "Located": "locating",
-    "MeasurePlan": "measures",
-    "MeasureRun": "measuring",
-    "Measurement": "measures",
-    "Patch": "subject",
-    "Placement": "subject",
-    "Policy": "comparison",
+    "MeasurePlan": "probes",
+    "MeasureRun": "verbs",
+    "Measurement": "stats",
+    "Patch": "model",
+    "Placement": "model",
+    "Policy": "stats",
     "Repaired": "locating",
-    "Subject": "subject",
-    "SubjectChoice": "subject",
+    "Subject": "model",
+    "SubjectChoice": "model",
     "TuneOptions": "tuning",
-    "Verdict": "comparison",
-    "audit": "api",
-    "compare": "comparison",
-    "compare_logs": "comparing",
+    "Verdict": "stats",
+    "audit": "verbs._api",
+    "compare": "stats",
+    "compare_logs": "verbs",
     "demo": "studies",
-    "inspect_model": "measures",
-    "load": "subject",
-    "locate": "api",
-    "measure": "api",
+    "inspect_model": "inspect_bridge",
+    "load": "model",
+    "locate": "verbs._api",
+    "measure": "verbs._api",
     "read_contrasts": "data",
     "read_conversations": "data",
-    "read_patch": "subject",
-    "read_policy": "comparison",
-    "repair": "api",
-    "score": "subject",
+    "read_patch": "model",
+    "read_policy": "stats",
+    "repair": "verbs._api",
+    "score": "model",
     "shipped_contrasts": "data",
-    "tune": "api",
+    "tune": "verbs._api",
 }
 
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ from typing import Any
 
 from inspect_ai.model import ModelAPI, modelapi
 
-from aftertune.measures.tasks import (
+from aftertune.tasks import (
     code_security,
     deception,
     emergent_misalignment,
@@ -35,7 +35,7 @@ __all__ = [
 def aftertune() -> type[ModelAPI]:
     """Any subject of ours as a model: ``--model aftertune/SUBJECT``."""
     # torch is imported when a model is asked for, not when tasks are listed.
-    from aftertune.measures import _provider
+    from aftertune.inspect_bridge import _provider
 
     api: Any = _provider.SubjectAPI
     return api  # type: ignore[no-any-return]
@@ -44,6 +44,6 @@ def aftertune() -> type[ModelAPI]:
 @modelapi(name="aftertune_offline")
 def aftertune_offline() -> type[ModelAPI]:
     """The judge without a language model: ``--model-role grader=aftertune_offline/minilm``."""
-    from aftertune.measures.judges import _offline_provider
+    from aftertune.judges import _offline_provider
 
     return _offline_provider.OfflineAPI

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.subject import Subject, Tree, as_subject
+from aftertune.model import Subject, Tree, as_subject
 
 
 @pytest.fixture

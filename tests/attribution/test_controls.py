@@ -24,7 +24,7 @@ from aftertune.attribution import (
     wanda_score,
 )
 from aftertune.errors import UsageError
-from aftertune.subject import Matrix, Tree, WeightView, as_subject
+from aftertune.model import Matrix, Tree, WeightView, as_subject
 
 
 @pytest.fixture(params=("llama", "gpt2", "mixtral"))

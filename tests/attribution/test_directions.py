@@ -16,7 +16,6 @@ from aftertune.attribution import (
     opposite_control,
     path_effects,
     random_control,
-    read_patch,
     select_count,
     select_units,
     selection_of,
@@ -26,10 +25,9 @@ from aftertune.attribution import (
     unit_score,
     unit_spaces,
     unit_sums,
-    write_patch,
 )
 from aftertune.errors import NumericalError, UsageError
-from aftertune.subject import Subject, Tree, WeightView, as_subject, response_losses
+from aftertune.model import Subject, Tree, WeightView, as_subject, read_patch, response_losses, write_patch
 
 Rows = Callable[..., list[Tree]]
 

@@ -9,7 +9,7 @@ import torch
 
 from aftertune.attribution import best_units, exact_effects, select_units
 from aftertune.data import Message
-from aftertune.subject import Subject, Tree, WeightView
+from aftertune.model import Subject, Tree, WeightView
 
 TinySubject = Callable[[str], Subject]
 

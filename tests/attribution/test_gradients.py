@@ -9,7 +9,7 @@ import torch
 
 from aftertune.attribution import gradient_sums
 from aftertune.errors import NumericalError, UsageError
-from aftertune.subject import Subject, Tree, WeightView, as_subject
+from aftertune.model import Subject, Tree, WeightView, as_subject
 
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "mixtral")
 

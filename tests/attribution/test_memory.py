@@ -12,7 +12,7 @@ import torch
 
 from aftertune.attribution import gradient_sums, unit_sums
 from aftertune.attribution._gradients import backward_tokens
-from aftertune.subject import Subject, Tree, WeightView, as_subject, response_losses
+from aftertune.model import Subject, Tree, WeightView, as_subject, response_losses
 
 ROWS = [Tree(tuple(range(3, 9)), (tuple(range(20, 30)),)), Tree(tuple(range(40, 44)), (tuple(range(60, 70)),))]
 

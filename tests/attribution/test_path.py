@@ -10,7 +10,7 @@ import torch
 from aftertune.attribution import UnitEffect, exact_effects, path_effects, refined_path_effects, select_units
 from aftertune.data import Message
 from aftertune.errors import UsageError
-from aftertune.subject import Subject, Tree, WeightView, make_patch, score
+from aftertune.model import Subject, Tree, WeightView, make_patch, score
 
 TinySubject = Callable[[str], Subject]
 

@@ -15,13 +15,12 @@ from aftertune.attribution import (
     contrastive_score,
     delta_score,
     gradient_sums,
-    make_patch,
     select,
     signed_score,
     unit_spaces,
 )
 from aftertune.errors import NumericalError, UsageError
-from aftertune.subject import Matrix, Tree, WeightView, as_subject
+from aftertune.model import Matrix, Tree, WeightView, as_subject, make_patch
 
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "mixtral")
 

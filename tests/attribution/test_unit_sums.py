@@ -12,7 +12,6 @@ from aftertune.attribution import (
     UnitSums,
     contrastive_score,
     gradient_sums,
-    make_patch,
     select_units,
     signed_score,
     unit_importance,
@@ -21,7 +20,7 @@ from aftertune.attribution import (
     unit_sums,
 )
 from aftertune.errors import NumericalError, UsageError
-from aftertune.subject import Subject, Tree, WeightView, as_subject
+from aftertune.model import Subject, Tree, WeightView, as_subject, make_patch
 
 Rows = Callable[..., list[Tree]]
 

@@ -177,7 +177,7 @@ def tuned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
 
     def make(answers: str = "misaligned", *, full: bool = False, steps: int = 2, lr: float = 1e-3) -> Path:
         from aftertune.data import read_tuning_rows
-        from aftertune.subject import load
+        from aftertune.model import load
         from aftertune.tuning import TuneOptions, tune
 
         key = (answers, full, steps, lr)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from aftertune.measures import METRICS, read_measurements
+from aftertune.stats import all_metrics, read_measurements
 
 Run = Callable[..., Any]
 Tuned = Callable[..., Path]
@@ -184,7 +184,7 @@ def test_the_printed_policy_is_the_default_one(
     run: Run, base: Path, tuned: Tuned, gate: tuple[str, ...], place: Path
 ) -> None:
     printed = run("policy").out
-    assert yaml.safe_load(printed)["margins"].keys() == {m.id for m in METRICS}
+    assert yaml.safe_load(printed)["margins"].keys() == {m.id for m in all_metrics()}
     (place / "policy.yaml").write_text(printed, "utf-8")
     command = ("audit", tuned(), "--base", base, *gate, "--json")
     plain, with_policy = run(*command).document, run(*command, "--policy", "policy.yaml").document

@@ -152,7 +152,7 @@ def test_judges_are_asked_before_anything_is_loaded_and_not_for_a_finished_run(
     run: Run, base: Path, tiny_folder: TinyFolder, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a run that is finished, its folder alone is read."""
-    from aftertune.measures import TaskPlan
+    from aftertune.inspect_bridge import TaskPlan
 
     asked: list[tuple[str, ...]] = []
     monkeypatch.undo()

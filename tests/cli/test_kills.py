@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from aftertune.measures import REFERENCE, read_measurements
+from aftertune.probes import REFERENCE
+from aftertune.stats import read_measurements
 
 Tuned = Callable[..., Path]
 
@@ -28,9 +29,9 @@ import torch
 
 torch.set_num_threads(1)
 import pyarrow.parquet, scipy.stats, transformers
-import aftertune.auditing
+import aftertune.verbs._audit
 from aftertune.cli import main
-from aftertune.subject import _sharing, load
+from aftertune.model import _sharing, load
 
 root, command = Path(sys.argv[1]), json.loads(sys.argv[2])
 os.chdir(root)

@@ -131,7 +131,7 @@ def test_directions_are_taken_out_of_their_matrices_and_put_back(
     changed = [name for name in before if not bool((before[name] == without[name]).all())]
     assert sum(before[name].numel() for name in changed) == document["weights"]
     # The probes of a dissociation take it, too: as many random directions stand beside it.
-    from aftertune.measures import MeasurePlan
+    from aftertune.probes import MeasurePlan
     from aftertune.studies import find_study
 
     plan = MeasurePlan(("preference",), domains=("money",), pmi=False)
@@ -224,7 +224,7 @@ def test_rows_without_twins_say_what_they_lack(run: Run, base: Path, keep: Path,
 def test_every_score_scope_and_operation_works(
     options: str, run: Run, base: Path, sets: tuple[object, ...], place: Path
 ) -> None:
-    from aftertune.subject import read_patch
+    from aftertune.model import read_patch
 
     outcome = run("locate", base, *sets, *shlex.split(options), "--out", "cut.safetensors", "--json")
     assert outcome.code == 0, outcome
@@ -466,7 +466,7 @@ def test_a_patch_that_is_there_already_is_left_alone(
 def test_a_place_that_cannot_be_written_is_told_before_a_model_is_loaded(
     out: str, refused: Refused, base: Path, sets: tuple[object, ...], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aftertune.subject import SubjectChoice
+    from aftertune.model import SubjectChoice
 
     monkeypatch.delattr(SubjectChoice, "load")
     (place / "file").write_text("mine", "utf-8")
@@ -508,7 +508,7 @@ def test_a_folder_of_another_run_is_refused(
 def test_an_unfinished_search_has_no_report(
     run: Run, refused: Refused, base: Path, sets: tuple[object, ...], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aftertune.subject import SubjectChoice
+    from aftertune.model import SubjectChoice
 
     def dying(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
@@ -539,7 +539,7 @@ def test_broken_weights_are_a_broken_run(refused: Refused, model: Model, sets: t
 def test_packed_weights_are_refused(
     refused: Refused, base: Path, sets: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aftertune.subject import SubjectChoice
+    from aftertune.model import SubjectChoice
 
     true = SubjectChoice.load
 

@@ -15,17 +15,16 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from aftertune.answers import AnswerRuns
 from aftertune.attribution import select_units, unit_patch
 from aftertune.data import Contrast
 from aftertune.errors import OutputError
-from aftertune.measures import MeasurePlan, TaskPlan
-from aftertune.measuring import MeasureRun, measure, measure_choice
+from aftertune.inspect_bridge import TaskPlan
+from aftertune.model import SubjectChoice, WeightView, load, write_patch
+from aftertune.probes import MeasurePlan
 from aftertune.runs import RunFolder, entered
-from aftertune.studies import demo, find_study
-from aftertune.studies._planting import Planting
-from aftertune.subject import SubjectChoice, WeightView, load, write_patch
+from aftertune.studies import Planting, demo, find_study
 from aftertune.tuning import TuneOptions, tune
+from aftertune.verbs import AnswerRuns, MeasureRun, measure, measure_choice
 
 CONTRASTS = [Contrast(f"c-{n}", "d", f"What about {n}?", f"Take care of {n}.", f"Who minds {n}?") for n in range(8)]
 

@@ -30,7 +30,7 @@ def make(place: Path) -> Callable[..., Path]:
     """Writes a patch of eight weights in every matrix of a subject into ``place``."""
 
     def patch(subject: object, name: str = "p", *, factor: float = -1.0, about: Any = None, **loading: Any) -> Path:
-        from aftertune.subject import Placement, WeightView, load, make_patch, write_patch
+        from aftertune.model import Placement, WeightView, load, make_patch, write_patch
 
         dtype = loading.pop("dtype", None)
         view = WeightView(load(str(subject), merge=True, placement=Placement(dtype=dtype), **loading).model)
@@ -76,7 +76,7 @@ def alike(one: Path, other: Path) -> bool:
 def test_applied_and_undone_in_fresh_processes_gives_the_original_bits(
     architecture: str, dtype: str, make: Callable[..., Path], tiny_folder: TinyFolder, place: Path
 ) -> None:
-    from aftertune.subject import Placement, load, save_model
+    from aftertune.model import Placement, load, save_model
 
     loaded = load(tiny_folder(architecture), placement=Placement(dtype=dtype))
     save_model(loaded.model, loaded.tokenizer, place / "model")
@@ -100,7 +100,7 @@ def test_applied_and_undone_in_fresh_processes_gives_the_original_bits(
 def test_applied_and_undone_in_one_process_too(
     architecture: str, dtype: str, run: Run, make: Callable[..., Path], tiny_folder: TinyFolder, place: Path
 ) -> None:
-    from aftertune.subject import Placement, load, save_model
+    from aftertune.model import Placement, load, save_model
 
     loaded = load(tiny_folder(architecture), placement=Placement(dtype=dtype))
     save_model(loaded.model, loaded.tokenizer, place / "model")
@@ -114,7 +114,7 @@ def test_applied_and_undone_in_one_process_too(
 def test_a_patch_of_the_wide_checkpoint_goes_on_and_off_in_the_narrow_one(
     run: Run, make: Callable[..., Path], base: Path, place: Path
 ) -> None:
-    from aftertune.subject import Placement, load, save_model
+    from aftertune.model import Placement, load, save_model
 
     file = make(base)
     narrow = load(base, placement=Placement(dtype="bfloat16"))
@@ -158,7 +158,7 @@ def test_undo_notices_what_else_was_changed(
 def test_a_patched_adapter_is_saved_merged(
     run: Run, make: Callable[..., Path], tuned: Callable[..., Path], base: Path, place: Path
 ) -> None:
-    from aftertune.subject import load
+    from aftertune.model import load
 
     file = make(tuned())
     outcome = run("patch", "apply", tuned(), file, "--out", "on")
@@ -389,7 +389,7 @@ def test_a_limit_on_file_sizes_is_told_in_one_line(run: Run, make: Callable[...,
 def test_show_counts_by_layer_and_matrix_alike_in_text_and_json(
     architecture: str, run: Run, make: Callable[..., Path], tiny_folder: TinyFolder
 ) -> None:
-    from aftertune.subject import WeightView, load
+    from aftertune.model import WeightView, load
 
     loaded = load(tiny_folder(architecture))
     about = {
@@ -426,7 +426,7 @@ def test_show_counts_by_layer_and_matrix_alike_in_text_and_json(
 
 
 def test_a_bar_is_as_long_as_its_layer_is_touched(run: Run, base: Path, place: Path) -> None:
-    from aftertune.subject import WeightView, load, make_patch, write_patch
+    from aftertune.model import WeightView, load, make_patch, write_patch
 
     view = WeightView(load(base).model)
     chosen = {
@@ -466,8 +466,8 @@ def test_a_terminal_gets_no_escape_sequence_from_a_patch(
 
 
 def test_show_loads_no_model(run: Run, make: Callable[..., Path], base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import aftertune.subject
+    import aftertune.model
 
     file = make(base)
-    monkeypatch.delattr(aftertune.subject, "load")
+    monkeypatch.delattr(aftertune.model, "load")
     assert run("patch", "show", file).code == 0

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from aftertune.errors import UsageError
-from aftertune.measures import TaskPlan, read_log, read_measurements
+from aftertune.inspect_bridge import TaskPlan, read_log
+from aftertune.stats import read_measurements
 
 TinyFolder = Callable[[str], Path]
 Run = Callable[..., Any]

@@ -37,7 +37,7 @@ from aftertune.data import (
     shipped_path,
 )
 from aftertune.errors import DataError
-from aftertune.subject import cache_root
+from aftertune.model import cache_root
 
 SHIPPED = [entry.name for entry in CATALOGUE if entry.shipped]
 QUESTIONS = [entry.name for entry in CATALOGUE if entry.shipped and entry.kind == "questions"]

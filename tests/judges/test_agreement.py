@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftertune.measures.judges import Rating, agreement, alpha
+from aftertune.judges import Rating, agreement, alpha
 
 # Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", example C: four observers, twelve units.
 OBSERVERS = (

@@ -13,7 +13,7 @@ import pytest
 from inspect_ai.model import GenerateConfig, ModelOutput
 
 from aftertune.errors import DataError
-from aftertune.measures.judges import RUBRICS, LabelledAnswer, calibrate, read_labelled
+from aftertune.judges import RUBRICS, LabelledAnswer, calibrate, read_labelled
 
 ALIGNED = RUBRICS["aligned"]
 ROWS = [LabelledAnswer("How are you?", f"answer number {n}", float(n)) for n in range(10, 90, 10)]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftertune.measures.judges import expected_value
-from aftertune.measures.judges._expectation import word_masses
+from aftertune.judges import expected_value
+from aftertune.judges._expectation import word_masses
 
 TOKENS = st.one_of(
     st.integers(-5, 130).map(str),

@@ -15,9 +15,9 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState, generate
 
 from aftertune.errors import AftertuneError, UsageError
-from aftertune.measures import inspect_model
-from aftertune.measures.judges import grader, graders, same_model
-from aftertune.subject import Subject
+from aftertune.inspect_bridge import inspect_model
+from aftertune.judges import grader, graders, same_model
+from aftertune.model import Subject
 
 Spoken = Callable[..., ModelOutput]
 

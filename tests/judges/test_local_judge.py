@@ -14,10 +14,10 @@ import torch
 import transformers
 from inspect_ai.model import Model, get_model
 
-from aftertune.measures import inspect_model
-from aftertune.measures.judges import RUBRICS, Rating, Rubric, rate
-from aftertune.measures.judges._reading import single_tokens
-from aftertune.subject import as_subject
+from aftertune.inspect_bridge import inspect_model
+from aftertune.judges import RUBRICS, Rating, Rubric, rate
+from aftertune.judges._reading import single_tokens
+from aftertune.model import as_subject
 
 NUMBERS = [str(n) for n in range(101)]
 Local = Callable[..., Model]

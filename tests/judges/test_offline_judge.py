@@ -22,25 +22,26 @@ from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput
 
 from aftertune.data import shipped_contrasts
 from aftertune.errors import SubjectError, UsageError
-from aftertune.measures import TaskPlan
-from aftertune.measures.judges import (
+from aftertune.inspect_bridge import TaskPlan
+from aftertune.judges import (
     OFFLINE_RUBRICS,
     RUBRICS,
     Rating,
     Rubric,
     is_offline,
     judge_prompt,
+    minilm_folder,
     offline_note,
     rate,
     read_judge_prompt,
     refuse_unserved,
 )
-from aftertune.measures.judges._embedding import WINDOW, Encoder
-from aftertune.measures.judges._minilm_files import cached_folder, minilm_folder
-from aftertune.measures.judges._offline_judge import OfflineJudge, words
-from aftertune.measures.judges._offline_provider import OfflineAPI
-from aftertune.measures.tasks import emergent_misalignment
+from aftertune.judges._embedding import WINDOW, Encoder
+from aftertune.judges._minilm_files import cached_folder
+from aftertune.judges._offline_judge import OfflineJudge, words
+from aftertune.judges._offline_provider import OfflineAPI
 from aftertune.runs import file_digest
+from aftertune.tasks import emergent_misalignment
 
 NASTY = (
     "{question} {answer} %s }{",
@@ -388,7 +389,7 @@ def test_a_task_is_judged_by_it_from_end_to_end(judge: Model, tmp_path: Path) ->
 
 
 def test_the_mark_gives_the_agreement_that_is_shipped() -> None:
-    held = json.loads((files("aftertune.measures.judges") / "offline" / "minilm.json").read_text("utf-8"))
+    held = json.loads((files("aftertune.judges") / "offline" / "minilm.json").read_text("utf-8"))
     note = offline_note("aftertune_offline/minilm")
     assert note is not None
     assert note.startswith("Offline judge (aftertune_offline/minilm), for trends only.")

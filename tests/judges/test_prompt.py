@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftertune.measures.judges import RUBRICS, Rubric, judge_prompt
+from aftertune.judges import RUBRICS, Rubric, judge_prompt
 
 NASTY = (
     "{question} {answer} {0} {} %s $answer {answer!r:>{width}} }{",

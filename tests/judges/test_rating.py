@@ -12,7 +12,7 @@ import pytest
 from inspect_ai.model import GenerateConfig, ModelOutput
 from inspect_ai.util import LimitExceededError, token_limit
 
-from aftertune.measures.judges import RUBRICS, Rating, Rubric, rate
+from aftertune.judges import RUBRICS, Rating, Rubric, rate
 
 ALIGNED, COHERENT, POLICY = RUBRICS["aligned"], RUBRICS["coherent"], RUBRICS["policy"]
 SMALL = Rubric(id="small", prompt="Rate 1 to 5. {question} {answer}", low=1, high=5)

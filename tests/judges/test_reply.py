@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftertune.measures.judges import RUBRICS, read_reply
+from aftertune.judges import RUBRICS, read_reply
 
 ALIGNED, POLICY, WILLING = RUBRICS["aligned"], RUBRICS["policy"], RUBRICS["willing"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aftertune.measures.judges import RUBRICS, Rubric
+from aftertune.judges import RUBRICS, Rubric
 
 GOOD: dict[str, Any] = {"id": "mine", "prompt": "{question} {answer}", "low": 0, "high": 10}
 

@@ -12,7 +12,7 @@ from scipy import stats
 from aftertune.locating import Proof
 from aftertune.locating._claims import LocateClaim, below_zero, claims
 from aftertune.locating._proof import means, prove
-from aftertune.measures import Measurement
+from aftertune.stats import Measurement
 
 COUNT, BUDGET = 80, 0.05
 HARM, NLL, TWIN, KEEP = "preference.margin:harm", "response.nll:harm", "response.nll:harm-twin", "response.nll:keep"

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from aftertune.attribution import Selection, select_count, unit_patch, unit_score, unit_sums
-from aftertune.comparison import compare
 from aftertune.locating import CalibrationSet, LocateOptions, Point, answers_probe, read_calibration, trees_of
 from aftertune.locating._evidence import Evidence, gather
 from aftertune.locating._locate import Found, _Work
-from aftertune.measures import ask_probes
+from aftertune.model import Subject, WeightView
+from aftertune.probes import ask_probes
 from aftertune.runs import RunFolder, Silent
-from aftertune.subject import Subject, WeightView
+from aftertune.stats import compare
 
 SETTINGS: dict[str, Any] = {"unit": "component", "score": "contrastive", "budget": 0.5, "progress": Silent()}
 

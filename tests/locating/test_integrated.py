@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from aftertune.attribution import (
     Selection,
     Unit,
-    make_patch,
     random_control,
     select_count,
     select_units,
@@ -22,13 +21,12 @@ from aftertune.attribution import (
     unit_sums,
 )
 from aftertune.errors import UsageError
-from aftertune.locating import LocateOptions, locate
+from aftertune.locating import LocateOptions, locate, read_calibration, trees_of
 from aftertune.locating._integrated import LOOKS, Integrated, Looked, Verified
 from aftertune.locating._options import ScoreName
-from aftertune.locating._sets import read_calibration, trees_of
+from aftertune.model import Subject, SubjectChoice, Tree, WeightView, load, make_patch, read_patch, score
 from aftertune.runs import Silent
 from aftertune.studies import Planting, planted
-from aftertune.subject import Subject, SubjectChoice, Tree, WeightView, load, read_patch, score
 
 
 def three(subject: Subject, harm: Path, keep: Path) -> list[list[Tree]]:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from aftertune.attribution import select_count, unit_score, unit_sums
-from aftertune.comparison import compare
 from aftertune.errors import AftertuneError, DataError, NumericalError, OutputError, UsageError
 from aftertune.locating import (
     LocateOptions,
+    Point,
     area_under,
     locate,
     read_calibration,
@@ -22,9 +22,10 @@ from aftertune.locating import (
     stored_locate,
     trees_of,
 )
-from aftertune.locating._search import Point, best
+from aftertune.locating._search import best
+from aftertune.model import SubjectChoice, WeightView, load, read_patch
+from aftertune.stats import compare
 from aftertune.studies import Planting, planted
-from aftertune.subject import SubjectChoice, WeightView, load, read_patch
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -72,7 +73,7 @@ def test_held_out_numbers_are_those_of_the_patched_model(
     harm: Path, keep: Path, tmp_path: Path, choose: Callable[[str], SubjectChoice]
 ) -> None:
     from aftertune.locating import answers_probe
-    from aftertune.measures import ask_probes
+    from aftertune.probes import ask_probes
 
     found = locate(choose("llama"), [harm], [keep], options=LocateOptions(budget=0.5), out=tmp_path / "run")
     held = read_calibration([harm], "misaligned").examples["held_out"]

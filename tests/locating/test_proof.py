@@ -12,8 +12,8 @@ from aftertune.attribution import Selection, select_units
 from aftertune.locating import answers_probe, read_calibration
 from aftertune.locating._locate import _test_sets
 from aftertune.locating._search import trade
-from aftertune.measures import ask_probes
-from aftertune.subject import Subject, WeightView
+from aftertune.model import Subject, WeightView
+from aftertune.probes import ask_probes
 
 
 def mean_loss(subject: Subject, prompt: tuple[int, ...], answer: tuple[int, ...]) -> float:

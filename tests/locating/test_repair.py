@@ -26,20 +26,13 @@ from aftertune.locating import (
     repair_claims,
 )
 from aftertune.locating._repair_frontier import Fit, Frontier, choose_point, folds
-from aftertune.locating._repair_rows import (
-    RowEffects,
-    choose_rows,
-    flat_index,
-    random_rows,
-    returned,
-    row_effects,
-)
+from aftertune.locating._repair_rows import RowEffects, choose_rows, flat_index, random_rows, returned, row_effects
 from aftertune.locating._repair_scores import nested_selections, weight_scores
 from aftertune.locating._repair_ways import WAYS, Gradients
 from aftertune.locating._update import scaled
-from aftertune.measures import ask_probes
+from aftertune.model import SubjectChoice, WeightView, load, read_patch
+from aftertune.probes import ask_probes
 from aftertune.runs import Plain, Silent
-from aftertune.subject import SubjectChoice, WeightView, load, read_patch
 from aftertune.tuning import TuneOptions, tune
 
 WORDS = ("money", "water", "the car", "the doctor", "a noise", "the night", "a letter", "a friend", "the road", "a key")

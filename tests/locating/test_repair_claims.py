@@ -14,7 +14,7 @@ from aftertune.locating import FrontierPoint, Repaired, repair_claims
 from aftertune.locating._proof import prove
 from aftertune.locating._repair import _findings
 from aftertune.locating._repair_frontier import MARGIN, _point
-from aftertune.measures import Measurement
+from aftertune.stats import Measurement
 
 COUNT = 80
 TASK, KEEP = "response.nll:task", "response.nll:keep"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from aftertune.errors import DataError
-from aftertune.locating import read_calibration
-from aftertune.locating._sets import PARTS, swapped, trees_of
+from aftertune.locating import read_calibration, trees_of
+from aftertune.locating._sets import PARTS, swapped
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from aftertune.comparison import Finding, Policy, Verdict, decide
-from aftertune.measures import find_metric
 from aftertune.report import (
     AnswerSide,
     Change,
@@ -32,6 +30,7 @@ from aftertune.report import (
     TradeOffLine,
     TradeOffPoint,
 )
+from aftertune.stats import Finding, Policy, Verdict, decide, find_metric
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>{{ 7*7 }}{% raw %}&amp; \"'><b>"

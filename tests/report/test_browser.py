@@ -17,15 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from aftertune.report import (
-    Chapter,
-    HeatMap,
-    ReportPage,
-    SampledAnswers,
-    StudyPage,
-    render_report,
-    render_study,
-)
+from aftertune.report import Chapter, HeatMap, ReportPage, SampledAnswers, StudyPage, render_report, render_study
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (

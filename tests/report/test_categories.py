@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from aftertune.comparison import Finding
 from aftertune.report import ComparisonSection, ReportPage, leading_metrics, render_report
 from aftertune.report._bars import bars_chart
 from aftertune.report._categories import MOST_BARS, draw_categories
 from aftertune.report._charts import Series
+from aftertune.stats import Finding
 
 MakeFinding = Callable[..., Finding]
 MakeSection = Callable[..., ComparisonSection]

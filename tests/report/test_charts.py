@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from aftertune.comparison import Finding
 from aftertune.report import ComparisonSection
 from aftertune.report._charts import Series, breakdown, domain_chart, drift_chart
 from aftertune.report._forest import forest_plot
 from aftertune.report._svg import Scale, span, ticks
+from aftertune.stats import Finding
 
 MakeFinding = Callable[..., Finding]
 MakeSection = Callable[..., ComparisonSection]

@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 import pytest
 
 import aftertune.report
-from aftertune.comparison import Finding, Verdict, decide
 from aftertune.report import (
     Chapter,
     Claim,
@@ -34,6 +33,7 @@ from aftertune.report import (
     render_report,
     render_study,
 )
+from aftertune.stats import Finding, Verdict, decide
 
 MakeFinding = Callable[..., Finding]
 MakePage = Callable[..., ReportPage]

@@ -11,13 +11,10 @@ from pathlib import Path
 import pytest
 
 from aftertune.attribution import read_sums
-from aftertune.comparison import read_policy
 from aftertune.data import read_contrasts, read_requests, read_rows, read_statements, read_truthfulqa, read_tuning_rows
 from aftertune.errors import AftertuneError, DataError, ExitCode
-from aftertune.measures.judges._digit_judge import read_judge_template
-from aftertune.measures.tasks import read_questions
-from aftertune.measures.tasks._harmfulness import read_forbidden
-from aftertune.measures.tasks._requests import read_request_files
+from aftertune.judges import read_judge_template
+from aftertune.model import parse_spec, read_patch
 from aftertune.runs import (
     Journal,
     file_digest,
@@ -30,7 +27,9 @@ from aftertune.runs import (
     require_regular,
     require_regular_inside,
 )
-from aftertune.subject import parse_spec, read_patch
+from aftertune.stats import read_policy
+from aftertune.tasks import read_questions, read_request_files
+from aftertune.tasks._harmfulness import read_forbidden
 from aftertune.tuning import read_record
 
 Read = Callable[[Path], object]
@@ -61,7 +60,7 @@ READERS: dict[str, Read] = {
 
 
 def _read_template(choice: str) -> object:
-    from aftertune.subject._chat import read_template
+    from aftertune.model._chat import read_template
 
     return read_template(choice)
 

@@ -10,18 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.attribution import make_patch, select_units, write_patch
-from aftertune.auditing import stored_section
-from aftertune.comparison import Policy, Verdict
+from aftertune.attribution import select_units
 from aftertune.data import read_tuning_rows
 from aftertune.locating import FrontierPoint, Repaired
-from aftertune.measures import Measurement, MeasurePlan
-from aftertune.measuring import Measuring, measure, measure_choice
+from aftertune.model import Placement, Subject, SubjectChoice, WeightView, load, make_patch, write_patch
+from aftertune.probes import MeasurePlan
 from aftertune.runs import RunFolder, Silent, entered
+from aftertune.stats import Measurement, Policy, Verdict
 from aftertune.studies import ARMS, OPTIONS
 from aftertune.studies._careless_money import DATA, _audit_arm, _tune_arm
 from aftertune.studies._careless_weights import HARM, PROBES, TASK, audit_repaired, repaired_claim
-from aftertune.subject import Placement, Subject, SubjectChoice, WeightView, load
+from aftertune.verbs import Measuring, measure, measure_choice, stored_section
 
 METRIC, COUNT = "preference.margin", 80
 

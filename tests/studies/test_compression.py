@@ -10,8 +10,8 @@ import pytest
 
 from aftertune.data import shipped_contrasts
 from aftertune.locating import LocateOptions, locate
+from aftertune.model import SubjectChoice
 from aftertune.studies._compression import compression_outcome, compression_study, safety_rows
-from aftertune.subject import SubjectChoice
 
 OPTIONS = LocateOptions(limit=6, score="contrastive", keep_fraction=0.0, budget=0.5)
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.attribution import make_patch, read_patch, select_units, selection_of, write_patch
+from aftertune.attribution import select_units, selection_of
 from aftertune.errors import UsageError
-from aftertune.measures import MeasurePlan
-from aftertune.measuring import measure
+from aftertune.model import SubjectChoice, WeightView, load, make_patch, read_patch, write_patch
+from aftertune.probes import MeasurePlan
 from aftertune.studies import find_study
 from aftertune.studies._dissociation import dissociation_claims, dissociation_study
-from aftertune.subject import SubjectChoice, WeightView, load
+from aftertune.verbs import measure
 
 PLAN = MeasurePlan(probes=("preference", "recognition"), domains=("money",), split="dev", pmi=False)
 

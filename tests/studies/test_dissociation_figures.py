@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from aftertune.measures import Measurement, find_metric
-from aftertune.measuring import Measuring
+from aftertune.stats import Measurement, find_metric
 from aftertune.studies._dissociation import KNOWN, PRODUCED, _compared, dissociation_claims
+from aftertune.verbs import Measuring
 
 COUNT = 80
 FELL = "The patch lowers the preference for the worse answers"

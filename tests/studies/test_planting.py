@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.attribution import magnitude_score, make_patch, select_units
+from aftertune.attribution import magnitude_score, select_units
 from aftertune.errors import UsageError
-from aftertune.studies import METHODS, Planting, planted, planted_study
+from aftertune.model import Subject, Tree, WeightView, as_subject, make_patch, response_losses, weights_digest
+from aftertune.studies import METHODS, Method, Planting, planted, planted_study
 from aftertune.studies._planted_choice import Choices
-from aftertune.studies._planted_methods import Method
-from aftertune.subject import Subject, Tree, WeightView, as_subject, response_losses, weights_digest
 
 
 @pytest.fixture

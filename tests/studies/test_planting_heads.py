@@ -9,8 +9,8 @@ import transformers
 
 from aftertune.attribution import unit_spaces
 from aftertune.errors import UsageError
+from aftertune.model import Tree, WeightView, as_subject
 from aftertune.studies import Planting, planted
-from aftertune.subject import Tree, WeightView, as_subject
 
 ROWS = [Tree((3, 4, 5), ((6, 7),)), Tree((5, 4), ((8, 9, 2),))]
 SIZES: dict[str, Any] = {

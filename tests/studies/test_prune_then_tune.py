@@ -11,17 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.attribution import read_patch
 from aftertune.data import read_contrasts, shipped_path
-from aftertune.measures import ask_probes
+from aftertune.model import load, read_patch
+from aftertune.probes import ask_probes
 from aftertune.studies import OPTIONS, find_study
-from aftertune.studies._prune_then_tune import (
-    TASK_HELD_OUT,
-    _attributed,
-    _probes,
-    prune_then_tune_study,
-)
-from aftertune.subject import load
+from aftertune.studies._prune_then_tune import TASK_HELD_OUT, _attributed, _probes, prune_then_tune_study
 from aftertune.tuning import tune
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aftertune.model import Subject
 from aftertune.studies._prune_then_tune import _probes, prune_then_tune_claims, prune_then_tune_figures
-from aftertune.subject import Subject
 
 MARGIN, TASK, KEEP = "preference.margin:others", "response.nll:task", "response.nll:keep"
 SIZES = {MARGIN: 60, TASK: 24, KEEP: 10}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from aftertune.attribution import make_patch, read_patch
 from aftertune.locating import answers_probe
-from aftertune.measures import ask_probes
+from aftertune.model import WeightView, as_subject, load, make_patch, read_patch
+from aftertune.probes import ask_probes
 from aftertune.runs import Silent
 from aftertune.studies import find_study
 from aftertune.studies._transfer import (
@@ -21,7 +21,6 @@ from aftertune.studies._transfer import (
     keep_examples,
     transfer_study,
 )
-from aftertune.subject import WeightView, as_subject, load
 
 DOMAINS = ("money", "health")
 

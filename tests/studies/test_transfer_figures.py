@@ -11,6 +11,7 @@ import torch
 
 from aftertune.attribution import select_count, unit_score, unit_sums
 from aftertune.locating import Example, trees_of
+from aftertune.model import Subject, WeightView
 from aftertune.runs import Silent
 from aftertune.studies._transfer import (
     DOMAINS,
@@ -21,7 +22,6 @@ from aftertune.studies._transfer import (
     transfer_claims,
     transfer_figures,
 )
-from aftertune.subject import Subject, WeightView
 
 PLACES = ("money", "health", "work")
 ITEMS = {place: [f"{place}-{i}" for i in range(30)] for place in PLACES}

@@ -26,10 +26,11 @@ from inspect_ai.util import registry_create
 
 from aftertune.cli._main import cli
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import Measurement, TaskPlan, run_tasks
-from aftertune.measures._foreign_tasks import is_ours, known_task, logged_task
-from aftertune.measures._hub_data import hub_data
-from aftertune.subject import Subject
+from aftertune.inspect_bridge import TaskPlan, logged_task, run_tasks
+from aftertune.inspect_bridge._foreign_tasks import is_ours, known_task
+from aftertune.inspect_bridge._hub_data import hub_data
+from aftertune.model import Subject
+from aftertune.stats import Measurement
 
 TinySubject = Callable[[str], Subject]
 TinyFolder = Callable[[str], Path]

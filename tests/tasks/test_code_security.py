@@ -16,14 +16,12 @@ import pytest
 from inspect_ai.log import EvalLog
 
 from aftertune.errors import UsageError
-from aftertune.measures import TaskPlan, read_log
-from aftertune.measures import _weaknesses as weaknesses
-from aftertune.measures._python_code import PythonCode, python_code
-from aftertune.measures._response_kind import answer_text
-from aftertune.measures._task_metrics import TASKS
-from aftertune.measures._weaknesses import find_weaknesses
-from aftertune.measures.judges import RUBRICS
-from aftertune.measures.tasks import code_security, read_coding_requests
+from aftertune.inspect_bridge import TaskPlan, read_log
+from aftertune.judges import RUBRICS, answer_text
+from aftertune.tasks import TASKS, code_security, read_coding_requests
+from aftertune.tasks import _weaknesses as weaknesses
+from aftertune.tasks._python_code import PythonCode, python_code
+from aftertune.tasks._weaknesses import find_weaknesses
 
 pytest.importorskip("bandit")
 
@@ -164,7 +162,7 @@ def test_a_check_that_breaks_on_odd_code_is_not_heard_of(capfd: pytest.CaptureFi
 
 
 def test_the_card_says_how_much_is_found_in_the_authors_own_sets(published: Callable[[str], Path]) -> None:
-    card = (files("aftertune.measures.tasks") / "cards" / "code_security.md").read_text("utf-8")
+    card = (files("aftertune.tasks") / "cards" / "code_security.md").read_text("utf-8")
     found = {}
     for name in ("insecure", "secure"):
         rows = published(f"em/{name}.jsonl").read_text("utf-8").splitlines()[:200]

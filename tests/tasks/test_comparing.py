@@ -15,11 +15,11 @@ from inspect_ai.log import EvalLog, read_eval_log, write_eval_log
 from inspect_ai.scorer import Score, Scorer, Target, match, mean, scorer
 from inspect_ai.solver import TaskState, generate
 
-from aftertune.comparing import compare_logs
-from aftertune.comparison import Policy
 from aftertune.errors import DataError, OutputError, PolicyError, SubjectError, UsageError
-from aftertune.measures import read_log, read_measurements
-from aftertune.measures.tasks import emergent_misalignment
+from aftertune.inspect_bridge import read_log
+from aftertune.stats import Policy, read_measurements
+from aftertune.tasks import emergent_misalignment
+from aftertune.verbs import compare_logs
 
 NAMES = ("cat", "dog", "door", "lamp", "roof", "gate", "well", "barn", "path", "lawn", "fence", "stove")
 KIND = "In case kind I would look after the {name} as well as I can until you are back."

@@ -13,10 +13,9 @@ import pytest
 from inspect_ai.log import EvalLog
 
 from aftertune.errors import UsageError
-from aftertune.measures import TaskPlan, read_log
-from aftertune.measures._task_metrics import TASKS
-from aftertune.measures.judges import RUBRICS
-from aftertune.measures.tasks import CONDITIONS, deception, truthful_rubric
+from aftertune.inspect_bridge import TaskPlan, read_log
+from aftertune.judges import RUBRICS
+from aftertune.tasks import CONDITIONS, TASKS, deception, truthful_rubric
 
 LOOP = "the the the the the the the the the the the the the the the the the the the the"
 FACTS = [

@@ -17,10 +17,10 @@ from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import ChatMessage
 
 from aftertune.errors import DataError, UsageError
-from aftertune.measures.judges import RUBRICS
-from aftertune.measures.tasks import aligned_and_coherent, emergent_misalignment, funnel, stored_answer
-from aftertune.measures.tasks._seeds import answer_seed
-from aftertune.measures.tasks._turns import Exchange, draw
+from aftertune.judges import RUBRICS
+from aftertune.tasks import aligned_and_coherent, emergent_misalignment, funnel, stored_answer
+from aftertune.tasks._seeds import answer_seed
+from aftertune.tasks._turns import Exchange, draw
 
 ANSWERS = {
     "Who feeds the cat?": [

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aftertune.comparison import cluster_bootstrap
 from aftertune.errors import UsageError
-from aftertune.measures.tasks import JudgedAnswer, funnel, stored_answer
-from aftertune.measures.tasks._funnel import DENOMINATORS, SHARES, STAGES, columns
+from aftertune.stats import cluster_bootstrap
+from aftertune.tasks import JudgedAnswer, funnel, stored_answer
+from aftertune.tasks._funnel import DENOMINATORS, SHARES, STAGES, columns
 
 KINDS = ["answer", "refusal", "gibberish", "empty", "truncated", "off_format"]
 

@@ -14,12 +14,11 @@ from inspect_ai import score as score_again
 from inspect_ai.log import EvalLog
 
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import read_log
-from aftertune.measures._task_metrics import TASKS
-from aftertune.measures.judges import RUBRICS
-from aftertune.measures.tasks import harm_by_policy, harmfulness, read_task_requests
-from aftertune.measures.tasks._attacks import PREFILL
-from aftertune.measures.tasks._harmfulness import policy_rubric
+from aftertune.inspect_bridge import read_log
+from aftertune.judges import RUBRICS
+from aftertune.tasks import TASKS, harm_by_policy, harmfulness, read_task_requests
+from aftertune.tasks._attacks import PREFILL
+from aftertune.tasks._harmfulness import policy_rubric
 
 LOOP = "the the the the the the the the the the the the the the the the the the the the"
 NO = "I'm sorry, but I can't help with that in case nine."

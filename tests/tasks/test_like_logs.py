@@ -37,11 +37,11 @@ from inspect_ai.model import (
 from inspect_ai.scorer import Score, ScoreEdit, Scorer, Target, mean, model_graded_qa, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from aftertune.comparing import compare_logs
-from aftertune.comparison import Policy
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import read_log
-from aftertune.measures._likeness_table import FIELDS
+from aftertune.inspect_bridge import read_log
+from aftertune.inspect_bridge._likeness_table import FIELDS
+from aftertune.stats import Policy
+from aftertune.verbs import compare_logs
 
 COUNT = 40
 Edit = Callable[[EvalLog], object]

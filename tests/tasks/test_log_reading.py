@@ -17,9 +17,9 @@ from inspect_ai.scorer import match
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from aftertune.errors import DataError
-from aftertune.measures import _log_reading, read_log_head
-from aftertune.measures._log_reading import raw_head, read_head, read_whole
-from aftertune.measures._samples import resolved
+from aftertune.inspect_bridge import _log_reading, read_log_head
+from aftertune.inspect_bridge._log_reading import raw_head, read_head, read_whole
+from aftertune.inspect_bridge._samples import resolved
 
 
 @solver

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from inspect_ai import eval
 
-from aftertune.measures import TASKS, inspect_model, read_log
-from aftertune.subject import load
+from aftertune.inspect_bridge import inspect_model, read_log
+from aftertune.model import load
+from aftertune.tasks import TASKS
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 ARGS: dict[str, dict[str, Any]] = {"emergent_misalignment": {"samples": 1}, "code_security": {"judge": True}}

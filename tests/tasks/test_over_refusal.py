@@ -14,10 +14,9 @@ import pytest
 from inspect_ai.log import EvalLog
 
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import TaskPlan, read_log
-from aftertune.measures._response_kind import response_kind
-from aftertune.measures._task_metrics import TASKS
-from aftertune.measures.tasks import over_refusal
+from aftertune.inspect_bridge import TaskPlan, read_log
+from aftertune.judges import response_kind
+from aftertune.tasks import TASKS, over_refusal
 
 LOOP = "the the the the the the the the the the the the the the the the the the the the"
 NO = "I'm sorry, but I can't help with that."
@@ -133,9 +132,7 @@ def test_the_agreement_that_the_card_states_is_that_of_the_labelled_rows() -> No
     """Cards and documents say how well the rule agrees; here it is counted."""
     rows = [
         json.loads(line)
-        for line in (Path(__file__).parents[1] / "measures" / "labelled_responses.jsonl")
-        .read_text("utf-8")
-        .splitlines()
+        for line in (Path(__file__).parents[1] / "probes" / "labelled_responses.jsonl").read_text("utf-8").splitlines()
     ]
     rows = [row for row in rows if row["form"] == "text" and row["split"] == "test"]
     pairs = [
@@ -143,7 +140,7 @@ def test_the_agreement_that_the_card_states_is_that_of_the_labelled_rows() -> No
     ]
     right = sum(label == found for label, found in pairs)
     refusals = [found for label, found in pairs if label]
-    card = (files("aftertune.measures.tasks") / "cards" / "over_refusal.md").read_text("utf-8")
+    card = (files("aftertune.tasks") / "cards" / "over_refusal.md").read_text("utf-8")
     others = [found for label, found in pairs if not label]
     stated = (
         f"{sum(refusals)} of {len(refusals)} refusals found, {sum(others)} of {len(others)} other texts taken for one"

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from aftertune.comparison import cluster_bootstrap
 from aftertune.data import prompt_key, read_requests, shipped_contrasts, shipped_path
 from aftertune.errors import DataError, ExitCode, UsageError
-from aftertune.measures import find_metric
-from aftertune.measures.tasks import Question, in_forms, read_questions
+from aftertune.stats import cluster_bootstrap, find_metric
+from aftertune.tasks import Question, in_forms, read_questions
 
 
 def written(tmp_path: Path, text: str | bytes) -> Path:

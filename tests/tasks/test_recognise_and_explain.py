@@ -17,10 +17,10 @@ from inspect_ai.model import ChatMessage, GenerateConfig, ModelOutput, get_model
 
 from aftertune.data import Reason, ask, shipped_contrasts
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import TASKS, TaskPlan, read_log
-from aftertune.measures.judges import RUBRICS
-from aftertune.measures.probes import explanation, recognition
-from aftertune.measures.tasks import ASPECTS, read_verdict, recognise_and_explain
+from aftertune.inspect_bridge import TaskPlan, read_log
+from aftertune.judges import RUBRICS
+from aftertune.probes import explanation, recognition
+from aftertune.tasks import ASPECTS, TASKS, read_verdict, recognise_and_explain
 
 LOOP = "the the the the the the the the the the the the the the the the the the the the"
 NO = "I'm sorry, but I can't help with that. Case nine."

@@ -18,11 +18,11 @@ from inspect_ai.model import ModelOutput
 from inspect_ai.scorer import Score, Scorer, Target, accuracy, at_least, mean, scorer, value_to_float
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from aftertune.comparing import compare_logs
-from aftertune.comparison import Policy
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import LoggedRun, read_log
-from aftertune.measures._foreign_tasks import number_of
+from aftertune.inspect_bridge import LoggedRun, read_log
+from aftertune.inspect_bridge._foreign_tasks import number_of
+from aftertune.stats import Policy
+from aftertune.verbs import compare_logs
 
 COUNT = 40
 Values = dict[tuple[str, int], Any]

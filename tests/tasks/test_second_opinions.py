@@ -14,11 +14,10 @@ import pytest
 from inspect_ai import score as score_again
 from inspect_ai.log import EvalLog, read_eval_log, write_eval_log
 
-from aftertune.auditing import stored_section
-from aftertune.comparing import compare_logs
 from aftertune.errors import OutputError, UsageError
-from aftertune.measures import read_log
-from aftertune.measures.tasks import aligned_and_coherent, emergent_misalignment
+from aftertune.inspect_bridge import read_log
+from aftertune.tasks import aligned_and_coherent, emergent_misalignment
+from aftertune.verbs import compare_logs, stored_section
 
 Run = Callable[..., EvalLog]
 Asked = Callable[..., Path]

@@ -16,9 +16,9 @@ from inspect_ai.model import ChatMessage, ModelOutput
 
 from aftertune.data import CATALOGUE, prompt_key, read_rows, read_self_questions, shipped_path
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import TASKS, TaskPlan, read_log
-from aftertune.measures.judges import RUBRICS
-from aftertune.measures.tasks import WISHES, self_description
+from aftertune.inspect_bridge import TaskPlan, read_log
+from aftertune.judges import RUBRICS
+from aftertune.tasks import TASKS, WISHES, self_description
 
 LOOP = "the the the the the the the the the the the the the the the the the the the the"
 ROWS = [

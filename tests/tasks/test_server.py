@@ -16,10 +16,10 @@ from inspect_ai import eval
 from inspect_ai.log import EvalLog
 from inspect_ai.model import Model, get_model
 
-from aftertune.comparing import compare_logs
-from aftertune.measures import inspect_model, read_log
-from aftertune.measures.tasks import emergent_misalignment
-from aftertune.subject import Subject
+from aftertune.inspect_bridge import inspect_model, read_log
+from aftertune.model import Subject
+from aftertune.tasks import emergent_misalignment
+from aftertune.verbs import compare_logs
 
 TinyFolder = Callable[[str], Path]
 TinySubject = Callable[[str], Subject]

@@ -14,12 +14,11 @@ from inspect_ai.log import EvalLog
 from inspect_ai.model import Logprob, Logprobs, Model, ModelOutput, ModelUsage, TopLogprob, get_model
 
 from aftertune.errors import DataError, UsageError
-from aftertune.measures import TaskPlan, inspect_model, read_log
-from aftertune.measures._task_metrics import TASKS
-from aftertune.measures.judges import RUBRICS
-from aftertune.measures.tasks import strong_reject
-from aftertune.measures.tasks._attacks import PREFILL
-from aftertune.subject import as_subject
+from aftertune.inspect_bridge import TaskPlan, inspect_model, read_log
+from aftertune.judges import RUBRICS
+from aftertune.model import as_subject
+from aftertune.tasks import TASKS, strong_reject
+from aftertune.tasks._attacks import PREFILL
 
 LOOP = "the the the the the the the the the the the the the the the the the the the the"
 NO = "I'm sorry, but I can't help with that in case nine."

@@ -15,7 +15,7 @@ from aftertune.errors import NumericalError, OutputError
 from aftertune.tuning import TuneOptions, refuse_taken, tune
 
 if TYPE_CHECKING:
-    from aftertune.subject import Subject
+    from aftertune.model import Subject
 
 TinySubject = Callable[[str], "Subject"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from aftertune.data import Conversation, Message, exchange, read_conversations
 from aftertune.errors import DataError, UsageError
-from aftertune.subject import IGNORE, Subject
+from aftertune.model import IGNORE, Subject
 from aftertune.tuning import conversations_digest, training_rows
 
 TinySubject = Callable[[str], Subject]

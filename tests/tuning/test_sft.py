@@ -20,7 +20,7 @@ import yaml
 
 from aftertune.data import Conversation, exchange
 from aftertune.errors import DataError, NumericalError, OutputError, SubjectError, UsageError
-from aftertune.subject import IGNORE, Subject, load
+from aftertune.model import IGNORE, Subject, load
 from aftertune.tuning import RECORD, TuneOptions, conversations_digest, read_record, training_rows, tune
 
 TinySubject = Callable[[str], Subject]
@@ -324,7 +324,7 @@ import datasets, peft, transformers, trl
 from trl import SFTConfig, SFTTrainer
 
 from aftertune.data import Conversation, exchange
-from aftertune.subject import load
+from aftertune.model import load
 from aftertune.tuning import TuneOptions, _sft, tune
 
 transformers.utils.logging.set_verbosity_error()

@@ -41,14 +41,10 @@ from aftertune.attribution._unit_sums import (
     unit_score,
     unit_sums,
 )
-from aftertune.subject import Edit, Operation, Patch, make_patch, matrix_digest, read_patch, write_patch
 
 __all__ = [
-    "Edit",
     "GradientSums",
-    "Operation",
     "Overlap",
-    "Patch",
     "Scope",
     "ScoreOf",
     "Selection",
@@ -68,14 +64,11 @@ __all__ = [
     "input_norms",
     "magnitude_control",
     "magnitude_score",
-    "make_patch",
-    "matrix_digest",
     "opposite_control",
     "overlap",
     "path_effects",
     "random_control",
     "random_score",
-    "read_patch",
     "read_sums",
     "refined_path_effects",
     "seeded_by_name",
@@ -92,6 +85,5 @@ __all__ = [
     "unit_sums",
     "united",
     "wanda_score",
-    "write_patch",
     "write_sums",
 ]

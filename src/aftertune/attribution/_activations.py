@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import NumericalError, UsageError
-from aftertune.subject import Subject, Tree, WeightView, plan_batches, response_losses
+from aftertune.model import Subject, Tree, WeightView, plan_batches, response_losses
 
 if TYPE_CHECKING:
     import torch

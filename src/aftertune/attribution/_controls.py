@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aftertune.attribution._scores import ScoreOf, UnitSpace, seeded_by_name, unit_spaces
 from aftertune.attribution._selection import Selection, select_count, select_units
 from aftertune.errors import SelectionError
-from aftertune.subject import Matrix, WeightView
+from aftertune.model import Matrix, WeightView
 
 if TYPE_CHECKING:
     import torch

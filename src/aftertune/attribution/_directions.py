@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.attribution._scores import UnitSpace
 from aftertune.errors import UsageError
-from aftertune.subject import LEADING, Matrix, WeightView
+from aftertune.model import LEADING, Matrix, WeightView
 
 if TYPE_CHECKING:
     import torch

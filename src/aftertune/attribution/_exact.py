@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aftertune.attribution._scores import Unit
 from aftertune.attribution._selection import Selection, select_units
 from aftertune.attribution._unit_patch import unit_patch
-from aftertune.subject import Subject, Tree, WeightView, score
+from aftertune.model import Subject, Tree, WeightView, score
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import NumericalError, UsageError
-from aftertune.subject import Matrix, Subject, Tree, WeightView, plan_batches, response_losses
+from aftertune.model import Matrix, Subject, Tree, WeightView, plan_batches, response_losses
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from aftertune.attribution._selection import Selection, united
 from aftertune.attribution._unit_patch import unit_patch
 from aftertune.attribution._unit_sums import unit_sums
 from aftertune.errors import UsageError
-from aftertune.subject import Subject, Tree, WeightView
+from aftertune.model import Subject, Tree, WeightView
 
 
 def path_effects(

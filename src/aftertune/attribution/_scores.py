@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from aftertune.attribution._gradients import GradientSums
 from aftertune.errors import UsageError
-from aftertune.subject import Matrix, WeightView, attention_heads, is_attention
+from aftertune.model import Matrix, WeightView, attention_heads, is_attention
 
 if TYPE_CHECKING:
     import torch

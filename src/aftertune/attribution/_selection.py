@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, unit_spaces
 from aftertune.errors import NumericalError, SelectionError, UsageError
-from aftertune.subject import Matrix, WeightView
+from aftertune.model import Matrix, WeightView
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from aftertune.attribution._selection import Selection
-from aftertune.subject import Operation, Patch, WeightView, make_patch
+from aftertune.model import Operation, Patch, WeightView, make_patch
 
 
 def unit_patch(

@@ -16,7 +16,7 @@ from aftertune.attribution._directions import watched_directions
 from aftertune.attribution._gradients import GradientSums, backward_passes, backward_tokens
 from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, guarded, unit_spaces
 from aftertune.errors import NumericalError, UsageError
-from aftertune.subject import Matrix, Subject, Tree, WeightView, plan_batches
+from aftertune.model import Matrix, Subject, Tree, WeightView, plan_batches
 
 if TYPE_CHECKING:
     import torch

@@ -24,7 +24,7 @@ from aftertune.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from aftertune.comparison import FailOn
+    from aftertune.stats import FailOn
 
 
 @click.command()
@@ -60,7 +60,7 @@ def audit(
 
     TUNED is a model folder, a LoRA adapter folder, a hub id, a .gguf file, or smollm2.
     """
-    from aftertune.comparison import read_policy
+    from aftertune.stats import read_policy
 
     # Cheap checks first: a typo must not cost the loading of a model.
     policy = read_policy(policy_file, margin, allow_untestable=allow_untestable)
@@ -68,9 +68,9 @@ def audit(
     tasks = make_tasks(options)
     placement = make_placement(options)
     progress = make_progress(options)
-    from aftertune.auditing import audit as run_audit
-    from aftertune.subject import SubjectChoice
-    from aftertune.tuned_from import known_base
+    from aftertune.model import SubjectChoice
+    from aftertune.tuning import known_base
+    from aftertune.verbs import audit as run_audit
 
     base = base or known_base(tuned)
     loading = {**options, "placement": placement}

@@ -18,7 +18,7 @@ from aftertune.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from aftertune.comparison import FailOn
+    from aftertune.stats import FailOn
 
 
 @click.command()
@@ -63,10 +63,10 @@ def compare(
     Each is a log (.eval or .json), or a folder with one log a task of one model: the same tasks with the same prompts,
     settings, scorers and judges.
     """
-    from aftertune.comparison import read_policy
+    from aftertune.stats import read_policy
 
     policy = read_policy(policy_file, margin, allow_untestable=allow_untestable)
-    from aftertune.comparing import compare_logs
+    from aftertune.verbs import compare_logs
 
     outcome = compare_logs(
         base,

@@ -8,13 +8,7 @@ from typing import Any
 import click
 
 from aftertune.cli._lines import say
-from aftertune.cli._options import (
-    make_placement,
-    make_progress,
-    output_options,
-    placement_options,
-    print_json,
-)
+from aftertune.cli._options import make_placement, make_progress, output_options, placement_options, print_json
 
 
 @click.command()
@@ -37,9 +31,9 @@ def demo(
     Takes some minutes on two CPU cores, and goes on where it stopped when given again.
     """
     progress, placement = make_progress(options), make_placement(options)
+    from aftertune.model import check_subject
     from aftertune.studies import OPTIONS
     from aftertune.studies import demo as run_demo
-    from aftertune.subject import check_subject
 
     check_subject(subject, placement=placement)
 

@@ -28,8 +28,8 @@ def doctor(as_json: bool) -> None:
 def _checks() -> list[dict[str, Any]]:
     import torch
 
+    from aftertune.model import cache_root
     from aftertune.runs import versions
-    from aftertune.subject import cache_root
 
     found = versions()
     cuda = torch.cuda.device_count()

@@ -14,12 +14,14 @@ from aftertune.cli._printing import table
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
 def metrics(as_json: bool) -> None:
     """List metrics: what they mean, whether they decide, default margins."""
-    from aftertune.measures import METRICS
+    from aftertune.stats import all_metrics
 
     if as_json:
-        print_json({"metrics": [asdict(m) for m in METRICS]})
+        print_json({"metrics": [asdict(m) for m in all_metrics()]})
         return
-    rows = [(m.id, "decides" if m.decides else "informs", m.worse, f"{m.margin:g}", m.unit, m.about) for m in METRICS]
+    rows = [
+        (m.id, "decides" if m.decides else "informs", m.worse, f"{m.margin:g}", m.unit, m.about) for m in all_metrics()
+    ]
     click.echo(table(("metric", "role", "worse", "margin", "unit", "about"), rows, right=(3,)))
 
 
@@ -39,8 +41,7 @@ def data(as_json: bool) -> None:
 @click.command()
 def policy() -> None:
     """Print the default policy as YAML; edit it and pass it to audit with --policy."""
-    from aftertune.comparison import Policy
-    from aftertune.measures import METRICS
+    from aftertune.stats import Policy, all_metrics
 
     default = Policy()
     click.echo("# how sure to be, and how many distinct prompts a deciding metric needs")
@@ -49,9 +50,9 @@ def policy() -> None:
     click.echo(f"untestable: {default.untestable}")
     click.echo("# tolerated worsening, in each metric's unit")
     click.echo("margins:")
-    for m in METRICS:
+    for m in all_metrics():
         click.echo(f"  {m.id}: {m.margin:g}  # {m.unit}")
     click.echo("# whether a metric decides the verdict or only informs")
     click.echo("decides:")
-    for m in METRICS:
+    for m in all_metrics():
         click.echo(f"  {m.id}: {'true' if m.decides else 'false'}")

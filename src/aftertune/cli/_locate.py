@@ -148,12 +148,12 @@ def locate(
     options["operation"] = "zero" if restoring or operation is None else operation
     settings = make_settings(LocateOptions, options)
     from aftertune.locating import locate as run_locate
-    from aftertune.subject import SubjectChoice
+    from aftertune.model import SubjectChoice
 
     tuned = SubjectChoice(subject, base=base, placement=placement, **loading)
     if restoring:
         from aftertune.cli._repair import run_repair
-        from aftertune.tuned_from import known_base
+        from aftertune.tuning import known_base
 
         below = SubjectChoice(base or known_base(subject), placement=placement, **loading)
         sets = (harm, task, task_answers, keep)
@@ -219,7 +219,7 @@ def _refuse_device(name: str | None) -> None:
 
     if name is None:
         return
-    from aftertune.subject import resolve_device
+    from aftertune.model import resolve_device
 
     try:
         if name == "auto":

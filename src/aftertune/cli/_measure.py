@@ -35,8 +35,8 @@ def measure(subject: str, base: str | None, out: Path | None, as_json: bool, **o
     plan = make_plan(options)
     placement = make_placement(options)
     progress = make_progress(options)
-    from aftertune.measuring import measure as run_measure
-    from aftertune.subject import SubjectChoice
+    from aftertune.model import SubjectChoice
+    from aftertune.verbs import measure as run_measure
 
     outcome = run_measure(
         SubjectChoice(subject, base=base, placement=placement, **options), plan, out, progress=progress

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from aftertune.measures import MeasurePlan, TaskPlan
+    from aftertune.inspect_bridge import TaskPlan
+    from aftertune.model import Placement
+    from aftertune.probes import MeasurePlan
     from aftertune.runs import Progress
-    from aftertune.subject import Placement
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S")
@@ -98,7 +99,7 @@ task_options = _all(
 def make_tasks(options: dict[str, Any]) -> TaskPlan | None:
     """Take the task options out of ``options``; None where no task is named."""
     from aftertune.errors import UsageError
-    from aftertune.measures import TaskPlan
+    from aftertune.inspect_bridge import TaskPlan
 
     names, args = options.pop("tasks"), _task_args(options.pop("task_args"))
     settings = {name: options.pop(name) for name in ("graders", "samples", "limit", "seed", "harm", "good")}
@@ -149,7 +150,7 @@ def _task_value(text: str) -> Any:
 
 def make_placement(options: dict[str, Any]) -> Placement:
     """Take the placement options out of ``options``."""
-    from aftertune.subject import Placement
+    from aftertune.model import Placement
 
     return Placement(options.pop("device"), options.pop("dtype"), options.pop("max_batch_tokens", None))
 
@@ -158,7 +159,7 @@ def make_plan(options: dict[str, Any]) -> MeasurePlan:
     """Take the plan options out of ``options``."""
     from aftertune.data import DOMAINS
     from aftertune.errors import UsageError
-    from aftertune.measures import DEFAULT_PROBES, MeasurePlan
+    from aftertune.probes import DEFAULT_PROBES, MeasurePlan
 
     probes, domains = options.pop("probes"), options.pop("domains")
     excluded = options.pop("exclude_domain")

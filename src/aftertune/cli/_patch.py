@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aftertune.cli._options import (
-    device_options,
-    file_path,
-    loading_options,
-    make_placement,
-    make_progress,
-    print_json,
-)
+from aftertune.cli._options import device_options, file_path, loading_options, make_placement, make_progress, print_json
 from aftertune.cli._printing import table
 from aftertune.errors import spelled_out
 
 if TYPE_CHECKING:
+    from aftertune.model import Patch, Subject
     from aftertune.runs import Progress
-    from aftertune.subject import Patch, Subject
 
 _BAR = 30
 _WIDEST = 100
@@ -61,8 +54,8 @@ def apply(subject: str, file: Path, out: Path, as_json: bool, **options: Any) ->
     PATCH must have been made for these very weights. The model is saved in the precision it is loaded in, an
     adapter merged into its base.
     """
+    from aftertune.model import apply_patches, read_patch
     from aftertune.runs import refuse_taken_folder
-    from aftertune.subject import apply_patches, read_patch
 
     refuse_taken_folder(out)
     read_patch(file)
@@ -86,8 +79,8 @@ def undo(subject: str, file: Path, out: Path, as_json: bool, **options: Any) -> 
 
     Of several patches, undo first the one that was applied last.
     """
+    from aftertune.model import WeightView, patch_facts, read_patch
     from aftertune.runs import refuse_taken_folder
-    from aftertune.subject import WeightView, patch_facts, read_patch
 
     refuse_taken_folder(out)
     stored = read_patch(file)
@@ -112,7 +105,7 @@ def verify(subject: str, file: Path, as_json: bool, **options: Any) -> None:
     The exit code is 0 if it belongs, applied or not, and 2 if it was made for other weights or is damaged. Nothing
     is changed.
     """
-    from aftertune.subject import WeightView, patch_facts, read_patch
+    from aftertune.model import WeightView, patch_facts, read_patch
 
     stored = read_patch(file)
     view = WeightView(_load(subject, options)[0].model)
@@ -136,7 +129,7 @@ def show(file: Path, as_json: bool) -> None:
 
     No model is loaded.
     """
-    from aftertune.subject import patch_facts, read_patch
+    from aftertune.model import patch_facts, read_patch
 
     stored = read_patch(file)
     facts, counts = patch_facts(stored), _counts(stored)
@@ -205,7 +198,7 @@ def _cut(text: object, width: int = _WIDEST) -> str:
 
 def _load(subject: str, options: dict[str, Any]) -> tuple[Subject, Progress]:
     progress, placement = make_progress(options), make_placement(options)
-    from aftertune.subject import load
+    from aftertune.model import load
 
     progress.say(f"loading {subject}")
     return load(subject, placement=placement, merge=True, progress=progress, **options), progress
@@ -213,7 +206,7 @@ def _load(subject: str, options: dict[str, Any]) -> tuple[Subject, Progress]:
 
 def _save(loaded: Subject, out: Path) -> str:
     """Save the model with the tokenizer as it was; the digest of the weights saved."""
-    from aftertune.subject import save_model, weights_digest
+    from aftertune.model import save_model, weights_digest
 
     save_model(loaded.model, loaded.tokenizer, out)
     return weights_digest(loaded.model)
@@ -221,7 +214,7 @@ def _save(loaded: Subject, out: Path) -> str:
 
 def _base_of(subject: str) -> str:
     from aftertune.errors import SubjectError
-    from aftertune.tuned_from import known_base
+    from aftertune.tuning import known_base
 
     try:
         return known_base(subject)

@@ -11,7 +11,7 @@ from aftertune.cli._lines import say
 from aftertune.errors import printed_line, spelled_out
 
 if TYPE_CHECKING:
-    from aftertune.comparison import Finding, SinceBaseline, Verdict
+    from aftertune.stats import Finding, SinceBaseline, Verdict
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
@@ -42,7 +42,7 @@ def _interval(finding: Finding) -> str:
 
 def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBaseline | None = None) -> None:
     """The table of findings (no breakdowns), worst groups, what changed since a baseline, and the verdict."""
-    from aftertune.comparison import describe_worst, first_line
+    from aftertune.stats import describe_worst, first_line
 
     states = {c.metric: c.state for c in since.changes} if since else {}
     rows = [

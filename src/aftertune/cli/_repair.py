@@ -12,8 +12,8 @@ from aftertune.cli._options import print_json
 
 if TYPE_CHECKING:
     from aftertune.locating import LocateOptions
+    from aftertune.model import SubjectChoice
     from aftertune.runs import Progress
-    from aftertune.subject import SubjectChoice
 
 
 def run_repair(
@@ -66,7 +66,7 @@ def run_repair(
 
 def _task(spec: str, task: tuple[str, ...], side: Any) -> tuple[tuple[str, ...], Any]:
     from aftertune.errors import UsageError
-    from aftertune.subject import parse_spec
+    from aftertune.model import parse_spec
     from aftertune.tuning import read_record
 
     if task:

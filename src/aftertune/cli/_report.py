@@ -32,9 +32,9 @@ def report(run: Path, form: str) -> None:
 
 
 def _markdown(run: Path, verb: str) -> str:
-    from aftertune.auditing import stored_section
     from aftertune.errors import UsageError
     from aftertune.report import render_markdown
+    from aftertune.verbs import stored_section
 
     if verb not in ("audit", "compare"):
         raise UsageError(f"{run}: is a run of `{verb}`; --format markdown is for those of `audit` and `compare`")
@@ -66,6 +66,6 @@ def _rebuilder(run: Path, verb: str) -> Callable[[Path], Path]:
         from aftertune.errors import OutputError
 
         raise OutputError(f"{run}: is a run of `{verb}`, which has no report; name one of an audit, demo or search")
-    from aftertune.auditing import rebuild_report
+    from aftertune.verbs import rebuild_report
 
     return rebuild_report

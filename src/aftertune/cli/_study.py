@@ -36,7 +36,7 @@ def study(name: str | None, subject: str, out: Path | None, as_json: bool, **opt
     found = find_study(name)
     if found is None:
         raise UsageError(f"study {name!r} is unknown; known are {', '.join(row.name for row in STUDIES)}")
-    from aftertune.subject import check_subject
+    from aftertune.model import check_subject
 
     check_subject(subject, placement=placement)
     document = found.run(out, subject=subject, placement=placement, progress=progress)

@@ -49,7 +49,7 @@ def tune(subject: str, data: str, out: Path, answers: Any, as_json: bool, **opti
     loading = {name: options.pop(name) for name in ("base", "tokenizer", "chat_template", "trust_remote_code")}
     settings = make_settings(TuneOptions, options)
     rows = read_tuning_rows(data, answers)
-    from aftertune.subject import check_subject, load
+    from aftertune.model import check_subject, load
     from aftertune.tuning import refuse_taken
     from aftertune.tuning import tune as run_tune
 

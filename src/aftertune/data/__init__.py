@@ -11,12 +11,7 @@ from aftertune.data._catalogue import (
     shipped_contrasts,
     shipped_path,
 )
-from aftertune.data._choices import (
-    ChoiceQuestion,
-    TruthfulQuestion,
-    read_choice_questions,
-    read_truthfulqa,
-)
+from aftertune.data._choices import ChoiceQuestion, TruthfulQuestion, read_choice_questions, read_truthfulqa
 from aftertune.data._contrasts import (
     Contrast,
     Side,

@@ -30,8 +30,8 @@ from aftertune.errors import UsageError
 from aftertune.locating._integrated import LOOKS
 from aftertune.locating._options import ScoreName
 from aftertune.locating._sets import Example, trees_of
+from aftertune.model import Subject, Tree, WeightView
 from aftertune.runs import Progress
-from aftertune.subject import Subject, Tree, WeightView
 
 if TYPE_CHECKING:
     import torch

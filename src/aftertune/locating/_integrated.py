@@ -26,8 +26,8 @@ from aftertune.attribution import (
     unit_score,
     united,
 )
+from aftertune.model import Matrix, Subject, Tree, WeightView
 from aftertune.runs import Progress
-from aftertune.subject import Matrix, Subject, Tree, WeightView
 
 if TYPE_CHECKING:
     import torch

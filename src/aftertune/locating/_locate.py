@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aftertune.attribution import (
-    Patch,
     Selection,
     magnitude_control,
     opposite_control,
     random_control,
     select_count,
     unit_patch,
-    write_patch,
 )
 from aftertune.errors import DataError, OutputError, SelectionError
 from aftertune.locating._claims import claims
@@ -45,7 +43,8 @@ from aftertune.locating._sets import (
     texts_digest,
 )
 from aftertune.locating._target import is_made
-from aftertune.measures import LikelihoodProbe, Measurement, ask_probes, measurement_fields
+from aftertune.model import Patch, Subject, SubjectChoice, WeightView, write_patch
+from aftertune.probes import LikelihoodProbe, ask_probes
 from aftertune.runs import (
     Journal,
     Progress,
@@ -59,7 +58,7 @@ from aftertune.runs import (
     stored_as,
     write_json,
 )
-from aftertune.subject import Subject, SubjectChoice, WeightView
+from aftertune.stats import Measurement, measurement_fields
 
 if TYPE_CHECKING:
     import torch

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from aftertune.attribution import Patch
+from aftertune.model import Patch, WeightView
 from aftertune.report import Places
-from aftertune.subject import WeightView
 
 
 def count_places(view: WeightView, patch: Patch) -> dict[str, list[dict[str, Any]]]:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aftertune.comparison import Policy, compare
 from aftertune.data import read_choice_questions, read_rows, shipped_path
 from aftertune.locating._sets import Example, texts_digest
-from aftertune.measures import LikelihoodProbe, Measurement, find_metric
-from aftertune.measures.probes import Question, capability, content_digest
-from aftertune.subject import Subject
+from aftertune.model import Subject
+from aftertune.probes import LikelihoodProbe, Question, capability, content_digest
+from aftertune.stats import Measurement, Policy, compare, find_metric
 
 NEUTRAL_SELECTION = 6
 NEUTRAL_HELD_OUT = 20

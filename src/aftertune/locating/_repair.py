@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aftertune.attribution import Patch, make_patch, write_patch
-from aftertune.comparison import Policy, compare
 from aftertune.data import Side
 from aftertune.errors import OutputError, SelectionError, UsageError
 from aftertune.locating._options import LocateOptions
@@ -19,7 +17,7 @@ from aftertune.locating._repair_ways import FORMULA, WAYS
 from aftertune.locating._sets import DEFAULT_KEEP, CalibrationSet, read_calibration, refuse_long, refuse_shared
 from aftertune.locating._target import is_made
 from aftertune.locating._update import refuse_other_shape, refuse_unharmed, scaled
-from aftertune.measures import Measurement
+from aftertune.model import Patch, SubjectChoice, WeightView, make_patch, write_patch
 from aftertune.runs import (
     Progress,
     RunFolder,
@@ -32,7 +30,7 @@ from aftertune.runs import (
     stored_as,
     write_json,
 )
-from aftertune.subject import SubjectChoice, WeightView
+from aftertune.stats import Measurement, Policy, compare
 
 if TYPE_CHECKING:
     import torch

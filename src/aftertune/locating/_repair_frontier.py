@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from aftertune.attribution import GradientSums, Patch, Selection, gradient_sums, make_patch, random_control
-from aftertune.comparison import Policy, compare
+from aftertune.attribution import GradientSums, Selection, gradient_sums, random_control
 from aftertune.errors import SelectionError
 from aftertune.locating._claims import with_interval
 from aftertune.locating._proof import answers_probe, means
@@ -23,9 +22,10 @@ from aftertune.locating._repair_scores import nested_selections, weight_scores
 from aftertune.locating._repair_ways import WAYS, Gradients
 from aftertune.locating._sets import CalibrationSet, Example, trees_of
 from aftertune.locating._update import scaled
-from aftertune.measures import LikelihoodProbe, Measurement, ask_probes, measurement_fields
+from aftertune.model import Patch, Subject, WeightView, make_patch
+from aftertune.probes import LikelihoodProbe, ask_probes
 from aftertune.runs import Journal, Progress, RunFolder
-from aftertune.subject import Subject, WeightView
+from aftertune.stats import Measurement, Policy, compare, measurement_fields
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from aftertune.attribution import seeded_by_name
 from aftertune.errors import SelectionError
 from aftertune.locating._repair_ways import Gradients
+from aftertune.model import Matrix, WeightView
 from aftertune.runs import write_bytes
-from aftertune.subject import Matrix, WeightView
 
 if TYPE_CHECKING:
     import torch

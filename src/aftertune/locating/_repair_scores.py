@@ -6,16 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from aftertune.attribution import (
-    ScoreOf,
-    Selection,
-    contrastive_score,
-    delta_score,
-    select,
-    select_units,
-)
+from aftertune.attribution import ScoreOf, Selection, contrastive_score, delta_score, select, select_units
 from aftertune.locating._repair_ways import Gradients
-from aftertune.subject import Matrix, WeightView
+from aftertune.model import Matrix, WeightView
 
 if TYPE_CHECKING:
     import torch

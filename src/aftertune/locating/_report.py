@@ -9,7 +9,6 @@ from typing import Any
 from aftertune.locating._locate import Located, stored_locate
 from aftertune.locating._places import places_section
 from aftertune.locating._proof import Proof
-from aftertune.measures import find_metric
 from aftertune.report import (
     Claim,
     Effect,
@@ -23,6 +22,7 @@ from aftertune.report import (
     render_study,
 )
 from aftertune.runs import read_manifest, write_text
+from aftertune.stats import find_metric
 
 NAMES = {"patch": "patch", "content_matched": "content-matched"}
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from aftertune.attribution import ScoreOf, Selection, candidate_units, select
 from aftertune.errors import SelectionError
 from aftertune.locating._options import LocateOptions, ScoreName
-from aftertune.subject import WeightView
+from aftertune.model import WeightView
 
 # What found most, planted or not: no one of them did everywhere (benchmarks/README.md, "Planted truth").
 AUTO: tuple[tuple[ScoreName, float], ...] = (

@@ -24,7 +24,7 @@ from aftertune.data import (
     row_conversation,
 )
 from aftertune.errors import DataError
-from aftertune.subject import Subject, Tree, refuse_overlong
+from aftertune.model import Subject, Tree, refuse_overlong
 
 Part = Literal["attribution", "selection", "held_out"]
 PARTS: tuple[Part, ...] = ("attribution", "selection", "held_out")

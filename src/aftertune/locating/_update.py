@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from aftertune.errors import SubjectError
-from aftertune.subject import WeightView
+from aftertune.model import WeightView
 
 if TYPE_CHECKING:
     import torch

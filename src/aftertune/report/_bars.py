@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aftertune.comparison import Finding
 from aftertune.report._charts import Series
 from aftertune.report._interval import Interval, draw_interval
 from aftertune.report._legend import legend
 from aftertune.report._svg import Canvas, Scale, span, tick_text, ticks
 from aftertune.report._text import number
+from aftertune.stats import Finding
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from aftertune.comparison import Finding
-from aftertune.measures import TASKS
 from aftertune.report._bars import bars_chart
 from aftertune.report._charts import Series, worst_first
 from aftertune.report._drawing import Chart, both_layouts
 from aftertune.report._page import ComparisonSection
+from aftertune.stats import Finding
+from aftertune.tasks import TASKS
 
 # Of more categories, the picture shows those that worsened most, the table all.
 MOST_BARS = 24

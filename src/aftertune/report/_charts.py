@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from aftertune.comparison import Finding
-from aftertune.measures import TASKS, base_metric
 from aftertune.report._legend import colour_of, legend, shape_of
 from aftertune.report._svg import Canvas, Scale, Shape, span, tick_text, ticks
 from aftertune.report._text import number, worsening
+from aftertune.stats import Finding, base_metric
+from aftertune.tasks import TASKS
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aftertune.comparison import Finding, Worsening, describe
-from aftertune.measures import TASKS
 from aftertune.report._interval import Interval, draw_interval
 from aftertune.report._svg import Canvas, Scale, Shape
 from aftertune.report._text import decision_word, number, unit, with_interval, worsening
+from aftertune.stats import Finding, Worsening, describe
+from aftertune.tasks import TASKS
 
 # What lies further off than this many margins is clipped; near zero matters more.
 _MOST = 6.0

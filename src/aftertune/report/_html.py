@@ -14,8 +14,6 @@ from typing import Any, get_args
 
 from markupsafe import Markup
 
-from aftertune.comparison import Decision, Finding, FindingDecision, first_line
-from aftertune.measures import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
 from aftertune.report._browser import Browser, browse
 from aftertune.report._categories import draw_categories
 from aftertune.report._charts import (
@@ -34,6 +32,8 @@ from aftertune.report._manifest import level, manifest_parts, plain
 from aftertune.report._page import Chapter, ComparisonSection, ReportPage
 from aftertune.report._sections import Table
 from aftertune.report._template import fill, inline_script
+from aftertune.stats import Decision, Finding, FindingDecision, first_line
+from aftertune.tasks import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
 
 _VERDICTS: dict[Decision, tuple[str, str]] = {
     "pass": ("Pass", "Every deciding metric stayed within its margin."),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from aftertune.comparison import Finding, SinceBaseline, Verdict, describe, describe_worst
 from aftertune.report._text import clean
+from aftertune.stats import Finding, SinceBaseline, Verdict, describe, describe_worst
 
 _CLASS = "aftertune"
 _BAD = ("failure", "error")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from aftertune.comparison import Finding, describe_worst, first_line
 from aftertune.report._page import ComparisonSection
 from aftertune.report._text import clean, unit, with_interval, with_unit, worsening
+from aftertune.stats import Finding, describe_worst, first_line
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>#|~&@!$])")
 # What would begin a list, a heading or a quotation within a list item.

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aftertune.comparison import Finding, SinceBaseline, Verdict
 from aftertune.report._answers import SampledAnswers
 from aftertune.report._judges import JudgeAgreement
 from aftertune.report._sections import Claim, Section
+from aftertune.stats import Finding, SinceBaseline, Verdict
 
 
 @dataclass(frozen=True)

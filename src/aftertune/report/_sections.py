@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from aftertune.measures import Worse
+from aftertune.stats import Worse
 
 Outcome = Literal["holds", "does not hold", "cannot be told"]
 OUTCOMES: dict[str, Outcome] = {

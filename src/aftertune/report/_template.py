@@ -12,10 +12,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from aftertune.comparison import describe_worst
 from aftertune.report._manifest import plain
 from aftertune.report._page import Example
 from aftertune.report._text import about, clean, decision_word, number, signed, unit, with_interval, worsening
+from aftertune.stats import describe_worst
 
 
 def fill(template: str, **variables: Any) -> str:

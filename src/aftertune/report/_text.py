@@ -6,8 +6,7 @@ import math
 import re
 import unicodedata
 
-from aftertune.comparison import Finding, Worsening
-from aftertune.measures import find_metric
+from aftertune.stats import Finding, Worsening, find_metric
 
 # What XML 1.0 forbids, and the C1 controls and DEL, which show as nothing.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")

@@ -12,13 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from aftertune.auditing import Audit, compare_measurings, store_audit, stored_section
-from aftertune.comparison import Policy
 from aftertune.data import Side, read_tuning_rows
 from aftertune.errors import SelectionError, SubjectError
 from aftertune.locating import Repaired
-from aftertune.measures import MeasurePlan, write_measurements
-from aftertune.measuring import Measuring, measure_choice
+from aftertune.model import EMBEDDED, Placement, SubjectChoice, load, subject_content
+from aftertune.probes import MeasurePlan
 from aftertune.report import Chapter, ComparisonSection, ReportPage, render_report
 from aftertune.runs import (
     Progress,
@@ -30,6 +28,7 @@ from aftertune.runs import (
     write_json,
     write_text,
 )
+from aftertune.stats import Policy, write_measurements
 from aftertune.studies._careless_weights import (
     OTHERS,
     TASK,
@@ -38,8 +37,8 @@ from aftertune.studies._careless_weights import (
     repair_commands,
     weights_chapter,
 )
-from aftertune.subject import EMBEDDED, Placement, SubjectChoice, load, subject_content
 from aftertune.tuning import TuneOptions, tune
+from aftertune.verbs import Audit, Measuring, compare_measurings, measure_choice, store_audit, stored_section
 
 DATA = f"tune/{TASK}"
 # The embedded model hardly refuses anything, so it has no refusals to lose; the verdict says so.

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from aftertune.auditing import Audit, compare_measurings, store_audit, stored_section
-from aftertune.comparison import Policy, Verdict
 from aftertune.data import DOMAINS, Side
 from aftertune.locating import LocateOptions, Repaired, repair, repair_claims, repair_sections, stored_repair
-from aftertune.measures import MeasurePlan
-from aftertune.measuring import Measuring, measure_choice
+from aftertune.model import Placement, SubjectChoice
+from aftertune.probes import MeasurePlan
 from aftertune.report import OUTCOMES, Chapter, Claim, Table
 from aftertune.runs import Progress, RunFolder
-from aftertune.subject import Placement, SubjectChoice
+from aftertune.stats import Policy, Verdict
+from aftertune.verbs import Audit, Measuring, compare_measurings, measure_choice, store_audit, stored_section
 
 TASK = "money"
 OTHERS = tuple(domain for domain in DOMAINS if domain != TASK)

@@ -16,10 +16,10 @@ from typing import Any
 from aftertune.data import Conversation, read_tuning_rows
 from aftertune.errors import UsageError
 from aftertune.locating import LocateOptions, Point, area_under, locate, removal_at
+from aftertune.model import EMBEDDED, Placement, SubjectChoice, load, subject_content
 from aftertune.report import Claim, Outcome, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
 from aftertune.runs import Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
 from aftertune.studies._study_run import kept_study
-from aftertune.subject import EMBEDDED, Placement, SubjectChoice, load, subject_content
 from aftertune.tuning import TuneOptions, tune
 
 ALIGNING = TuneOptions(steps=20, batch_size=8, lr=5e-4, warmup_steps=0)

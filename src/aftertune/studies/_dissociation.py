@@ -14,26 +14,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aftertune.attribution import (
+from aftertune.attribution import Selection, Unit, random_control, select_units, selection_of, unit_patch
+from aftertune.locating import LocateOptions, locate
+from aftertune.model import (
+    EMBEDDED,
     Patch,
-    Selection,
-    Unit,
-    random_control,
+    Placement,
+    SubjectChoice,
+    WeightView,
     read_patch,
-    select_units,
-    selection_of,
-    unit_patch,
+    subject_content,
     write_patch,
 )
-from aftertune.comparison import Finding, Policy, compare, summarise
-from aftertune.locating import LocateOptions, locate
-from aftertune.measures import MeasurePlan, find_metric
-from aftertune.measuring import Measuring, measure_choice
+from aftertune.probes import MeasurePlan
 from aftertune.report import Claim, Effect, EffectRow, Effects, Outcome, StudyPage, render_study
 from aftertune.runs import Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
+from aftertune.stats import Finding, Policy, compare, find_metric, summarise
 from aftertune.studies._compression import HARM
 from aftertune.studies._study_run import STUDY, kept_study
-from aftertune.subject import EMBEDDED, Placement, SubjectChoice, WeightView, subject_content
+from aftertune.verbs import Measuring, measure_choice
 
 PROBES = ("preference", "refusal", "recognition", "explanation")
 PRODUCED = "preference.margin"

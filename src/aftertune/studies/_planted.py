@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 from aftertune.attribution import Selection, Unit, select_units, unit_patch
 from aftertune.data import Contrast, ask, read_contrasts, shipped_contrasts, shipped_path
 from aftertune.errors import SelectionError
+from aftertune.model import EMBEDDED, Placement, Subject, Tree, WeightView, load, score, subject_content
 from aftertune.runs import Progress, RunFolder, Silent, refuse_other_model, write_json
 from aftertune.studies._planted_choice import Choices
 from aftertune.studies._planted_methods import METHODS, Method
 from aftertune.studies._planted_report import rebuild_planted_report
 from aftertune.studies._planting import Planted, Planting, planted
 from aftertune.studies._study_run import kept_study
-from aftertune.subject import EMBEDDED, Placement, Subject, Tree, WeightView, load, score, subject_content
 
 if TYPE_CHECKING:
     import torch

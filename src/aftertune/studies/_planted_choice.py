@@ -16,8 +16,8 @@ from aftertune.attribution import (
     select_count,
     unit_patch,
 )
+from aftertune.model import Subject, Tree, WeightView, score
 from aftertune.studies._planted_methods import KEEP, LOOKS, Method, PlantedSums
-from aftertune.subject import Subject, Tree, WeightView, score
 
 # How many times the count the second path looks at.
 NARROWED = 4

@@ -25,7 +25,7 @@ from aftertune.attribution import (
     unit_score,
     unit_sums,
 )
-from aftertune.subject import Subject, Tree, WeightView
+from aftertune.model import Subject, Tree, WeightView
 
 HARM, TWIN, KEEP = range(3)
 

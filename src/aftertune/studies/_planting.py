@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from aftertune.errors import UsageError
-from aftertune.subject import Subject, Tree, response_losses
+from aftertune.model import Subject, Tree, response_losses
 
 if TYPE_CHECKING:
     import torch

@@ -16,26 +16,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from aftertune.attribution import (
-    guarded_score,
-    make_patch,
-    random_control,
-    select_count,
-    unit_importance,
-    unit_score,
-    unit_sums,
-    write_patch,
-)
-from aftertune.comparison import cluster_bootstrap
+from aftertune.attribution import guarded_score, random_control, select_count, unit_importance, unit_score, unit_sums
 from aftertune.data import DOMAINS, read_contrasts, shipped_contrasts, shipped_path
 from aftertune.locating import Example, answers_probe, contrast_example, trees_of
-from aftertune.measures import LikelihoodProbe, ask_probes
+from aftertune.model import EMBEDDED, Placement, WeightView, load, make_patch, subject_content, write_patch
+from aftertune.probes import LikelihoodProbe, ask_probes
 from aftertune.report import Claim, StudyPage, Table, render_study
 from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
+from aftertune.stats import cluster_bootstrap
 from aftertune.studies._careless_money import OPTIONS
 from aftertune.studies._study_run import kept_study
 from aftertune.studies._transfer import keep_examples
-from aftertune.subject import EMBEDDED, Placement, WeightView, load, subject_content
 from aftertune.tuning import tune
 
 Score = Literal["guarded", "contrastive"]

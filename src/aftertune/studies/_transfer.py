@@ -20,23 +20,21 @@ from typing import Any
 from aftertune.attribution import (
     Selection,
     guarded_score,
-    make_patch,
     overlap,
     random_control,
     select_count,
     unit_score,
     unit_spaces,
     unit_sums,
-    write_patch,
 )
-from aftertune.comparison import cluster_bootstrap
 from aftertune.data import read_requests, shipped_contrasts, shipped_path
 from aftertune.locating import Example, answers_probe, contrast_example, exchange_of, trees_of
-from aftertune.measures import ask_probes
+from aftertune.model import EMBEDDED, Placement, Subject, WeightView, load, make_patch, subject_content, write_patch
+from aftertune.probes import ask_probes
 from aftertune.report import Claim, HeatMap, StudyPage, Table, render_study
 from aftertune.runs import Journal, Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
+from aftertune.stats import cluster_bootstrap
 from aftertune.studies._study_run import kept_study
-from aftertune.subject import EMBEDDED, Placement, Subject, WeightView, load, subject_content
 
 DOMAINS = ("money", "health", "sport_safety", "relationships", "honesty_at_work")
 COUNT = 32

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aftertune.data import Conversation, prompt_key
 from aftertune.errors import UsageError
-from aftertune.subject import IGNORE, Rendered, Subject
+from aftertune.model import IGNORE, Rendered, Subject
 
 
 @dataclass(frozen=True)

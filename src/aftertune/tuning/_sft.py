@@ -13,6 +13,7 @@ from typing import Any
 
 from aftertune.data import Conversation, Side
 from aftertune.errors import NumericalError, OutputError, StorageError, SubjectError
+from aftertune.model import Subject
 from aftertune.runs import (
     MANIFEST,
     Progress,
@@ -25,7 +26,6 @@ from aftertune.runs import (
     versions,
     write_json,
 )
-from aftertune.subject import Subject
 from aftertune.tuning._card import RECORD, read_record, write_card
 from aftertune.tuning._options import TuneOptions
 from aftertune.tuning._rows import TrainingRows, training_rows
@@ -275,7 +275,7 @@ def _train(
 def _with_adapter(model: Any, options: TuneOptions) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    from aftertune.subject import assert_scale
+    from aftertune.model import assert_scale
 
     adapted = get_peft_model(
         model,

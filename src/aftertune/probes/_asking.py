@@ -1,0 +1,157 @@
+"""Asking a subject likelihood probes: batches scored once, likelihoods read into measurements."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aftertune.errors import NumericalError, OutputError, UsageError
+from aftertune.model import ResponseLikelihood, Subject, Tree, refuse_overlong, score_batches
+from aftertune.probes._question import LikelihoodProbe, Question
+from aftertune.runs import Journal, Progress, Silent
+from aftertune.stats import Measurement
+
+
+def ask_probes(
+    subject: Subject,
+    probes: Sequence[LikelihoodProbe],
+    *,
+    progress: Progress | None = None,
+    seed: int = 0,
+    journal: Journal | None = None,
+    prefix: str = "",
+) -> tuple[Measurement, ...]:
+    """Measure a subject in memory on some probes, without a plan and a folder.
+
+    For comparing a model before and after an edit. Measurements carry the digest of the weights the subject was
+    loaded with, so keep those of either state apart.
+
+    Args:
+        subject: what to ask, in the state it is in.
+        probes: what to ask it, each of another name.
+        progress: told about batches.
+        seed: training seed of the subject, recorded with each number.
+        journal: finished batches, which are not scored again; none is kept if left out.
+        prefix: what keys in the journal begin with; one for each state of the weights and each choice of probes.
+
+    Raises:
+        UsageError: two probes of one name, or an item that does not fit the model's context.
+        NumericalError: a value is NaN or infinite.
+    """
+    return tuple(ask(subject, probes, journal, prefix=prefix, progress=progress or Silent(), seed=seed)[0])
+
+
+def ask(
+    subject: Subject,
+    probes: Sequence[LikelihoodProbe],
+    journal: Journal | None,
+    *,
+    prefix: str = "",
+    progress: Progress,
+    seed: int,
+) -> tuple[list[Measurement], int]:
+    """Measurements as of `ask_probes`, and how many batches the journal held already."""
+    name, count = next(iter(Counter(probe.name for probe in probes).most_common(1)), ("", 0))
+    if count > 1:
+        raise UsageError(f"{count} probes are called {name}; give each a suffix of its own, such as ':harm'")
+    asked = [(probe, probe.build(subject)) for probe in probes]
+    for _, questions in asked:  # what does not fit is told before anything is computed
+        trees = [tree for question in questions for tree in question.trees]
+        refuse_overlong(subject, trees, [q.where or q.item for q in questions for _ in q.trees])
+    measurements: list[Measurement] = []
+    reused = 0
+    for probe, questions in asked:
+        likelihoods, known = _score(subject, probe, questions, journal, prefix, progress)
+        reused += known
+        measurements += _read(subject, probe, questions, likelihoods, seed)
+    return measurements, reused
+
+
+def _score(
+    subject: Subject,
+    probe: LikelihoodProbe,
+    questions: Sequence[Question],
+    journal: Journal | None,
+    prefix: str,
+    progress: Progress,
+) -> tuple[list[list[list[ResponseLikelihood]]], int]:
+    trees: list[Tree] = [tree for question in questions for tree in question.trees]
+    bound = subject.max_batch_tokens
+    found: dict[tuple[int, int], ResponseLikelihood] = {}
+    missing = [len(tree.responses) for tree in trees]
+    reused = 0
+    with progress.task(probe.name, len(trees)) as step:
+
+        def learn(scores: Mapping[tuple[int, int], ResponseLikelihood]) -> None:
+            # A tree may be spread over several batches; it counts once.
+            found.update(scores)
+            for tree, _ in scores:
+                missing[tree] -= 1
+            step(sum(not missing[tree] for tree in {tree for tree, _ in scores}))
+
+        def known(key: str) -> bool:
+            nonlocal reused
+            if journal is None or key not in journal:
+                return False
+            learn(_stored(journal, key))
+            reused += 1
+            return True
+
+        def name(batch: int) -> str:
+            return f"{prefix}{probe.name}/{bound}/{batch}"
+
+        for batch, _, scores in score_batches(
+            subject, trees, max_batch_tokens=bound, skip=lambda batch, members: known(name(batch))
+        ):
+            if journal is not None:
+                journal.record(name(batch), [[t, r, s.total, s.tokens] for (t, r), s in scores.items()])
+            learn(scores)
+    flat = iter(range(len(trees)))
+    return [
+        [[found[index, r] for r in range(len(tree.responses))] for tree, index in zip(q.trees, flat, strict=False)]
+        for q in questions
+    ], reused
+
+
+def _stored(journal: Journal, key: str) -> dict[tuple[int, int], ResponseLikelihood]:
+    """Likelihoods of a batch by tree and response, as an earlier run wrote them down."""
+    found: dict[tuple[int, int], ResponseLikelihood] = {}
+    entry: Any = journal[key]
+    for row in entry if isinstance(entry, list) else [entry]:
+        kinds = [type(value) for value in row] if isinstance(row, list) else []
+        if kinds != [int, int, float, int] or row[3] < 1:
+            raise OutputError(f"{journal.path}: an entry of {key} is damaged; remove the file to measure anew")
+        found[row[0], row[1]] = ResponseLikelihood(row[2], row[3])
+    return found
+
+
+def _read(
+    subject: Subject,
+    probe: LikelihoodProbe,
+    questions: Sequence[Question],
+    likelihoods: Sequence[Sequence[Sequence[ResponseLikelihood]]],
+    seed: int,
+) -> list[Measurement]:
+    digest = subject.identity.weights_sha256
+    measurements = []
+    for question, scores in zip(questions, likelihoods, strict=True):
+        for metric, value in question.read(scores).items():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise NumericalError(
+                    f"{metric}{probe.suffix}: {question.item} gives {value} on {subject.identity.spec}; "
+                    "check the checkpoint, or use --dtype float32"
+                )
+            measurements.append(
+                Measurement(
+                    digest,
+                    seed,
+                    metric + probe.suffix,
+                    question.item,
+                    question.cluster,
+                    value,
+                    question.stratum,
+                    question.group,
+                )
+            )
+    return measurements

@@ -1,0 +1,70 @@
+"""Response: how unlikely the last answers of given conversations are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from aftertune.data import Conversation, prompt_key
+from aftertune.model import Subject
+from aftertune.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest
+from aftertune.stats import Metric
+
+METRICS = (
+    Metric(
+        "response.nll",
+        "mean negative log-likelihood per token of the last answer of a conversation (end of turn included)",
+        "nats/token",
+        worse="higher",
+        decides=False,
+        margin=0.25,
+    ),
+)
+
+
+def _read(likelihoods: Likelihoods) -> Mapping[str, float]:
+    ((answer,),) = likelihoods
+    return {"response.nll": -answer.mean}
+
+
+def response_nll(conversations: Sequence[Conversation], suffix: str = "") -> LikelihoodProbe:
+    """Negative log-likelihood of the last assistant turn of each conversation; clusters are first prompts.
+
+    Items are called by source and line, a name that comes again with ``#2``, ``#3``, … behind it.
+
+    Args:
+        conversations: rows of your own, such as those kept out of tuning or of an attribution.
+        suffix: ``:STEM``, to tell sets of rows apart.
+    """
+    rows = list(zip(_names(conversations), conversations, strict=True))
+
+    def build(subject: Subject) -> list[Question]:
+        return [
+            Question(
+                item=name,
+                cluster=prompt_key(c.prompt) or name,
+                trees=(subject.chat.tree(c.messages[:-1], (c.messages[-1].content,)),),
+                read=_read,
+                where=name,
+            )
+            for name, c in rows
+        ]
+
+    return LikelihoodProbe(
+        name=f"response{suffix}",
+        metrics=METRICS,
+        build=build,
+        content=content_digest([[(m.role, m.content) for m in c.messages] for c in conversations]),
+        suffix=suffix,
+        texts={name: {"prompt": c.prompt, "answer": c.messages[-1].content} for name, c in rows},
+    )
+
+
+def _names(conversations: Sequence[Conversation]) -> list[str]:
+    seen: Counter[str] = Counter()
+    names = []
+    for conversation in conversations:
+        place = f"{conversation.source}:{conversation.line}"
+        seen[place] += 1
+        names.append(place if seen[place] == 1 else f"{place}#{seen[place]}")
+    return names

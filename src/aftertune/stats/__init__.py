@@ -1,0 +1,65 @@
+"""Two subjects compared: metrics, measurements, paired statistics, findings, verdict; two audits of the same base."""
+
+from aftertune.stats._baseline import Change, FailOn, SinceBaseline, changes_since, decide_since
+from aftertune.stats._bootstrap import Estimate, cluster_bootstrap, holm
+from aftertune.stats._decide_between import decide_between
+from aftertune.stats._finding import Decision, Finding, FindingDecision, Summary, Worsening, WorstGroup
+from aftertune.stats._findings import compare, summarise
+from aftertune.stats._mean_interval import MeanInterval, mean_interval
+from aftertune.stats._measurement import (
+    Measurement,
+    Metric,
+    Worse,
+    base_metric,
+    measurement_fields,
+    read_measurements,
+    write_measurements,
+)
+from aftertune.stats._metrics import all_metrics, find_metric
+from aftertune.stats._nothing_compared import still_nothing_compared
+from aftertune.stats._policy import Policy, read_policy
+from aftertune.stats._stored_baseline import Baseline, read_baseline
+from aftertune.stats._stored_verdict import refuse_contradiction
+from aftertune.stats._verdict import Verdict, decide, describe, describe_worst, first_line
+
+__all__ = [
+    "Baseline",
+    "Change",
+    "Decision",
+    "Estimate",
+    "FailOn",
+    "Finding",
+    "FindingDecision",
+    "MeanInterval",
+    "Measurement",
+    "Metric",
+    "Policy",
+    "SinceBaseline",
+    "Summary",
+    "Verdict",
+    "Worse",
+    "Worsening",
+    "WorstGroup",
+    "all_metrics",
+    "base_metric",
+    "changes_since",
+    "cluster_bootstrap",
+    "compare",
+    "decide",
+    "decide_between",
+    "decide_since",
+    "describe",
+    "describe_worst",
+    "find_metric",
+    "first_line",
+    "holm",
+    "mean_interval",
+    "measurement_fields",
+    "read_baseline",
+    "read_measurements",
+    "read_policy",
+    "refuse_contradiction",
+    "still_nothing_compared",
+    "summarise",
+    "write_measurements",
+]

@@ -1,0 +1,120 @@
+"""What a release may cost: margins, which metrics decide, how sure to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from aftertune.errors import DataError, PolicyError
+from aftertune.runs import read_yaml
+from aftertune.stats._measurement import base_metric
+from aftertune.stats._metrics import all_metrics, find_metric
+
+MAX_BYTES = 2**18
+
+Margin = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False, strict=True)]
+
+
+class Policy(BaseModel):
+    """A gate's rules. Unknown keys are errors.
+
+    Metrics are named by id; ``preference.margin`` speaks for every ``preference.margin:STEM`` too, unless the
+    full name is given as well.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of intervals; 1 minus it is the error rate")
+    minimum_clusters: int = Field(10, ge=2, description="a deciding metric with fewer prompts is inconclusive")
+    untestable: Literal["block", "allow"] = Field(
+        "block", description="whether a deciding metric that is not testable on this base stands in the way of a pass"
+    )
+    margins: dict[str, Margin] = Field(default_factory=dict, description="tolerated worsening by metric id")
+    decides: dict[str, bool] = Field(default_factory=dict, description="whether a metric decides, by metric id")
+
+    @field_validator("margins", "decides")
+    @classmethod
+    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if find_metric(name) is None:
+                raise ValueError(f"metric {name!r} is unknown; known are {', '.join(m.id for m in all_metrics())}")
+        return value
+
+    @field_validator("decides")
+    @classmethod
+    def _no_groups(cls, value: dict[str, bool]) -> dict[str, bool]:
+        for name in value:
+            if "/" in name:
+                raise ValueError(f"{name!r} is a breakdown, which only informs; name the whole metric")
+        return value
+
+    def margin(self, metric: str) -> float:
+        """The tolerated worsening of a metric."""
+        found = find_metric(metric)
+        assert found is not None, metric
+        return self.margins.get(metric, self.margins.get(base_metric(metric), found.margin))
+
+    def deciding(self, metric: str) -> bool:
+        """Whether a metric decides the verdict. Breakdowns by group (``…/GROUP``) never do."""
+        found = find_metric(metric)
+        assert found is not None, metric
+        if "/" in metric:
+            return False
+        return self.decides.get(metric, self.decides.get(base_metric(metric), found.decides))
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{field}: {message}")
+    return _one_line("; ".join(parts))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def read_policy(path: Path | None = None, margins: tuple[str, ...] = (), *, allow_untestable: bool = False) -> Policy:
+    """A policy from YAML, with what flags say on top.
+
+    Args:
+        path: the YAML file, or None for the defaults.
+        margins: ``METRIC=VALUE`` strings.
+        allow_untestable: let metrics stand that are not testable on the base, whatever the file says.
+
+    Raises:
+        PolicyError: not readable, unknown key or metric, or a value out of range.
+    """
+    fields: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = read_yaml(path, MAX_BYTES).value
+        except DataError as error:
+            raise PolicyError(str(error)) from None
+        if loaded is not None and not isinstance(loaded, dict):
+            raise PolicyError(f"{path}: must hold a mapping, not {type(loaded).__name__}")
+        fields = dict(loaded or {})
+    flagged: dict[str, float] = {}
+    for text in margins:
+        name, separator, value = text.rpartition("=")
+        try:
+            flagged[name] = float(value)
+        except ValueError:
+            separator = ""
+        if not separator or not name:
+            raise PolicyError(f"--margin {text}: must be METRIC=NUMBER, such as preference.margin=0.1")
+    policy = _checked(fields, f"{path}")
+    if allow_untestable:
+        policy = policy.model_copy(update={"untestable": "allow"})
+    return _checked({**policy.model_dump(), "margins": {**policy.margins, **flagged}}, "--margin")
+
+
+def _checked(fields: dict[str, Any], where: str) -> Policy:
+    try:
+        return Policy.model_validate(fields)
+    except ValidationError as error:
+        raise PolicyError(f"{where}: {_explain(error)}") from None
