@@ -2,6 +2,7 @@
 
 from aftertune.stats._baseline import Change, FailOn, SinceBaseline, changes_since, decide_since
 from aftertune.stats._bootstrap import Estimate, cluster_bootstrap, holm
+from aftertune.stats._claims import ClaimResult, ClaimTest, Expect, Outcome, decide_claim, decide_claims
 from aftertune.stats._decide_between import decide_between
 from aftertune.stats._finding import Decision, Finding, FindingDecision, Summary, Worsening, WorstGroup
 from aftertune.stats._findings import compare, summarise
@@ -18,6 +19,7 @@ from aftertune.stats._measurement import (
 from aftertune.stats._metrics import all_metrics, find_metric
 from aftertune.stats._nothing_compared import still_nothing_compared
 from aftertune.stats._policy import Policy, read_policy
+from aftertune.stats._recipes import Effects, RecipeMean, Scope, read_effects, recipe_mean
 from aftertune.stats._stored_baseline import Baseline, read_baseline
 from aftertune.stats._stored_verdict import refuse_contradiction
 from aftertune.stats._verdict import Verdict, decide, describe, describe_worst, first_line
@@ -25,15 +27,22 @@ from aftertune.stats._verdict import Verdict, decide, describe, describe_worst, 
 __all__ = [
     "Baseline",
     "Change",
+    "ClaimResult",
+    "ClaimTest",
     "Decision",
+    "Effects",
     "Estimate",
+    "Expect",
     "FailOn",
     "Finding",
     "FindingDecision",
     "MeanInterval",
     "Measurement",
     "Metric",
+    "Outcome",
     "Policy",
+    "RecipeMean",
+    "Scope",
     "SinceBaseline",
     "Summary",
     "Verdict",
@@ -47,6 +56,8 @@ __all__ = [
     "compare",
     "decide",
     "decide_between",
+    "decide_claim",
+    "decide_claims",
     "decide_since",
     "describe",
     "describe_worst",
@@ -56,8 +67,10 @@ __all__ = [
     "mean_interval",
     "measurement_fields",
     "read_baseline",
+    "read_effects",
     "read_measurements",
     "read_policy",
+    "recipe_mean",
     "refuse_contradiction",
     "still_nothing_compared",
     "summarise",

@@ -113,7 +113,7 @@ def cluster_bootstrap(
         degrees.append(sum(degrees))
     value = total / len(names)
     draws = value + draws / len(names)
-    freedom = _satterthwaite(variances, degrees)
+    freedom = satterthwaite(variances, degrees)
     alpha = (1 - confidence) / 2
     tail = float(stats.norm.cdf(stats.t.ppf(alpha, freedom)))
     low, high = (float(q) for q in np.quantile(draws, [tail, 1 - tail]))
@@ -136,7 +136,7 @@ def _resampled_means(
     return means
 
 
-def _satterthwaite(variances: Sequence[float], degrees: Sequence[int]) -> float:
+def satterthwaite(variances: Sequence[float], degrees: Sequence[int]) -> float:
     """Degrees of freedom of a sum of independent variances (Satterthwaite 1946)."""
     below = sum(v * v / d for v, d in zip(variances, degrees, strict=True))
     return sum(variances) ** 2 / below if below > 0 else float(max(1, sum(degrees)))
