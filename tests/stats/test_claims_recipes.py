@@ -317,6 +317,7 @@ def test_strata_weigh_the_same() -> None:
         ({}, "nothing was measured"),
         ({0: measured([1.0], "capability.accuracy")}, "nothing was measured"),
         ({None: measured([1, 2]), 0: measured([1, 2])}, "with and without a seed"),
+        ({0: [*measured([1, 2]), *measured([3])]}, "seed 0: an item was measured twice"),
         ({0: measured([1, 2]), 1: measured([1, 2, 3])}, "seed 1: other items than at the first seed: i2"),
     ],
 )

@@ -17,7 +17,7 @@ from aftertune.stats._measurement import Measurement
 
 Seed: TypeAlias = int | str
 Scope: TypeAlias = Literal["this model", "this one fine-tune", "the recipe"]
-_LEAST_P = 1e-9  # what lies beyond is not told apart where the tail is searched for
+_LEAST_P = 1e-9  # smaller p-values of counted answers are given as this
 
 
 @dataclass(frozen=True)
@@ -79,21 +79,27 @@ def read_effects(measured: Mapping[Seed | None, Sequence[Measurement]], metric: 
         metric: which numbers to take, such as "preference.margin".
 
     Raises:
-        ValueError: no item has this metric; the seeds differ in their items; or an arm is both seeded and not.
+        ValueError: no item has this metric; an item was measured twice; the seeds differ in their items; or an arm is
+            both seeded and not.
     """
-    columns = {seed: {m.item: m for m in found if m.metric == metric} for seed, found in measured.items()}
+    columns: dict[Seed | None, dict[str, Measurement]] = {}
+    for seed, found in measured.items():
+        rows = [m for m in found if m.metric == metric]
+        columns[seed] = {m.item: m for m in rows}
+        if len(columns[seed]) < len(rows):
+            raise ValueError(f"{metric}, seed {seed}: an item was measured twice")
     if None in columns and len(columns) > 1:
         raise ValueError(f"{metric}: an arm has numbers with and without a seed")
     seeds = tuple(sorted((seed for seed in columns if seed is not None), key=str))
     first = next(iter(columns.values()), {})
     if not first:
         raise ValueError(f"{metric}: nothing was measured")
-    for seed, found in columns.items():
-        if found.keys() != first.keys():
-            raise ValueError(f"{metric}, seed {seed}: other items than at the first seed: {_apart(found, first)}")
+    for seed, column in columns.items():
+        if column.keys() != first.keys():
+            raise ValueError(f"{metric}, seed {seed}: other items than at the first seed: {_apart(column, first)}")
     items = sorted(first)
     ordered = [columns[seed] for seed in seeds or (None,)]
-    values = np.array([[found[item].value for found in ordered] for item in items])
+    values = np.array([[column[item].value for column in ordered] for item in items])
     scale = scale_of(metric_of(metric), values.ravel().tolist())
     counted = scale is not None and bool(np.isin(values, scale).all())
     return Effects(
@@ -139,9 +145,7 @@ class RecipeMean:
         """Satterthwaite's degrees of freedom of `error`."""
         if self.seeds < 2:
             return float(self.prompt_degrees)
-        return satterthwaite(
-            [self.prompts.error**2, self.seed_variance], [self.prompt_degrees, self.seeds - 1]
-        )  # fmt: skip
+        return satterthwaite([self.prompts.error**2, self.seed_variance], [self.prompt_degrees, self.seeds - 1])
 
     @property
     def known(self) -> bool:
@@ -197,7 +201,7 @@ class RecipeMean:
         most, least = math.log(0.499), math.log(_LEAST_P)
         if beyond(most) >= 0:
             return 1.0 if side * (self.value - threshold) > 0 else 0.5
-        return math.exp(optimize.brentq(beyond, least, most)) if beyond(least) > 0 else _LEAST_P
+        return math.exp(optimize.brentq(beyond, least, most, xtol=1e-6)) if beyond(least) > 0 else _LEAST_P
 
 
 def recipe_mean(effects: Effects) -> RecipeMean:
