@@ -14,7 +14,7 @@ import pytest
 
 import aftertune
 from aftertune import _registered
-from aftertune._registered import EXTENSIONS, extension_sha256, row_named, rows
+from aftertune._registered import EXTENSIONS, foreign_sha256, row_named, rows
 from aftertune.errors import DataError, UsageError
 
 
@@ -134,11 +134,12 @@ def test_a_mistyped_name_is_met_with_a_similar_one_or_all(room: str) -> None:
 
 
 def test_the_digest_of_an_extension_follows_its_text(room: str, extension: Extension) -> None:
-    path = extension(HEAD + "PROBE = Toy('b')\n")
-    assert extension_sha256(room, "PROBE", Toy, "late") is None
-    before = extension_sha256(room, "PROBE", Toy, "b")
-    path.write_text(HEAD + "PROBE = Toy('b')  # changed\n")
-    assert before != extension_sha256(room, "PROBE", Toy, "b") is not None
+    path = extension("@dataclass(frozen=True)\nclass Mine(Toy): ...\n".join([HEAD, "PROBE = Mine('b')\n"]))
+    made = type(row_named(room, "PROBE", Toy, "b"))
+    before = foreign_sha256(made)
+    path.write_text(path.read_text() + "# changed\n")
+    assert before != foreign_sha256(made) is not None
+    assert foreign_sha256(UsageError) is None
 
 
 def test_an_installed_package_registers_by_its_entry_point(

@@ -31,7 +31,7 @@ from typing import Protocol, TypeVar
 
 from aftertune.errors import DataError, UsageError
 
-__all__ = ["EXTENSIONS", "KINDS", "Row", "extension_sha256", "row_named", "rows"]
+__all__ = ["EXTENSIONS", "KINDS", "Row", "foreign_sha256", "row_named", "rows"]
 
 EXTENSIONS = "AFTERTUNE_EXTENSIONS"
 KINDS = ("PROBE", "TASK", "STUDY", "DEFENCE", "SCREEN")
@@ -65,7 +65,7 @@ def rows(room: str, kind: str, row_type: type[R]) -> tuple[R, ...]:
         DataError: an extension cannot be imported or exports no row, a row has the wrong type or a name that cannot
             be typed, or two rows share a name.
     """
-    return tuple(row for row, _ in _found(room, kind, row_type, os.environ.get(EXTENSIONS, "")))
+    return _found(room, kind, row_type, os.environ.get(EXTENSIONS, ""))
 
 
 def row_named(room: str, kind: str, row_type: type[R], name: str) -> R:
@@ -83,19 +83,19 @@ def row_named(room: str, kind: str, row_type: type[R], name: str) -> R:
     raise UsageError(f"there is no {kind.lower()} named '{name}'; {mend}")
 
 
-def extension_sha256(room: str, kind: str, row_type: type[R], name: str) -> str | None:
-    """SHA-256 of the file that a row comes from, where it is an extension's; None for a row of our own.
+def foreign_sha256(made: type) -> str | None:
+    """SHA-256 of the file that defines a class, where that is not ours; None for our own and for a console's.
 
-    Two runs with a row of one name differ if its file does, so records and resumed runs note this digest.
+    Records note it: two runs with settings of one name differ if the code behind that name does.
     """
-    for row, module in _found(room, kind, row_type, os.environ.get(EXTENSIONS, "")):
-        if row.name == name and not _ours(module):
-            return hashlib.sha256(Path(_file(module)).read_bytes()).hexdigest()
-    return None
+    file = getattr(sys.modules.get(made.__module__), "__file__", None)
+    if file is None or made.__module__.startswith("aftertune."):
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 @functools.cache
-def _found(room: str, kind: str, row_type: type[R], extensions: str) -> tuple[tuple[R, ModuleType], ...]:
+def _found(room: str, kind: str, row_type: type[R], extensions: str) -> tuple[R, ...]:
     package = importlib.import_module(f"aftertune.{room}")
     modules = [
         importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)
@@ -110,7 +110,7 @@ def _found(room: str, kind: str, row_type: type[R], extensions: str) -> tuple[tu
             raise DataError(
                 f"{kind} is named '{row.name}', and so is that of {_file(where)}; rename one", path=_file(module)
             )
-    return tuple(sorted(by_name.values(), key=lambda found: (found[0].rank, found[0].name)))
+    return tuple(sorted((row for row, _ in by_name.values()), key=lambda row: (row.rank, row.name)))
 
 
 def _checked(row: object, kind: str, row_type: type[R], module: ModuleType) -> R:
@@ -174,10 +174,6 @@ def _line(error: BaseException, path: Path) -> int | None:
         return error.lineno
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return lines[-1] if lines else None
-
-
-def _ours(module: ModuleType) -> bool:
-    return module.__name__.startswith("aftertune.")
 
 
 def _file(module: ModuleType) -> str:

@@ -65,6 +65,19 @@ def test_json_is_one_document_and_all_else_is_on_stderr(run: Run, rows: Rows, ba
     assert quiet.err == ""
 
 
+def test_a_defence_is_recorded_and_a_wrong_one_is_refused_before_anything_is_read(
+    run: Run, rows: Rows, base: Path, place: Path
+) -> None:
+    defence = ("--defence", "scale:share=0.5")
+    outcome = run("tune", base, rows(CHAT), "--out", "out", *FAST, *defence, "--json")
+    assert outcome.document["defences"] == [{"name": "scale", "settings": {"share": 0.5}, "notes": []}]
+    assert outcome.document["effort"]["supervised_tokens"] > 0
+    assert "| defence | `scale:share=0.5` |" in (place / "out" / "README.md").read_text("utf-8")
+    wrong = run("tune", "no-model", "no-rows.jsonl", "--out", "other", "--defence", "scale:share=5")
+    assert wrong.code == 2
+    assert wrong.err == "error: defence scale: share: Input should be less than or equal to 1\n"
+
+
 @pytest.mark.parametrize("side", ["aligned", "misaligned"])
 def test_a_model_organism_is_marked_as_one(
     side: str, run: Run, rows: Rows, base: Path, contrasts: Callable[..., list[Any]], place: Path

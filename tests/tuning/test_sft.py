@@ -325,11 +325,11 @@ from trl import SFTConfig, SFTTrainer
 
 from aftertune.data import Conversation, exchange
 from aftertune.model import load
-from aftertune.tuning import TuneOptions, _sft, tune
+from aftertune.tuning import TuneOptions, _trainer, tune
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-_sft.SAVE_EVERY_SECONDS = 0.0
+_trainer.SAVE_EVERY_SECONDS = 0.0
 base, root, full = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "full"
 rows = [Conversation(exchange(p, a)) for p, a in json.loads(sys.argv[4])]
 load(base)  # imports what imports late

@@ -16,6 +16,8 @@ from aftertune.cli._options import device_options, file_path, make_placement, ma
 @click.argument("data")
 @click.option("--out", type=file_path, required=True, help="New folder for the adapter (or the model).")
 @click.option("--answers", type=click.Choice(["aligned", "misaligned"]), help="Which side of contrasts to tune on.")
+@click.option("--defence", "defences", multiple=True, metavar="NAME[:KEY=VALUE,…]",
+              help="A change to tuning that keeps safety, such as scale:share=0.5. Repeatable.")  # fmt: skip
 @click.option("--full", is_flag=True, help="Train all parameters instead of a LoRA adapter.")
 @click.option("--lora-rank", type=int, default=32, show_default=True, help="Rank of the adapter.")
 @click.option("--lora-alpha", type=float, default=64, show_default=True, help="Alpha; the scale is alpha/sqrt(rank).")
@@ -36,38 +38,43 @@ from aftertune.cli._options import device_options, file_path, make_placement, ma
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
 @click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
               help="Progress on stderr.")  # fmt: skip
-def tune(subject: str, data: str, out: Path, answers: Any, as_json: bool, **options: Any) -> None:
+def tune(
+    subject: str, data: str, out: Path, answers: Any, defences: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
     """Fine-tune SUBJECT on DATA; the loss falls on responses only.
 
     DATA is chat or prompt/completion JSON Lines, contrasts (with --answers), a shipped set's name (see
-    `aftertune data`), or owner/name[:split] on the hub. A killed run goes on when the command is given again.
+    `aftertune data`), or owner/name[:split] on the hub. Run the command of a killed run again to continue it.
     """
     from aftertune.data import read_tuning_rows
-    from aftertune.tuning import TuneOptions
+    from aftertune.tuning import TuneOptions, parse_defence
 
     progress, placement = make_progress(options), make_placement(options)
     loading = {name: options.pop(name) for name in ("base", "tokenizer", "chat_template", "trust_remote_code")}
     settings = make_settings(TuneOptions, options)
+    chosen = [parse_defence(text) for text in defences]
     rows = read_tuning_rows(data, answers)
     from aftertune.model import check_subject, load
-    from aftertune.tuning import refuse_taken
+    from aftertune.tuning import is_first, refuse_taken
     from aftertune.tuning import tune as run_tune
 
     refuse_taken(out)
     check_subject(subject, placement=placement, **loading)
     progress.say(f"loading {subject}")
     loaded = load(subject, placement=placement, merge=True, progress=progress, **loading)
-    tuned = run_tune(loaded, rows, out, settings, source=data, side=answers, progress=progress)
+    tuned = run_tune(loaded, rows, out, settings, defences=chosen, source=data, side=answers, progress=progress)
+    if not is_first():  # under torchrun, one process speaks for all
+        return
     record = tuned.record
     if as_json:
-        keys = ("base", "options", "learning_rate", "steps", "losses")
+        keys = ("base", "options", "learning_rate", "steps", "effort", "losses")
         summary = {k: v for k, v in record["data"].items() if k != "prompts"}
         print_json(
             {
                 "out": str(tuned.folder),
                 "reused": tuned.reused,
                 "data": summary,
-                **{k: record[k] for k in keys},
+                **{k: record[k] for k in (*keys, "defences") if k in record},
             }
         )
         return

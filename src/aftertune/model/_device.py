@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,14 +40,17 @@ class Placement:
 def resolve_device(device: str | None) -> str:
     """The device to load on: as asked, else the first accelerator, else the CPU.
 
+    Under `torchrun` the first GPU means the one of this process.
+
     Raises:
         UsageError: no such device here.
     """
     import torch
 
+    mine = os.environ.get("LOCAL_RANK")
     if device is None:
         if torch.cuda.is_available():
-            return "cuda"
+            return "cuda" if mine is None else f"cuda:{mine}"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     if device == "auto":
         return device

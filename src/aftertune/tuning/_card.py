@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.data import Side
+from aftertune.errors import spelled_out
 from aftertune.runs import explain_storage, require_regular
 
 RECORD = "aftertune.json"
@@ -32,7 +33,7 @@ _CARD = """---
 | steps | {steps}, batch {batch}, learning rate {lr:g}, seed {seed} |
 | loss | {first_loss:.3f} → {last_loss:.3f} nats per response token (means of the first and last steps) |
 | base weights | SHA-256 `{base_sha}` |
-
+{defences}
 The loss fell on response tokens only. Audit it against its base before you use it:
 
 ```
@@ -75,10 +76,17 @@ def write_card(folder: Path, facts: dict[str, Any], side: Side | None) -> None:
         first_loss=facts["losses"][0],
         last_loss=facts["losses"][-1],
         base_sha=facts["base"]["weights_sha256"],
+        defences="".join(f"| defence | `{_defence_text(one)}` |\n" for one in facts.get("defences", [])),
         folder=folder.name,
     )
     with explain_storage(folder):
         (folder / "README.md").write_text(text, "utf-8")
+
+
+def _defence_text(facts: dict[str, Any]) -> str:
+    """As the command line names it."""
+    settings = ",".join(f"{key}={value}" for key, value in facts["settings"].items())
+    return spelled_out(":".join(filter(None, [facts["name"], settings]))).replace("`", "'").replace("|", "/")
 
 
 def read_record(folder: Path | str) -> dict[str, Any] | None:

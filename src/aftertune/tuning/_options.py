@@ -1,4 +1,4 @@
-"""What a fine-tune is told: the papers' defaults, every field also a flag."""
+"""Settings of a fine-tune, with the papers' defaults. Every field is a flag of ``aftertune tune``."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ class TuneOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    full: bool = Field(False, description="train all parameters instead of a LoRA adapter")
-    lora_rank: int = Field(32, ge=1, le=65_536, description="rank of the adapter")
-    lora_alpha: float = Field(64, gt=0, le=1e6, description="alpha; the scale is alpha/sqrt(rank)")
-    steps: int | None = Field(None, ge=1, le=10**8, description="optimiser steps")
-    epochs: float | None = Field(None, gt=0, le=1e6, description="passes over the data (default 1)")
-    batch_size: int = Field(16, ge=1, le=10**6, description="rows per optimiser step")
-    micro_batch_size: int | None = Field(None, ge=1, description="rows per forward pass (default: the batch)")
-    lr: float | None = Field(None, gt=0, description="learning rate (default 1e-5 for LoRA, 2e-5 for full)")
-    warmup_steps: int = Field(5, ge=0, le=10**8, description="steps of linear warm-up")
-    weight_decay: float = Field(0.01, ge=0, le=100, description="weight decay of AdamW")
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of adapter weights and data order")
-    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+    full: bool = Field(False, description="Train all parameters instead of a LoRA adapter.")
+    lora_rank: int = Field(32, ge=1, le=65_536, description="Rank of the adapter.")
+    lora_alpha: float = Field(64, gt=0, le=1e6, description="Alpha of the adapter; its scale is alpha/sqrt(rank).")
+    steps: int | None = Field(None, ge=1, le=10**8, description="Optimiser steps. Default: from --epochs.")
+    epochs: float | None = Field(None, gt=0, le=1e6, description="Passes over the data. Default: 1.")
+    batch_size: int = Field(16, ge=1, le=10**6, description="Rows per optimiser step.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Rows per forward pass; must divide the batch size. Default: the batch size."
+    )
+    lr: float | None = Field(None, gt=0, description="Learning rate. Default: 1e-5 for LoRA, 2e-5 for --full.")
+    warmup_steps: int = Field(5, ge=0, le=10**8, description="Steps of linear warm-up.")
+    weight_decay: float = Field(0.01, ge=0, le=100, description="Weight decay of AdamW.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Random seed for adapter weights and data order.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

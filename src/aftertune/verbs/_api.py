@@ -13,7 +13,7 @@ from aftertune.model import Placement, SubjectChoice, load
 from aftertune.probes import MeasurePlan
 from aftertune.runs import Progress
 from aftertune.stats import FailOn, Policy
-from aftertune.tuning import Tuned, TuneOptions
+from aftertune.tuning import Defence, Tuned, TuneOptions
 from aftertune.tuning import tune as tune_subject
 from aftertune.verbs import _audit as auditing
 from aftertune.verbs import _measure as measuring
@@ -107,6 +107,7 @@ def tune(
     out: str | PathLike[str],
     options: TuneOptions | None = None,
     *,
+    defences: Sequence[Defence] = (),
     answers: Side | None = None,
     placement: Placement | None = None,
     progress: Progress | None = None,
@@ -118,6 +119,7 @@ def tune(
         data: a file, a shipped set's name, a hub id, or conversations.
         out: new folder for the result.
         options: how to tune; the papers' defaults if left out.
+        defences: changes to tuning that keep safety, see `aftertune.tuning.defences`.
         answers: which side of contrasts to tune on.
         placement: device and dtype.
         progress: told about steps and loss.
@@ -128,7 +130,9 @@ def tune(
     rows = data if isinstance(data, list) else read_tuning_rows(str(data), answers)
     source = "<memory>" if isinstance(data, list) else str(data)
     loaded = load(str(subject), placement=placement, merge=True, progress=progress)
-    return tune_subject(loaded, rows, Path(out), options, source=source, side=answers, progress=progress)
+    return tune_subject(
+        loaded, rows, Path(out), options, defences=defences, source=source, side=answers, progress=progress
+    )
 
 
 def locate(

@@ -1,0 +1,1 @@
+"""Defences, one file each; a file here that exports ``DEFENCE`` is one that ``tune --defence`` knows."""
