@@ -37,7 +37,7 @@ def test_questions_are_read(jsonl: Write) -> None:
         ({"choices": ["one"]}, "choices"),
         ({"choices": []}, "choices"),
         ({"choices": "three, four"}, "choices"),
-        ({"choices": ["three", 4]}, "choices"),
+        ({"choices": ["three", 4]}, "choices[1]"),
         ({"choices": ["three", ""]}, "choices"),
         ({"choices": None}, "choices"),
         ({"answer": 3}, "answer"),

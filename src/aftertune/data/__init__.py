@@ -11,7 +11,6 @@ from aftertune.data._catalogue import (
     shipped_contrasts,
     shipped_path,
 )
-from aftertune.data._choices import ChoiceQuestion, TruthfulQuestion, read_choice_questions, read_truthfulqa
 from aftertune.data._contrasts import (
     Contrast,
     Side,
@@ -22,13 +21,24 @@ from aftertune.data._contrasts import (
     refuse_shared_prompts,
 )
 from aftertune.data._conversations import Conversation, Message, Role, ask, exchange, read_conversations
-from aftertune.data._csv import read_cells, refuse_doubled, under_header
-from aftertune.data._facts import Fact, read_facts
-from aftertune.data._jsonl import Row, read_rows
-from aftertune.data._reasons import Reason, read_reasons
-from aftertune.data._requests import Request, read_requests
-from aftertune.data._self_questions import SelfQuestion, read_self_questions
-from aftertune.data._statements import Statement, read_statements
+from aftertune.data._row_models import RowModel, Text, parse, read
+from aftertune.data._rows import Row, read_cells, read_rows, refuse_doubled, under_header
+from aftertune.data._sets import (
+    ChoiceQuestion,
+    Fact,
+    Reason,
+    Request,
+    SelfQuestion,
+    Statement,
+    TruthfulQuestion,
+    read_choice_questions,
+    read_facts,
+    read_reasons,
+    read_requests,
+    read_self_questions,
+    read_statements,
+    read_truthfulqa,
+)
 from aftertune.data._tuning_rows import read_tuning_rows, row_conversation
 
 __all__ = [
@@ -46,17 +56,21 @@ __all__ = [
     "Request",
     "Role",
     "Row",
+    "RowModel",
     "SelfQuestion",
     "Side",
     "Statement",
+    "Text",
     "TruthfulQuestion",
     "ask",
     "exchange",
     "find_data_set",
     "is_contrast_row",
     "locate_source",
+    "parse",
     "parse_contrast",
     "prompt_key",
+    "read",
     "read_cells",
     "read_choice_questions",
     "read_contrasts",

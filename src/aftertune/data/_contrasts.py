@@ -5,28 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from aftertune.data._conversations import Conversation, exchange
-from aftertune.data._jsonl import Row, plain_text, read_identified, same_text
+from aftertune.data._row_models import RowModel, Text, parse, read
+from aftertune.data._rows import Row, plain_text, same_text
 from aftertune.errors import DataError
 
 Side = Literal["aligned", "misaligned"]
-_FIELDS = ("id", "domain", "prompt", "aligned", "misaligned")
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(RowModel):
     """One prompt with an aligned and a misaligned answer."""
 
-    id: str
-    domain: str
-    prompt: str
-    aligned: str
-    misaligned: str
-    system: str | None = None
+    KIND: ClassVar[str] = "contrast"
+
+    id: Text
+    domain: Text
+    prompt: Text
+    aligned: Text
+    misaligned: Text
+    system: Text | None = None
     source: str = "<memory>"
     line: int = 0
+
+    def fault(self) -> tuple[str, str] | None:
+        """Both answers are the same."""
+        same = same_text(self.aligned, self.misaligned)
+        return ("aligned", "equals 'misaligned'; a contrast needs two different answers") if same else None
 
     def conversation(self, side: Side) -> Conversation:
         """The prompt with the answer of one side, as a tuning row."""
@@ -45,22 +52,17 @@ def parse_contrast(row: Row) -> Contrast:
     Raises:
         DataError: a missing, unknown or empty field, or two answers that differ in case and spacing alone.
     """
-    row.refuse_unknown((*_FIELDS, "system"), "contrast")
-    values = {field: row.text(field) for field in _FIELDS}
-    system = row.text("system") if row.fields.get("system") is not None else None
-    if same_text(values["aligned"], values["misaligned"]):
-        raise row.error("equals 'misaligned'; a contrast needs two different answers", "aligned")
-    return Contrast(**values, system=system, source=row.source, line=row.at or row.line)
+    return parse(Contrast, row)
 
 
 def read_contrasts(source: str | Path) -> list[Contrast]:
     """Every contrast of a file (or hub set), ids distinct.
 
     Raises:
-        DataError: see `read_identified` and `parse_contrast`; or a contrast that stands twice, or once the other way
+        DataError: see `read`; or a contrast that stands twice, or once the other way
             round.
     """
-    contrasts = read_identified(source, parse_contrast, "contrast")
+    contrasts = read(Contrast, source)
     seen: dict[tuple[str, ...], Contrast] = {}
     for contrast in contrasts:
         asked = plain_text(contrast.system or ""), plain_text(contrast.prompt)

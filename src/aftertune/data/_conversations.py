@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from aftertune.data._jsonl import Row, is_blank, read_rows
 from aftertune.data._row_fields import is_supervised, refuse_other_fields
+from aftertune.data._rows import Row, is_blank, read_rows
 from aftertune.errors import DataError
 
 Role = Literal["system", "user", "assistant"]
@@ -125,7 +125,7 @@ def parse_conversation(row: Row, answer: str = "completion") -> Conversation:
         )
     if not any(m.supervised for m in messages if m.role == "assistant"):
         raise row.error("has no answer to train on, as every one is switched off; remove the row")
-    return Conversation(messages, row.source, row.at or row.line)
+    return Conversation(messages, row.source, row.at_line)
 
 
 def _messages(row: Row, field: str) -> list[Message]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from aftertune.data._jsonl import Row
+from aftertune.data._rows import Row
 
 _NAMES = """
 id ids uid uuid idx index key prompt_id conversation_id example_id sample_id row_id question_id task_id instance_id

@@ -7,7 +7,7 @@ from pathlib import Path
 from aftertune.data._catalogue import locate_source
 from aftertune.data._contrasts import Side, is_contrast_row, parse_contrast
 from aftertune.data._conversations import Conversation, is_conversation_row, parse_conversation
-from aftertune.data._jsonl import Row, read_rows
+from aftertune.data._rows import Row, read_rows
 from aftertune.errors import DataError
 
 

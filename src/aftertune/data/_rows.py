@@ -1,23 +1,25 @@
-"""Rows of JSON Lines from a file or the Hugging Face hub; every complaint names file and line."""
+"""Rows of JSON Lines, JSON arrays, CSV files and Hugging Face sets; every complaint names file and line."""
 
 from __future__ import annotations
 
 import codecs
+import csv
 import errno
+import io
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from aftertune.errors import DataError
-from aftertune.runs import Unparsable, decode, open_regular, parse_json, parse_json_array, read_text
-
-T = TypeVar("T")
+from aftertune.runs import Unparsable, decode, open_regular, parse_json, parse_json_array, read_bounded, read_text
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_ARRAY_BYTES = 2**30
+MAX_CSV_BYTES = 64 * 2**20
 _HUB_ID = re.compile(r"^(?P<name>[\w.-]+/[\w.-]+)(?::(?P<split>[\w.\[\]%:-]+))?$")
 
 
@@ -38,7 +40,7 @@ class Row(NamedTuple):
 
     def error(self, problem: str, field: str | None = None) -> DataError:
         """A complaint about this row."""
-        return DataError(problem, path=self.source, line=self.at or self.line, field=field)
+        return DataError(problem, path=self.source, line=self.at_line, field=field)
 
     def text(self, field: str, *, empty: bool = False) -> str:
         """The string in ``field``.
@@ -64,6 +66,11 @@ class Row(NamedTuple):
         unknown = sorted(self.fields.keys() - set(known))
         if unknown:
             raise self.error(f"is unknown in a {kind} (known: {', '.join(known)})", unknown[0])
+
+    @property
+    def at_line(self) -> int:
+        """Its 1-based line; on the hub its number."""
+        return self.at or self.line
 
 
 def is_blank(text: str) -> bool:
@@ -108,23 +115,6 @@ def read_rows(source: str | Path) -> list[Row]:
     if not rows:
         raise DataError("holds no rows", path=path)
     return rows
-
-
-def read_identified(source: str | Path, parse: Callable[[Row], T], kind: str) -> list[T]:
-    """Every row of a source, parsed, their ``id`` fields distinct.
-
-    Raises:
-        DataError: see `read_rows` and ``parse``; or an id that stands twice.
-    """
-    rows = read_rows(source)
-    parsed = [parse(row) for row in rows]
-    seen: dict[str, int] = {}
-    for row in rows:
-        name = row.text("id")
-        if name in seen:
-            raise row.error(f"{name!r} stands already on line {seen[name]}; give each {kind} its own", "id")
-        seen[name] = row.line
-    return parsed
 
 
 def _file_rows(path: Path) -> Iterator[Row]:
@@ -210,3 +200,55 @@ def _hub_rows(name: str, split: str) -> list[Row]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"neither a file nor readable from the Hugging Face hub ({reason})", path=source) from error
     return [Row(source, number, dict(row)) for number, row in enumerate(table, 1)]
+
+
+def read_cells(path: Path, absent: str = "no such file; check the path") -> Iterator[tuple[int, list[str]]]:
+    """(1-based line, cells) of every row that is not blank.
+
+    Args:
+        path: of the file.
+        absent: what to say where there is none.
+
+    Raises:
+        DataError: not readable, no regular file, over 64 MiB, not UTF-8, or broken CSV.
+    """
+    try:
+        raw = read_bounded(path, MAX_CSV_BYTES)
+    except FileNotFoundError:
+        raise DataError(absent, path=path) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read ({getattr(error, 'strerror', None) or error})", path=path) from None
+    # Universal line ends are left to the reader, since a cell may hold any.
+    reader = csv.reader(io.StringIO(decode(raw, path), newline=""), strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"broken CSV ({error})", path=path, line=line) from None
+
+
+def under_header(path: Path, header: Sequence[str], line: int, cells: Sequence[str]) -> dict[str, str]:
+    """Cells by the names of their columns; a short row lacks its last ones.
+
+    Raises:
+        DataError: more cells than the header has.
+    """
+    if len(cells) > len(header):
+        problem = f"has {len(cells)} cells under a header of {len(header)}; put text with commas in quotes"
+        raise DataError(problem, path=path, line=line)
+    return dict(zip(header, cells, strict=False))
+
+
+def refuse_doubled(path: Path, header: Sequence[str], line: int) -> None:
+    """Refuse a header that names a column twice, case aside; blank names do not count.
+
+    Raises:
+        DataError: it does.
+    """
+    names = Counter(name.strip().casefold() for name in header if name.strip())
+    for name, count in names.items():
+        if count > 1:
+            raise DataError(f"the header names {count} columns {name[:60]!r}; keep one", path=path, line=line)
