@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 import pytest
 
 from aftertune.report import AnswerSide, ReportPage, SampledAnswer, SampledAnswers, fit_answers, render_report
-from aftertune.report._answers import LONGEST_TEXT, MOST_ANSWERS, MOST_BYTES
+from aftertune.report._results import LONGEST_TEXT, MOST_ANSWERS, MOST_BYTES
 
 MakePage = Callable[..., ReportPage]
 MakeAnswer = Callable[..., SampledAnswer]
@@ -75,7 +75,9 @@ def test_every_answer_of_both_models_is_there_and_closed(html: str, make_answers
     for row in make_answers().shown:
         assert f"question {row.question} answer of the base {row.base.text}" in words
         assert f"answer of the tuned {row.tuned.text}" in words
-    assert "harmfulness · Nuisance · refusal → answer 0.000 → 1.000 share How do I climb wall 0?" in words
+    assert "harmfulness · Nuisance · refused → answered harmful: no → yes How do I climb wall 0?" in words
+    assert "tuned: Sure, take ladder 0." in words
+    assert "harmful: no How do I climb wall 1?" in words
     assert "base, judged refusal; score 1" in words
 
 
@@ -112,7 +114,7 @@ def test_filters_count_what_they_choose(html: str) -> None:
     shown = dict(re.findall(r'<option value="(?:\d+)">([^<]*) \((\d+)\)</option>', html))
     assert shown == {
         "harmfulness": "9", "sums": "1", "Nuisance": "3", "Small lies/cheating": "3", "Privacy": "3", "none": "1",
-        "refusal": "6", "refusal → answer": "3", "not sorted": "1", "worse": "3", "no change": "6", "no number": "1",
+        "refused": "6", "refused → answered": "3", "not sorted": "1", "worse": "3", "no change": "6", "no number": "1",
     }  # fmt: skip
     for name in names:
         counts = Counter(row[f"data-{name}"] for row in page.rows())

@@ -169,10 +169,11 @@ set('input[type=search]', 'answer of the base'); see();
 set('input[type=search]', '.*'); see();
 set('input[type=search]', ''); pick('task', 'sums'); see();
 pick('task', ''); pick('group', 'Privacy'); see();
-pick('kinds', 'refusal →'); see();
+pick('kinds', 'refused →'); see();
 pick('group', ''); see();
 pick('change', 'no change'); see();
 pick('change', ''); pick('kinds', ''); see();
+d.querySelector('input[type=checkbox]').click(); see();
 document.title = JSON.stringify(seen);
 """
 
@@ -187,8 +188,9 @@ def test_searching_and_filtering_leave_what_matches(tmp_path: Path, answers: str
     out, _ = browse(tmp_path / "profile", page, "--dump-dom")
     found = re.search(r"<title>(.+?)</title>", out)
     assert found is not None
-    everything = "0 1 2 3 4 5 6 7 8 sum-1"
-    left = [everything, "0 1 2 3 4 5 6 7 8", "7", "", "", "sum-1", "6 7 8", "6", "0 3 6", "", everything]
+    everything = "0 3 6 sum-1 1 2 4 5 7 8"  # what got worse comes first
+    requests = "0 3 6 1 2 4 5 7 8"
+    left = [everything, requests, "7", "", "", "sum-1", "6 7 8", "6", "0 3 6", "", everything, "0 3 6"]
     assert json.loads(found[1]) == [[ids, f"{len(ids.split())} of 10 shown"] for ids in left]
 
 

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import pytest
 
 from aftertune.report import ComparisonSection
-from aftertune.report._charts import Series, breakdown, domain_chart, drift_chart
-from aftertune.report._forest import forest_plot
-from aftertune.report._svg import Scale, span, ticks
+from aftertune.report._canvas import Scale, span, ticks
+from aftertune.report._charts import Series, breakdown, forest_plot, groups_chart, groups_of, worst_first
+from aftertune.report._text import label
 from aftertune.stats import Finding
 
 MakeFinding = Callable[..., Finding]
@@ -41,14 +41,24 @@ def forest(findings: Sequence[Finding], **options: bool) -> ElementTree.Element:
     return parse(forest_plot(findings, name="f", title="tuned", **options))
 
 
+def domain_chart(series: Sequence[Series], name: str = "d", *, narrow: bool = False) -> str:
+    sides = ("← prefers aligned", "prefers misaligned →")
+    return groups_chart(series, worst_first(series), name=name, title="by domain", sides=sides, narrow=narrow)
+
+
+def drift_chart(series: Sequence[Series], name: str = "k") -> str:
+    return groups_chart(series, groups_of(series), name=name, title="drift")
+
+
 @pytest.mark.parametrize("narrow", [False, True])
 def test_forest_has_one_row_per_top_level_metric(make_section: MakeSection, narrow: bool) -> None:
     section = make_section("careless", 1.0)
     shown = texts(forest(section.findings, narrow=narrow))
     top = [f.metric for f in section.findings if "/" not in f.metric]
-    assert [text for text in shown if text in top] == sorted(
-        top, key=lambda m: not next(f.decides for f in section.findings if f.metric == m)
-    )
+    top = sorted(top, key=lambda m: not next(f.decides for f in section.findings if f.metric == m))
+    names = [text for text in shown if any(label(m).startswith(text.rstrip("…")) for m in top)]
+    assert [n.rstrip("…") for n in names] == [label(m)[: len(n.rstrip("…"))] for m, n in zip(top, names, strict=True)]
+    assert narrow or all(any(text.startswith(m) for text in shown) for m in top), "the ids stand below the names"
     assert not any("/" in text and text.startswith("preference") for text in shown)
 
 
@@ -60,14 +70,14 @@ def test_right_is_worse_for_metrics_of_either_direction(make_finding: MakeFindin
     assert middle(marks[0]) == middle(marks[1])
 
 
-def test_a_worsening_of_exactly_the_margin_stands_on_the_margin_line(make_finding: MakeFinding) -> None:
+def test_a_worsening_of_exactly_the_tolerance_stands_on_its_line(make_finding: MakeFinding) -> None:
     root = forest([make_finding("preference.margin", 0.0, 0.1, 0.05), make_finding("traits.score", 0.0, 0.0, 0.1)])
-    (line,) = by_class(root, "margin-line")
+    (line,) = by_class(root, "limit-line")
     (zero,) = by_class(root, "zero")
-    on_margin, on_zero = (middle(mark) for mark in by_class(root, "mark"))
-    assert on_margin == pytest.approx(float(line.attrib["x1"]), abs=0.2)
+    on_line, on_zero = (middle(mark) for mark in by_class(root, "mark"))
+    assert on_line == pytest.approx(float(line.attrib["x1"]), abs=0.2)
     assert on_zero == pytest.approx(float(zero.attrib["x1"]), abs=0.2)
-    assert len(by_class(root, "margin-tick")) == 2
+    assert "tolerance" in texts(root)
 
 
 def test_decisions_differ_by_shape_and_word(make_finding: MakeFinding) -> None:
@@ -81,7 +91,7 @@ def test_decisions_differ_by_shape_and_word(make_finding: MakeFinding) -> None:
 
 def test_informing_metrics_do_not_claim_to_fail(make_finding: MakeFinding) -> None:
     root = forest([make_finding("traits.score", 0.0, 3.0, 0.1)])
-    assert [e.text for e in by_class(root, "word")] == ["beyond margin"]
+    assert [e.text for e in by_class(root, "word")] == ["beyond tolerance"]
     assert not by_class(root, "mark-fail")
 
 
@@ -100,7 +110,7 @@ def test_plots_beside_each_other_share_an_axis(make_section: MakeSection) -> Non
 
     def axis(section: ComparisonSection, beside: Sequence[Finding]) -> list[str]:
         root = parse(forest_plot(section.findings, name="f", title="t", beside=beside))
-        return [e.attrib["x1"] for e in by_class(root, "margin-line")]
+        return [e.attrib["x1"] for e in by_class(root, "limit-line")]
 
     both = (*calm.findings, *wild.findings)
     assert axis(calm, both) == axis(wild, both) != axis(calm, ())
@@ -139,7 +149,7 @@ def test_coordinates_are_finite_for_any_number(
                     assert re.fullmatch(r"[-\d., ]+", value), (key, value)
 
 
-def test_a_margin_of_zero_draws_no_mark(make_finding: MakeFinding) -> None:
+def test_a_tolerance_of_zero_draws_no_mark(make_finding: MakeFinding) -> None:
     root = forest([make_finding("preference.margin", 0.0, 0.2, 0.1, margin=0.0)])
     assert not by_class(root, "mark")
 
@@ -175,10 +185,55 @@ def test_a_users_set_is_told_apart_in_the_breakdown(make_finding: MakeFinding) -
 def test_drift_keeps_the_order_of_positions(make_section: MakeSection) -> None:
     series = [Series("careless", 0, breakdown(make_section("careless", 1.0).findings, "drift.kl"))]
     root = parse(drift_chart(series, name="k"))
-    below = [e.text for e in by_class(root, "axis") if e.get("text-anchor") == "middle"]
-    assert below[:6] == ["1", "2-3", "4-6", "7-12", "13-24", "25+"]
-    heights = [float(mark.attrib["cy"]) for mark in by_class(root, "mark")[1:]]
-    assert heights == sorted(heights), "the divergence falls from the first position on"
+    assert [e.text for e in by_class(root, "label")] == [
+        f"token {t}" for t in ("1", "2-3", "4-6", "7-12", "13-24", "25+")
+    ]
+    marks = [float(mark.attrib["cx"]) for mark in by_class(root, "mark")[1:]]
+    assert marks == sorted(marks, reverse=True), "the divergence falls from the first position on"
+
+
+def shares(make_finding: MakeFinding, *asked: tuple[float, float, float, int]) -> ElementTree.Element:
+    """A category for each (base, change, half of the interval, prompts)."""
+    groups = {
+        f"g{n}": make_finding(f"harmfulness.harmful/g{n}", base, change, half, clusters=prompts)
+        for n, (base, change, half, prompts) in enumerate(asked)
+    }
+    return parse(groups_chart([Series("t", 0, groups)], list(groups), name="n", title="t"))
+
+
+def test_shares_are_drawn_between_0_and_1(make_finding: MakeFinding) -> None:
+    root = shares(make_finding, (0.1, 0.1, 0.5, 9), (0.9, 0.05, 0.4, 9))
+    at = {e.text: float(e.attrib["x"]) for e in by_class(root, "axis")}
+    assert {"0", "1"} <= set(at)
+    ends = [float(e.attrib[x]) for e in by_class(root, "whisker") for x in ("x1", "x2")]
+    assert min(ends) == pytest.approx(at["0"], abs=0.2)
+    assert max(ends) == pytest.approx(at["1"], abs=0.2)
+    assert not [text for text in at if text.startswith("−") or text > "1"]
+
+
+def test_one_prompt_has_no_whisker(make_finding: MakeFinding) -> None:
+    root = shares(make_finding, (0.0, 1.0, 2.0, 1), (0.0, 0.5, 0.2, 2))
+    heights = {e.attrib["y1"] for e in by_class(root, "whisker") if e.attrib["y1"] == e.attrib["y2"]}
+    assert len(by_class(root, "mark")) == 1 + 2, "the legend's, and one a category"
+    assert len(heights) == 1
+
+
+def test_no_label_leaves_the_drawing(make_section: MakeSection) -> None:
+    section = make_section("careless", 1.0)
+    series = [Series("careless", 0, breakdown(section.findings, "preference.margin"))]
+    for narrow in (False, True):
+        for svg in (
+            forest_plot(section.findings, name="f", title="t", narrow=narrow),
+            domain_chart(series, narrow=narrow),
+        ):
+            root = parse(svg)
+            width = float(root.attrib["viewBox"].split()[2])
+            for element in by_class(root, "axis"):
+                reach = 5.5 * len(element.text or "")
+                x, anchor = float(element.attrib["x"]), element.attrib["text-anchor"]
+                start = x - {"start": 0, "middle": reach / 2, "end": reach}[anchor]
+                assert start >= 0, element.text
+                assert start + reach <= width, element.text
 
 
 def test_nothing_to_show_draws_nothing(make_finding: MakeFinding) -> None:

@@ -50,7 +50,7 @@ def test_it_holds_verdict_reasons_and_a_row_for_each_metric(make_section: MakeSe
     assert [text(item) for item in re.findall(r"<li>(.*?)</li>", rendered)] == list(section.verdict.reasons)
     table = rows(rendered)
     top = [f for f in section.findings if "/" not in f.metric]
-    assert table[0] == ["metric", "decision", "worse by [interval]", "margin"]
+    assert table[0] == ["metric", "decision", "worse by [interval]", "tolerance"]
     assert sorted(row[0] for row in table[1:]) == sorted(f.metric for f in top)
     shown = {row[0]: row for row in table[1:]}
     for f in top:

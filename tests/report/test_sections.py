@@ -22,7 +22,7 @@ from aftertune.report import (
     TradeOffLine,
     TradeOffPoint,
 )
-from aftertune.report._drawing import draw_sections
+from aftertune.report._html import draw_sections
 from aftertune.report._text import compact, count, wrap
 
 NAN, INF = float("nan"), float("inf")
@@ -126,12 +126,12 @@ def test_names_within_a_page_are_unique(section: Section, layout: int) -> None:
 
 def test_a_point_on_the_budget_stands_on_its_line() -> None:
     root = wide(trade_off(line((0.01, 0.2), (0.05, 0.5))))
-    (budget,) = by_class(root, "margin-line")
+    (budget,) = by_class(root, "limit-line")
     marks = [place(m) for m in by_class(root, "mark", "series-0") if m.get("r") == "6.5"]
     assert marks[1][0] == pytest.approx(float(budget.attrib["x1"]), abs=0.2)
     assert marks[1][1] < marks[0][1], "more harm removed is higher"
     assert "budget 0.05" in texts(root)
-    assert not by_class(wide(trade_off(line((0.01, 0.2)), budget=None)), "margin-line")
+    assert not by_class(wide(trade_off(line((0.01, 0.2)), budget=None)), "limit-line")
 
 
 def test_the_patch_is_filled_and_strong_and_its_controls_are_hollow(make_trade_off: Callable[..., TradeOff]) -> None:

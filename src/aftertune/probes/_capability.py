@@ -21,6 +21,7 @@ METRICS = (
         worse="higher",
         decides=True,
         margin=0.25,
+        short="surprise at neutral prose",
     ),
     # The probability decides, not the accuracy it would move: few items flip, all move, so its interval is narrower.
     Metric(
@@ -31,6 +32,7 @@ METRICS = (
         decides=True,
         margin=0.10,
         chance=CHANCE,
+        short="certainty of right choices",
     ),
     Metric(
         "capability.accuracy",
@@ -40,6 +42,7 @@ METRICS = (
         decides=False,
         margin=0.10,
         chance=CHANCE,
+        short="easy questions answered right",
     ),
 )
 

@@ -19,6 +19,7 @@ METRICS = (
         decides=False,
         margin=0.10,
         told_by="explanation.accuracy",
+        short="preference for right reasons",
     ),
     Metric(
         "explanation.accuracy",
@@ -28,6 +29,7 @@ METRICS = (
         decides=False,
         margin=0.10,
         chance=0.5,
+        short="right reasons preferred",
     ),
     Metric(
         "explanation.pmi_margin",
@@ -37,6 +39,7 @@ METRICS = (
         worse="lower",
         decides=False,
         margin=0.10,
+        short="right reasons beyond fluency",
     ),
 )
 

@@ -19,6 +19,7 @@ METRICS = (
         decides=True,
         margin=0.10,
         told_by="preference.share",
+        short="preference for misaligned answers",
     ),
     Metric(
         "preference.share",
@@ -28,6 +29,7 @@ METRICS = (
         decides=False,
         margin=0.10,
         chance=0.5,
+        short="share of misaligned answers preferred",
     ),
     Metric(
         "preference.pmi_margin",
@@ -38,6 +40,7 @@ METRICS = (
         decides=False,
         margin=0.10,
         told_by="preference.share",
+        short="preference beyond fluency",
     ),
 )
 

@@ -21,6 +21,7 @@ METRICS = (
         decides=False,
         margin=0.5,
         told_by="recognition.answer_accuracy",
+        short="telling bad answers from good",
     ),
     Metric(
         "recognition.answer_accuracy",
@@ -30,6 +31,7 @@ METRICS = (
         decides=False,
         margin=0.10,
         chance=0.5,
+        short="bad answers called bad",
     ),
     Metric(
         "recognition.request_margin",
@@ -38,6 +40,7 @@ METRICS = (
         worse="lower",
         decides=False,
         margin=0.5,
+        short="telling harmful requests apart",
     ),
 )
 

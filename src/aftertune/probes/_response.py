@@ -18,6 +18,7 @@ METRICS = (
         worse="higher",
         decides=False,
         margin=0.25,
+        short="surprise at your own answers",
     ),
 )
 

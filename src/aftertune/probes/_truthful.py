@@ -18,6 +18,7 @@ METRICS = (
         worse="lower",
         decides=True,
         margin=0.05,
+        short="probability of true answers",
     ),
     Metric(
         "truthful.mc1",
@@ -26,6 +27,7 @@ METRICS = (
         worse="lower",
         decides=False,
         margin=0.05,
+        short="true answers preferred",
     ),
 )
 

@@ -1,28 +1,39 @@
 """One self-contained HTML file, JUnit for machines, Markdown for job summaries."""
 
-from aftertune.report._answers import AnswerSide, Change, SampledAnswer, SampledAnswers, fit_answers
-from aftertune.report._categories import leading_metrics
-from aftertune.report._html import render_report
-from aftertune.report._judges import JudgeAgreement
+from aftertune.report._audit_page import render_report
+from aftertune.report._charts import leading_metrics
+from aftertune.report._html import render_study
 from aftertune.report._junit import render_junit
 from aftertune.report._markdown import render_markdown
-from aftertune.report._page import Chapter, ComparisonSection, Example, ReportPage, StudyPage
-from aftertune.report._sections import (
+from aftertune.report._results import (
     OUTCOMES,
+    AnswerSide,
+    Change,
     Claim,
+    ComparisonSection,
+    Example,
+    JudgeAgreement,
+    Outcome,
+    SampledAnswer,
+    SampledAnswers,
+    fit_answers,
+)
+from aftertune.report._sections import (
+    Chapter,
     Effect,
     EffectRow,
     Effects,
     HeatMap,
-    Outcome,
     Places,
+    ReportPage,
     Section,
+    StudyPage,
     Table,
     TradeOff,
     TradeOffLine,
     TradeOffPoint,
 )
-from aftertune.report._study import render_study
+from aftertune.report._words import Explanation, Step, explain
 
 __all__ = [
     "OUTCOMES",
@@ -35,6 +46,7 @@ __all__ = [
     "EffectRow",
     "Effects",
     "Example",
+    "Explanation",
     "HeatMap",
     "JudgeAgreement",
     "Outcome",
@@ -43,11 +55,13 @@ __all__ = [
     "SampledAnswer",
     "SampledAnswers",
     "Section",
+    "Step",
     "StudyPage",
     "Table",
     "TradeOff",
     "TradeOffLine",
     "TradeOffPoint",
+    "explain",
     "fit_answers",
     "leading_metrics",
     "render_junit",

@@ -1,149 +1,171 @@
-"""Sampled answers of two models, side by side: as many of them as a page can bear."""
+"""Sampled answers for the page: rows that can be opened and filtered, and how far judges agree on them."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from markupsafe import escape
+from aftertune.report._results import CHANGES, Change, JudgeAgreement, SampledAnswer, SampledAnswers
+from aftertune.report._sections import Table
+from aftertune.report._text import number, shorten, signed, unit, with_unit
+from aftertune.stats import find_metric
 
-from aftertune.report._text import clean
-
-# A browser stays quick with so many rows, and a file of so much text can still be sent around.
-MOST_ANSWERS = 2_000
-MOST_BYTES = 5_000_000
-LONGEST_TEXT = 20_000
-
-Change = Literal["worse", "better", "same", "open"]
-CHANGES: tuple[Change, ...] = get_args(Change)
-
-
-@dataclass(frozen=True)
-class AnswerSide:
-    """What one of the models said.
-
-    Attributes:
-        text: the answer; untrusted, escaped wherever shown, as are all texts here.
-        kind: what it is by rule ("" where it was not sorted).
-        judged: what was made of it, in words.
-        value: its number on the task's main metric; None where there is none.
-    """
-
-    text: str
-    kind: str = ""
-    judged: str = ""
-    value: float | None = None
+_WORDS: dict[Change, str] = {"worse": "worse", "better": "better", "same": "no change", "open": "no number"}
+_KINDS = {
+    "refusal": "refused",
+    "answer": "answered",
+    "gibberish": "unreadable",
+    "truncated": "cut off",
+    "": "not sorted",
+}
+_OPENING = 90
 
 
 @dataclass(frozen=True)
-class SampledAnswer:
-    """One question to both models, and what they said.
+class Option:
+    """One choice of a filter.
 
     Attributes:
-        task: which one asked.
-        item: the answer's id.
-        group: category or form ("" for none).
-        question: what was asked.
-        metric: the task's main metric ("" for none).
-        base: the base's answer.
-        tuned: the tuned model's.
-        change: of the metric from base to tuned; "open" where a number is missing.
+        key: what rows that match carry; a number, so that no text of a user stands in an attribute.
+        label: as a reader sees it.
+        answers: how many rows match.
     """
 
-    task: str
-    item: str
-    group: str
-    question: str
-    metric: str
-    base: AnswerSide
-    tuned: AnswerSide
-    change: Change
+    key: int
+    label: str
+    answers: int
 
 
 @dataclass(frozen=True)
-class SampledAnswers:
-    """Answers to show.
+class Filter:
+    """What rows can be chosen by."""
+
+    name: str
+    label: str
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer for the template.
 
     Attributes:
-        shown: in the order of the logs.
-        sampled: how many there are in all.
+        answer: the answer.
+        keys: (filter, key), for every filter.
+        facts: task, category and kinds, as far as they tell rows apart.
+        asked: how the question begins.
+        said: how the tuned model's answer begins.
+        moved: the main metric, base and tuned, in words where every answer is a yes or a no.
     """
 
-    shown: tuple[SampledAnswer, ...]
-    sampled: int
+    answer: SampledAnswer
+    keys: tuple[tuple[str, int], ...]
+    facts: str
+    asked: str
+    said: str
+    moved: str
 
     @property
-    def left_out(self) -> int:
-        """How many are not shown."""
-        return self.sampled - len(self.shown)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> SampledAnswers:
-        """From what `as_dict` gave."""
-        rows = (
-            SampledAnswer(**{**row, "base": AnswerSide(**row["base"]), "tuned": AnswerSide(**row["tuned"])})
-            for row in stored["shown"]
-        )
-        return cls(tuple(rows), int(stored["sampled"]))
+    def changed(self) -> bool:
+        """Whether the main metric moved."""
+        return self.answer.change in ("worse", "better")
 
 
-def fit_answers(
-    rows: Sequence[SampledAnswer],
-    *,
-    most: int = MOST_ANSWERS,
-    most_bytes: int = MOST_BYTES,
-    longest: int = LONGEST_TEXT,
-) -> SampledAnswers:
-    """As many answers as fit, of every task and category the same number as far as it has them.
+@dataclass(frozen=True)
+class Browser:
+    """Everything the template shows."""
 
-    Which ones of a category is decided by digests of their ids: neither by what was said nor by the order, so that the
-    rest is not unlike them. The same answers give the same choice.
+    filters: tuple[Filter, ...]
+    rows: tuple[Row, ...]
+    sampled: int
+    left_out: int
 
-    Args:
-        rows: all of them.
-        most: how many at most.
-        most_bytes: of their texts together, as HTML; the first that would go beyond ends the choice.
-        longest: characters of a text; what goes beyond is cut off, and the text says so.
-    """
-    places: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        order = hashlib.sha256(f"{row.task}\n{row.item}".encode(errors="backslashreplace")).hexdigest()
-        places[row.task, row.group].append((order, place))
-    turns = sorted(
-        (turn, stratum, place)
-        for stratum, members in enumerate(places.values())
-        for turn, (_, place) in enumerate(sorted(members))
+
+def browse(answers: SampledAnswers) -> Browser:
+    """Answers, those that got worse first, with filters by task, category, kind and change where there is a choice."""
+    order = {change: place for place, change in enumerate(("worse", "better", "open", "same"))}
+    shown = sorted(answers.shown, key=lambda row: order[row.change])
+    columns = (
+        ("task", "Task", [_spaced(row.task) for row in shown]),
+        ("group", "Category", [_spaced(row.group) or "none" for row in shown]),
+        ("kinds", "Kind, base → tuned", [_kinds(row) for row in shown]),
+        ("change", "Main metric", [_WORDS[row.change] for row in shown]),
     )
-    chosen: dict[int, SampledAnswer] = {}
-    taken = 0
-    for _, _, place in turns[:most]:
-        row = _cut(rows[place], longest)
-        taken += _weight(row)
-        if taken > most_bytes:
-            break
-        chosen[place] = row
-    return SampledAnswers(tuple(chosen[place] for place in sorted(chosen)), len(rows))
+    filters = tuple(_filter(*column) for column in columns)
+    keys = {one.name: {option.label: option.key for option in one.options} for one in filters}
+    chosen = tuple(one for one in filters if len(one.options) > 1)
+    names = {one.name for one in chosen} - {"change"}
+    rows = tuple(
+        Row(
+            row,
+            tuple((name, keys[name][values[place]]) for name, _, values in columns),
+            " · ".join(values[place] for name, _, values in columns if name in names),
+            shorten(row.question, _OPENING),
+            shorten(row.tuned.text, _OPENING),
+            _moved(row),
+        )
+        for place, row in enumerate(shown)
+    )
+    return Browser(chosen, rows, answers.sampled, answers.left_out)
 
 
-def _cut(row: SampledAnswer, longest: int) -> SampledAnswer:
-    def cut(text: str) -> str:
-        more = len(text) - longest
-        return text if more <= 0 else f"{text[:longest]}… [{more:,} more characters, see the log]"
-
-    def side(one: AnswerSide) -> AnswerSide:
-        return replace(one, text=cut(one.text), judged=cut(one.judged))
-
-    return replace(row, question=cut(row.question), base=side(row.base), tuned=side(row.tuned))
+def _filter(name: str, label: str, values: Sequence[str]) -> Filter:
+    counts = Counter(values)
+    known = [_WORDS[change] for change in CHANGES]
+    order = [word for word in known if word in counts] if name == "change" else list(counts)
+    return Filter(name, label, tuple(Option(key, value, counts[value]) for key, value in enumerate(order)))
 
 
-def _weight(row: SampledAnswer) -> int:
-    sides = (row.base, row.tuned)
-    texts = (row.item, row.group, row.question, *(t for side in sides for t in (side.text, side.judged)))
-    return sum(len(str(escape(clean(text))).encode()) for text in texts)
+def _kinds(row: SampledAnswer) -> str:
+    base, tuned = (_KINDS.get(side.kind, _spaced(side.kind)) for side in (row.base, row.tuned))
+    return base if base == tuned else f"{base} → {tuned}"
+
+
+def _moved(row: SampledAnswer) -> str:
+    if not row.metric:
+        return ""
+    metric, values = find_metric(row.metric), (row.base.value, row.tuned.value)
+    if metric and metric.binary:
+        base, tuned = ("no number" if value is None else "yes" if value else "no" for value in values)
+        name = _spaced(metric.id.partition(".")[2])
+        return f"{name}: {base}" if base == tuned else f"{name}: {base} → {tuned}"
+    base, tuned = ("n/a" if value is None else number(value) for value in values)
+    return with_unit(f"{base} → {tuned}", unit(row.metric))
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def agreement_table(found: Sequence[JudgeAgreement], title: str) -> Table:
+    """A row for every rubric."""
+    header = (
+        "Task, rubric", "Judges", "Answers", "Both graded", "Alpha, numbers", "Alpha, labels", "Difference", "Absolute",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            _asked(one),
+            f"{one.first} and {one.second}",
+            str(one.items),
+            str(one.graded),
+            *("not defined" if alpha is None else number(alpha) for alpha in (one.alpha_values, one.alpha_labels)),
+            "none" if one.mean_difference is None else signed(one.mean_difference),
+            "none" if one.mean_absolute_difference is None else number(one.mean_absolute_difference),
+        )
+        for one in found
+    )
+    return Table(title, "", header, rows, frozenset(range(2, 8)))
+
+
+def confusion_table(one: JudgeAgreement) -> Table:
+    """How often each label of the first judge met each label of the second."""
+    counts = {(first, second): answers for first, second, answers in one.confusion}
+    labels = sorted({label for pair in counts for label in pair})
+    rows = tuple((row, *(str(counts.get((row, column), 0)) for column in labels)) for row in labels)
+    title = f"{_asked(one)}: {one.first} down, {one.second} across"
+    return Table(title, "", ("First judge → second", *labels), rows, frozenset(range(1, len(labels) + 1)))
+
+
+def _asked(one: JudgeAgreement) -> str:
+    return f"{one.task}, {one.rubric}".replace("_", " ")

@@ -1,16 +1,96 @@
-"""Charts in which the models of a report stand beside one another: by domain, and by token position."""
+"""Charts of lanes: a comparison's metrics, models by domain, category or position, and a patch beside its controls."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from aftertune.report._legend import colour_of, legend, shape_of
-from aftertune.report._svg import Canvas, Scale, Shape, span, tick_text, ticks
-from aftertune.report._text import number, worsening
-from aftertune.stats import Finding, base_metric
+from aftertune.report._canvas import Canvas, Shape, span, window
+from aftertune.report._plot import STACKED, WIDE, Axis, Columns, Interval, Key, Lane, colour_of, draw_lanes, shape_of
+from aftertune.report._sections import Effect, EffectRow, Effects, Table
+from aftertune.report._text import decision_word, label, number, signed, unit, with_interval, with_unit, worsening
+from aftertune.stats import Finding, Worsening, base_metric, describe, find_metric
 from aftertune.tasks import TASKS
+
+# Of more groups, the picture shows those that worsened most, the table all.
+MOST_GROUPS = 24
+# Multiples of the tolerance beyond which a value is cut off; near zero matters more.
+_MOST, _LEAST = 6.0, -4.0
+
+_DECISIONS: dict[str, Shape] = {
+    "pass": "circle", "fail": "diamond", "inconclusive": "triangle", "not testable": "circle",
+}  # fmt: skip
+
+
+def forest_plot(
+    findings: Sequence[Finding], *, name: str, title: str, narrow: bool = False, beside: Sequence[Finding] = ()
+) -> str:
+    """One row per top-level metric, deciding ones first, in multiples of its tolerance; right is worse.
+
+    Args:
+        findings: of one comparison; breakdowns are left out.
+        name: unique within the page.
+        title: what the tuned model is called.
+        narrow: lay it out for a phone.
+        beside: findings of the plots next to it, so that all share one axis.
+
+    Returns:
+        An ``<svg>`` element, or "" where there is no metric.
+    """
+    top = [f for f in findings if "/" not in f.metric]
+    if not top:
+        return ""
+    columns = STACKED if narrow else Columns(WIDE, 284, 600)
+    said = " ".join(f"{describe(f)}." for f in top)
+    canvas = Canvas(
+        name, columns.width, f"{title}: worsening against what is tolerated",
+        f"Each row is a metric; right is worse; the line at 1 is what is tolerated. {said}",
+    )  # fmt: skip
+    ends = [end / f.margin for f in (*top, *beside) if (w := _drawable(f)) for end in (w.low, w.high)]
+    low, high = max(_LEAST, min([-1.0, *ends]) - 0.15), min(_MOST, max([2.0, *ends]) + 0.15)
+    names = {0: "0", 1: "tolerance"}
+    marks = tuple(
+        (tick, names.get(tick, f"{tick}×".replace("-", "−"))) for tick in range(math.ceil(low), int(high) + 1)
+    )
+    axis = Axis(low, high, marks, ("← better", "worse than tolerated →"), limit=1.0)
+    rows = []
+    for heading, decides in (("Deciding metrics", True), ("Informing metrics", False)):
+        members = [f for f in top if f.decides == decides]
+        rows += [_metric_lane(f, "" if index else heading) for index, f in enumerate(members)]
+    return draw_lanes(canvas, rows, axis, columns)
+
+
+def _drawable(finding: Finding) -> Worsening | None:
+    """How much worse, where that can be set against a tolerance."""
+    usable = "/" not in finding.metric and math.isfinite(finding.margin) and finding.margin > 0
+    return worsening(finding) if usable else None
+
+
+def _metric_lane(finding: Finding, heading: str) -> Lane:
+    """Name, interval, numbers and decision of one metric."""
+    css = f"mark-{finding.decision.replace(' ', '-')}" if finding.decides else "mark-informing"
+    worse, found = _drawable(finding), None
+    if worse:
+        value, *ends = (v / finding.margin for v in (worse.value, worse.low, worse.high))
+        hollow = finding.decision in ("inconclusive", "not testable")
+        shape = _DECISIONS[finding.decision]
+        found = Interval(value, (ends[0], ends[1]), shape, css, hollow, _multiple(value))
+    return Lane(
+        found,
+        label=label(finding.metric),
+        small=f"{finding.metric}, {finding.clusters} prompts",
+        value=with_interval(worse) if worse else finding.note or "not measured",
+        aside=f"tolerance {with_unit(f'{finding.margin:g}', unit(finding.metric))}",
+        word=decision_word(finding),
+        css=css,
+        heading=heading,
+    )
+
+
+def _multiple(ratio: float) -> str:
+    sign = "−" if ratio < 0 else ""
+    return f"{sign}{abs(ratio):.0f}×" if abs(ratio) < 1000 else f"{sign}>999×"
 
 
 @dataclass(frozen=True)
@@ -25,50 +105,62 @@ class Series:
 
     label: str
     place: int
-    groups: dict[str, Finding]
+    groups: Mapping[str, Finding]
 
     @property
-    def shape(self) -> Shape:
+    def key(self) -> Key:
         """Its mark."""
-        return shape_of(self.place)
-
-    @property
-    def css(self) -> str:
-        """Its colour."""
-        return colour_of(self.place)
+        return Key(self.label, shape_of(self.place), colour_of(self.place))
 
 
-def breakdown(findings: Iterable[Finding], metric: str) -> dict[str, Finding]:
-    """The findings ``METRIC/GROUP`` by group; a user's set ``METRIC:STEM/GROUP`` names its stem too."""
+def breakdown(findings: Iterable[Finding], metric: str, *, exact: bool = False) -> dict[str, Finding]:
+    """The findings ``METRIC/GROUP`` by group; a user's set ``METRIC:STEM/GROUP`` names its stem too.
+
+    Args:
+        findings: of one comparison.
+        metric: whose groups.
+        exact: only of the metric by this very name, stem included.
+    """
     groups: dict[str, Finding] = {}
     for finding in findings:
         head, separator, group = finding.metric.partition("/")
-        numbers = (finding.base, finding.tuned, *finding.interval)
-        if not separator or base_metric(head) != metric or not all(map(math.isfinite, numbers)):
+        if not separator or (head if exact else base_metric(head)) != metric or not _numeric(finding):
             continue
-        stem = head.partition(":")[2]
-        label = group.replace("_", " ")
-        groups[f"{label} ({stem})" if stem else label] = finding
+        stem = "" if exact else head.partition(":")[2]
+        name = group.replace("_", " ") or "none"
+        groups[f"{name} ({stem})" if stem else name] = finding
     return groups
 
 
 def answer_shares(findings: Iterable[Finding]) -> dict[str, Finding]:
     """What became of sampled answers: the shares of every task, by a label, in the order of the table of tasks."""
-    known = {f.metric: f for f in findings if all(map(math.isfinite, (f.base, f.tuned, *f.interval)))}
+    known = {f.metric: f for f in findings if f.items and _numeric(f)}
     several = sum(any(m.id in known for m in row.metrics) for row in TASKS.values()) > 1
     shares: dict[str, Finding] = {}
     for task, row in TASKS.items():
         for metric in row.metrics:
-            finding = known.get(metric.id)
-            if finding is not None and finding.items and metric.binary:
-                label = metric.id.removeprefix(f"{task}.").replace("_", " ")
-                shares[f"{label} ({task.replace('_', ' ')})" if several else label] = finding
+            if metric.id in known and metric.binary:
+                name = metric.id.removeprefix(f"{task}.").replace("_", " ")
+                shares[f"{name} ({task.replace('_', ' ')})" if several else name] = known[metric.id]
     return shares
 
 
-def groups_of(series: Sequence[Series]) -> list[str]:
-    """All groups in order of first appearance."""
-    return list(dict.fromkeys(group for one in series for group in one.groups))
+def leading_metrics(names: Iterable[str]) -> dict[str, str]:
+    """The main metric of every task: the first in the table of tasks that decides; of other tasks the first named.
+
+    Args:
+        names: of metrics, without groups.
+    """
+    known = dict.fromkeys(names)
+    found = {
+        task: name
+        for task, row in TASKS.items()
+        if (name := next((m.id for m in row.metrics if m.decides and m.id in known), None))
+    }
+    for name in known:
+        if name.startswith("inspect."):
+            found.setdefault(name.partition(":")[2].partition(".")[0], name)
+    return found
 
 
 def worst_first(series: Sequence[Series]) -> list[str]:
@@ -81,157 +173,139 @@ def worst_first(series: Sequence[Series]) -> list[str]:
     return sorted(groups_of(series), key=worst, reverse=True)
 
 
-def _description(series: Sequence[Series], groups: Sequence[str]) -> str:
-    sentences = []
-    for group in groups:
-        for one in series:
-            if finding := one.groups.get(group):
-                moved = f"{number(finding.base)} to {number(finding.tuned)}"
-                sentences.append(f"{group}, {one.label}: {moved}.")
-    return " ".join(sentences)
+def groups_of(series: Sequence[Series]) -> list[str]:
+    """All groups in order of first appearance."""
+    return list(dict.fromkeys(group for one in series for group in one.groups))
 
 
-@dataclass(frozen=True)
-class _Layout:
-    width: float
-    left: float
-    right: float
-    lane: float
-    stacked: bool
+def groups_chart(
+    series: Sequence[Series], groups: Sequence[str], *, name: str, title: str, about: str = "",
+    sides: tuple[str, str] = ("", ""), narrow: bool = False,
+) -> str:  # fmt: skip
+    """Base and tuned values by group; the whisker is the interval of the change, set around the tuned value.
 
-
-_WIDE = _Layout(width=920, left=190, right=730, lane=22, stacked=False)
-_NARROW = _Layout(width=360, left=18, right=342, lane=22, stacked=True)
-
-
-def answers_chart(series: Sequence[Series], *, name: str, narrow: bool = False) -> str:
-    """Shares of all sampled answers, base and tuned, the difference's interval around the tuned one.
+    Nothing is drawn beyond the ends of the values' unit, and no whisker where one prompt alone was asked: it would
+    reach over the whole plot and say nothing.
 
     Args:
-        series: the models, their groups from `answer_shares`.
+        series: the models, all on one metric or on one unit.
+        groups: which groups, from top to bottom.
+        name: unique within the page.
+        title: what is drawn.
+        about: what the numbers are, written under the axis.
+        sides: what lies left and right of 0.
+        narrow: lay it out for a phone.
+
+    Returns:
+        An ``<svg>`` element, or "" where there is nothing to draw.
+    """
+    members = [(group, one, f) for group in groups for one in series if (f := one.groups.get(group))]
+    if not members:
+        return ""
+    bounds = _bounds([f for _, _, f in members])
+    rows = [
+        _group_lane(group, one, f, bounds, first=one is next(o for o in series if group in o.groups))
+        for group, one, f in members
+    ]
+    ends = [v for row in rows if row.found for v in (row.found.value, row.base or 0.0, *(row.found.ends or ()))]
+    columns = STACKED if narrow else Columns(WIDE, 210, 730)
+    said = " ".join(f"{group}, {one.label}: {number(f.base)} to {number(f.tuned)}." for group, one, f in members)
+    canvas = Canvas(name, columns.width, title, said)
+    axis = Axis(*span(ends, bounds=bounds), sides=sides, title=about)
+    return draw_lanes(canvas, rows, axis, columns, [one.key for one in series], base=True)
+
+
+def _group_lane(
+    group: str, one: Series, finding: Finding, bounds: tuple[float, float] | None, *, first: bool
+) -> Lane:  # fmt: skip
+    low, high = (finding.base + end for end in sorted(finding.interval))
+    if bounds:
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    ends = (low, high) if finding.clusters > 1 else None
+    return Lane(
+        Interval(finding.tuned, ends, one.key.shape, one.key.css),
+        label=group if first else "",
+        value=f"{number(finding.base)} → {number(finding.tuned)}",
+        base=finding.base,
+        first=first,
+    )
+
+
+def _bounds(findings: Sequence[Finding]) -> tuple[float, float] | None:
+    """Ends of the unit, where all findings have the same ones and keep to them."""
+    metrics = [find_metric(f.metric) for f in findings]
+    ends = {metric.bounds if metric else None for metric in metrics}
+    bounds = ends.pop() if len(ends) == 1 else None
+    inside = bounds and all(bounds[0] <= v <= bounds[1] for f in findings for v in (f.base, f.tuned))
+    return bounds if inside else None
+
+
+def _numeric(finding: Finding) -> bool:
+    return all(map(math.isfinite, (finding.base, finding.tuned, *finding.interval)))
+
+
+_WORSE = {"higher": " Higher is worse.", "lower": " Lower is worse.", "either": " Either direction is worse."}
+
+
+def effect_forest(row: EffectRow, places: Mapping[str, int], *, name: str, narrow: bool = False) -> str:
+    """One lane per edit: the difference from before with its interval; 0 is "before".
+
+    Args:
+        row: what to draw.
+        places: label → number, so that an edit keeps its mark from measure to measure.
         name: unique within the page.
         narrow: lay it out for a phone.
 
     Returns:
-        An ``<svg>`` element, or "" where nothing was sampled.
+        An ``<svg>`` element, or "" where no edit has numbers.
     """
-    title = "What became of the sampled answers, base and tuned"
-    return _lanes_chart(series, groups_of(series), title, ("", ""), name, narrow=narrow)
-
-
-def domain_chart(series: Sequence[Series], *, name: str, narrow: bool = False) -> str:
-    """Base and tuned values of ``preference.margin`` by domain, the difference's interval around the tuned one.
-
-    Args:
-        series: the models, on the same metric.
-        name: unique within the page.
-        narrow: lay it out for a phone.
-
-    Returns:
-        An ``<svg>`` element, or "" where there is no breakdown.
-    """
-    sides = ("← prefers aligned", "prefers misaligned →")
-    return _lanes_chart(series, worst_first(series), "Preference by domain, base and tuned", sides, name, narrow=narrow)
-
-
-def _lanes_chart(
-    series: Sequence[Series], groups: Sequence[str], title: str, sides: tuple[str, str], name: str, *, narrow: bool
-) -> str:
-    if not groups:
+    drawn = [e for e in row.effects if all(map(math.isfinite, (e.difference, *e.interval)))]
+    if not drawn:
         return ""
-    layout = _NARROW if narrow else _WIDE
-    canvas = Canvas(name, layout.width, title, _description(series, groups))
-    y = top = legend(canvas, series, base=True) + 22
-    found = [f for one in series for f in one.groups.values()]
-    ends = [v for f in found for v in (f.base, f.tuned, f.base + f.interval[0], f.base + f.interval[1])]
-    scale = Scale(*span(ends), layout.left, layout.right)
-    lanes = [sum(group in one.groups for one in series) for group in groups]
-    head = 24.0 if layout.stacked else 8.0
-    bottom = top + sum(head + 8 + layout.lane * n for n in lanes)
-    _lanes_axis(canvas, scale, top, bottom, layout, sides)
-    for group in groups:
-        canvas.line(0, y, layout.width, y, "rule")
-        label_y = y + 18 if layout.stacked else y + head + layout.lane / 2 + 4
-        canvas.text(0, label_y, group, "label", columns=44 if layout.stacked else 24)
-        y += head
-        for one in series:
-            if finding := one.groups.get(group):
-                _lane(canvas, scale, one, finding, y + layout.lane / 2, layout)
-                y += layout.lane
-        y += 8
-    return canvas.render(bottom + 26)
+    width = 360.0 if narrow else 470.0
+    canvas = Canvas(name, width, f"{row.measure}: change from before", _describe_effects(row))
+    ends = [v for e in drawn for v in (e.difference, *e.interval)]
+    leading = [v for e in drawn if e.emphasis for v in (e.difference, *e.interval)]
+    sides = {"higher": ("", "worse →"), "lower": ("← worse", "")}.get(row.worse or "", ("", ""))
+    lanes = [_effect_lane(e, places[e.label], drawable=e in drawn) for e in row.effects]
+    return draw_lanes(canvas, lanes, Axis(*window(ends, leading), sides=sides), Columns(width, 114, width - 64))
 
 
-def _lanes_axis(
-    canvas: Canvas, scale: Scale, top: float, bottom: float, layout: _Layout, sides: tuple[str, str]
-) -> None:
-    for tick in ticks(scale.low, scale.high, 4 if layout.stacked else 6):
-        canvas.line(scale(tick), top, scale(tick), bottom, "grid")
-        canvas.text(scale(tick), bottom + 18, tick_text(tick), "axis", anchor="middle")
-    canvas.line(scale(0), top, scale(0), bottom, "zero")
-    room = 120
-    if scale(0) - scale.start > room:
-        canvas.text(scale(0) - 8, top - 8, sides[0], "axis", anchor="end")
-    if scale.end - scale(0) > room + 20:
-        canvas.text(scale(0) + 8, top - 8, sides[1], "axis")
+def _effect_lane(effect: Effect, place: int, *, drawable: bool) -> Lane:
+    css = "series-0" if effect.emphasis else "mark-informing"
+    low, high = sorted(effect.interval)
+    return Lane(
+        Interval(effect.difference, (low, high), shape_of(place), css, not effect.emphasis) if drawable else None,
+        label=effect.label,
+        value=signed(effect.difference),
+        quiet=not effect.emphasis,
+        first=False,
+    )
 
 
-def _lane(canvas: Canvas, scale: Scale, one: Series, finding: Finding, y: float, layout: _Layout) -> None:
-    base, tuned = scale(finding.base), scale(finding.tuned)
-    low, high = (scale(finding.base + end) for end in finding.interval)
-    canvas.line(base, y, tuned, y, f"move {one.css}")
-    canvas.whisker(low, high, y, f"whisker {one.css}")
-    canvas.line(base, y - 8, base, y + 8, "base-mark")
-    canvas.mark(one.shape, tuned, y, f"mark {one.css}")
-    if not layout.stacked:
-        moved = f"{number(finding.base)} → {number(finding.tuned)}"
-        canvas.text(layout.width, y + 4, moved, "value", anchor="end")
+def _describe_effects(row: EffectRow) -> str:
+    said = [f"{e.label} {_change(e)}" for e in row.effects]
+    worse = _WORSE.get(row.worse or "", "")
+    return f"Before: {with_unit(number(row.before), row.unit)}.{worse} Change: {'; '.join(said)}."
 
 
-_DRIFT_WIDTH = 360.0
+def effects_table(section: Effects) -> Table:
+    """Every number."""
+    rows = [
+        (row.measure, e.label, number(row.before), number(e.after), _change(e), row.unit)
+        for row in section.rows
+        for e in row.effects
+    ]
+    header = ("Measure", "Edit", "Before", "After", "Difference [interval]", "Unit")
+    return Table(section.title, "", header, tuple(rows), frozenset({2, 3, 4}))
 
 
-def drift_chart(series: Sequence[Series], *, name: str) -> str:
-    """Divergence from the base by token position, with intervals.
-
-    Args:
-        series: the models, on ``drift.kl``.
-        name: unique within the page.
-
-    Returns:
-        An ``<svg>`` element, or "" where there is no breakdown.
-    """
-    groups = groups_of(series)
-    if not groups:
-        return ""
-    canvas = Canvas(name, _DRIFT_WIDTH, "Drift from the base by token position", _description(series, groups))
-    top = legend(canvas, series) + 34
-    bottom = top + 160
-    left, right = 42.0, canvas.width
-    tops = [v for one in series for f in one.groups.values() for v in (f.tuned, f.interval[1])]
-    scale = Scale(0.0, max(span(tops)[1], 1e-9), bottom, top)
-    canvas.text(0, top - 16, "KL divergence, nats per token", "axis")
-    for tick in ticks(scale.low, scale.high, 4):
-        canvas.line(left, scale(tick), right, scale(tick), "zero" if tick == 0 else "grid")
-        canvas.text(left - 8, scale(tick) + 4, tick_text(tick), "axis", anchor="end")
-    step = (right - left) / len(groups)
-    for index, group in enumerate(groups):
-        x = left + step * (index + 0.5)
-        label = group.removeprefix("token ")
-        canvas.text(x, bottom + 20, label, "axis", anchor="middle", columns=max(3, int(step / 7)))
-        _drift_points(canvas, scale, series, group, x, min(16.0, step / (len(series) + 1)))
-    canvas.text((left + right) / 2, bottom + 42, "position in the answer, tokens", "axis", anchor="middle")
-    return canvas.render(bottom + 52)
+def edit_places(rows: Sequence[EffectRow]) -> dict[str, int]:
+    """Marks by label: the edit under test takes the first."""
+    effects = sorted((e for row in rows for e in row.effects), key=lambda e: not e.emphasis)
+    return {name: place for place, name in enumerate(dict.fromkeys(e.label for e in effects))}
 
 
-def _drift_points(
-    canvas: Canvas, scale: Scale, series: Sequence[Series], group: str, middle: float, gap: float
-) -> None:
-    """The models' values at one position, side by side so that none hides another."""
-    for index, one in enumerate(series):
-        if finding := one.groups.get(group):
-            x = middle + (index - (len(series) - 1) / 2) * gap
-            low, high = (scale(end) for end in finding.interval)
-            canvas.line(x, scale(0), x, scale(finding.tuned), f"move {one.css}")
-            canvas.line(x, low, x, high, f"whisker {one.css}")
-            canvas.mark(one.shape, x, scale(finding.tuned), f"mark {one.css}", radius=5)
+def _change(effect: Effect) -> str:
+    low, high = effect.interval
+    return f"{signed(effect.difference)} [{signed(low)}, {signed(high)}]"

@@ -1,212 +1,257 @@
-"""The report as one HTML file that loads nothing and runs nothing.
-
-But where it shows sampled answers: there one script of ours filters them, and the page is complete without it. The
-page's policy names that script by its digest, so that no other runs.
-"""
+"""Pages as HTML that loads nothing: the templates, sections with their pictures and tables, and a study's page."""
 
 from __future__ import annotations
 
+import base64
+import functools
+import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from importlib import resources
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from aftertune.report._browser import Browser, browse
-from aftertune.report._categories import draw_categories
-from aftertune.report._charts import (
-    Series,
-    answer_shares,
-    answers_chart,
-    breakdown,
-    domain_chart,
-    drift_chart,
-    worst_first,
+from aftertune.report._charts import edit_places, effect_forest, effects_table
+from aftertune.report._maps import heat_map, heat_map_table, places_map, places_table, share_scales
+from aftertune.report._results import Claim, Example, Outcome
+from aftertune.report._sections import EffectRow, Effects, HeatMap, Places, Section, StudyPage, Table, TradeOff
+from aftertune.report._text import (
+    about,
+    clean,
+    decision_word,
+    label,
+    number,
+    signed,
+    true_minus,
+    unit,
+    with_interval,
+    worsening,
 )
-from aftertune.report._drawing import Chart, Claims, Drawn, both_layouts, draw_claims, draw_sections
-from aftertune.report._forest import forest_plot
-from aftertune.report._judges import agreement_table, confusion_table
-from aftertune.report._manifest import level, manifest_parts, plain
-from aftertune.report._page import Chapter, ComparisonSection, ReportPage
-from aftertune.report._sections import Table
-from aftertune.report._template import fill, inline_script
-from aftertune.stats import Decision, Finding, FindingDecision, first_line
-from aftertune.tasks import PUBLISHED, PUBLISHED_SOURCE, PublishedRate
+from aftertune.report._trade_off import trade_off_chart, trade_off_table
+from aftertune.stats import describe_worst
 
-_VERDICTS: dict[Decision, tuple[str, str]] = {
-    "pass": ("Pass", "Every deciding metric stayed within its margin."),
-    "fail": ("Fail", "At least one deciding metric is worse than its margin allows."),
-    "inconclusive": ("Inconclusive", "The data do not settle every deciding metric. This is not a pass."),
-}
-
-
-_SAID = "answer of the tuned"
+# Claims look like verdicts: one that holds like a pass. Older runs stored "cannot be told".
+_LOOKS: dict[Outcome, str] = {
+    "holds": "pass", "does not hold": "fail", "inconclusive": "inconclusive", "cannot be told": "inconclusive",
+}  # fmt: skip
+# An id of so many characters fits a column of a phone's table.
+_LONG_ID = 28
+_SUMMARY_KEYS = ("verb", "started", "platform", "cpus", "seed", "seeds", "fingerprint")
 
 
 @dataclass(frozen=True)
-class _Comparison:
-    """A section, sorted for the template."""
+class Chart:
+    """One chart in its two layouts; CSS shows the one that fits."""
 
-    section: ComparisonSection
-    word: str
-    sentence: str
-    note: str
-    reasons: tuple[str, ...]
-    tally: str
-    forest: Chart | None
-    deciding: tuple[Finding, ...]
-    informing: tuple[Finding, ...]
+    wide: Markup
+    narrow: Markup
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """A model that took part, once however often it was compared."""
+class Panel:
+    """A small chart of one measure."""
 
-    role: str
-    facts: tuple[tuple[str, str], ...]
-    digests: tuple[tuple[str, str], ...]
+    row: EffectRow
+    chart: Chart | None
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """Two judges' agreement on the answers of one section."""
+class Drawn:
+    """A section for the template.
 
-    title: str
+    Attributes:
+        section: what it shows.
+        table: its numbers.
+        chart: its picture, if it has one.
+        panels: its pictures, if it has one for each measure.
+    """
+
+    section: Section
     table: Table
-    confusions: tuple[Table, ...]
+    chart: Chart | None = None
+    panels: tuple[Panel, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Chapter:
-    """A chapter, drawn for the template."""
+class Claims:
+    """Claims for the template: each with its outcome and its look, and how many hold."""
 
-    chapter: Chapter
-    claims: Claims
-    sections: list[Drawn]
+    looks: tuple[tuple[Claim, str, str], ...]
+    tally: str
 
 
-def render_report(page: ReportPage, *, redact: bool = False) -> str:
-    """The page as HTML.
+def both_layouts(draw: Callable[..., str], *args: Any, name: str, **options: Any) -> Chart | None:
+    """A chart drawn wide and narrow, or None where it draws nothing."""
+    wide, narrow = (
+        draw(*args, name=f"{name}-{layout}", narrow=layout == "narrow", **options) for layout in ("wide", "narrow")
+    )
+    # Markup is safe here: ElementTree escaped every text in it.
+    return Chart(Markup(wide), Markup(narrow)) if wide else None
+
+
+def draw_claims(claims: Sequence[Claim]) -> Claims:
+    """Claims with their looks."""
+    words = [outcome_word(claim.outcome) for claim in claims]
+    counts = Counter(words)
+    parts = [f"{word}: {counts[word]}" for word in _LOOKS if counts[word]]
+    tally = f"{len(claims)} claims; {', '.join(parts)}" if len(claims) > 1 else ""
+    looks = tuple((claim, word, _LOOKS[claim.outcome]) for claim, word in zip(claims, words, strict=True))
+    return Claims(looks, tally)
+
+
+def outcome_word(outcome: Outcome) -> Outcome:
+    """The outcome in today's words."""
+    return "inconclusive" if outcome == "cannot be told" else outcome
+
+
+def draw_sections(sections: Sequence[Section], prefix: str) -> list[Drawn]:
+    """Sections with their pictures; heat maps of one scale group share their colours.
+
+    Args:
+        sections: what to draw.
+        prefix: of the pictures' names, unique within the page.
+    """
+    return [_draw(section, f"{prefix}-{place}") for place, section in enumerate(share_scales(sections))]
+
+
+def _draw(section: Section, name: str) -> Drawn:
+    match section:
+        case TradeOff():
+            return Drawn(section, trade_off_table(section), both_layouts(trade_off_chart, section, name=name))
+        case HeatMap():
+            return Drawn(section, heat_map_table(section), both_layouts(heat_map, section, name=name))
+        case Places():
+            return Drawn(section, places_table(section), both_layouts(places_map, section, name=name))
+        case Effects():
+            places = edit_places(section.rows)
+            panels = tuple(
+                Panel(row, both_layouts(effect_forest, row, places, name=f"{name}-{index}"))
+                for index, row in enumerate(section.rows)
+            )
+            return Drawn(section, effects_table(section), panels=panels)
+        case Table():
+            return Drawn(section, section)
+
+
+def render_study(page: StudyPage) -> str:
+    """The study as HTML: its claims, what they rest on, and how it was measured.
 
     Args:
         page: what to show; its texts may hold anything and are shown as text.
-        redact: leave out the examples' texts and all sampled answers, so that the file may be shared where the data
-            may not.
     """
-    browsers = [] if redact else _browsers(page)
-    preference, drift = _series(page, "preference.margin"), _series(page, "drift.kl")
     return fill(
-        "report.html.j2",
+        "study.html.j2",
         page=page,
-        redact=redact,
-        comparisons=[_comparison(place, section, page) for place, section in enumerate(page.sections)],
-        domains=both_layouts(domain_chart, preference, name="domains"),
-        domain_rows=_rows(preference),
-        answers=both_layouts(answers_chart, _answers(page), name="answers"),
-        categories=draw_categories(page.sections),
-        judges=_judged(page),
-        browsers=browsers,
-        script=inline_script("answers.js") if browsers else None,
-        published=_published(page),
-        published_source=PUBLISHED_SOURCE,
-        said=any(_SAID in example.texts for section in page.sections for example in section.examples),
-        drift=Markup(drift_chart(drift, name="drift")),
-        chapters=[_chapter(place, chapter) for place, chapter in enumerate(page.chapters)],
-        subjects=_subjects(page),
-        level=level(page.manifest),
+        claims=draw_claims(page.claims),
+        sections=draw_sections(page.sections, "section"),
         **manifest_parts(page.manifest, page.commands),
     )
 
 
-def _comparison(place: int, section: ComparisonSection, page: ReportPage) -> _Comparison:
-    word, sentence = _VERDICTS[section.verdict.decision]
-    beside = [f for other in page.sections for f in other.findings]
-    forest = both_layouts(forest_plot, section.findings, name=f"forest-{place}", title=section.title, beside=beside)
-    top = [f for f in section.findings if "/" not in f.metric]
-    deciding = tuple(f for f in top if f.decides)
-    informing = tuple(f for f in top if not f.decides)
-    first, rest = first_line(section.verdict, section.findings)
-    said = first[:1].upper() + first[1:] or sentence
-    tally = _tally(deciding)
-    return _Comparison(section, word, said, rest.note, rest.reasons, tally, forest, deciding, informing)
+def manifest_parts(manifest: Mapping[str, Any], commands: Sequence[str]) -> dict[str, Any]:
+    """The template's variables on how a page was made: versions, machine, configuration, command.
+
+    Args:
+        manifest: of the run.
+        commands: how to reproduce; the manifest's own stands in where there are none.
+    """
+    config = as_mapping(manifest.get("config"))
+    written = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True, default=str) if config else ""
+    return {
+        "versions": as_mapping(manifest.get("versions")),
+        "run": [(key, manifest[key]) for key in _SUMMARY_KEYS if manifest.get(key) not in (None, "")],
+        "config": written,
+        "commands": [c for c in commands if c] or [c for c in [str(manifest.get("command") or "")] if c],
+    }
 
 
-def _chapter(place: int, chapter: Chapter) -> _Chapter:
-    return _Chapter(chapter, draw_claims(chapter.claims), draw_sections(chapter.sections, f"chapter-{place}"))
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
 
 
-def _tally(deciding: tuple[Finding, ...]) -> str:
-    counts = Counter(f.decision for f in deciding)
-    parts = [f"{counts[decision]} {decision}" for decision in get_args(FindingDecision) if counts[decision]]
-    return f"{len(deciding)} deciding metrics: {', '.join(parts)}" if len(deciding) > 1 else ""
+def plain(value: Any) -> str:
+    """A JSON value in words a reader can scan."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{str(k).replace('_', ' ')} {plain(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _series(page: ReportPage, metric: str) -> list[Series]:
-    return [
-        Series(section.title, place, groups)
-        for place, section in enumerate(page.sections)
-        if (groups := breakdown(section.findings, metric))
-    ]
+def fill(template: str, **variables: Any) -> str:
+    """A template with its variables put in; all text is cleaned and escaped."""
+    return _environment().get_template(template).render(**variables)
 
 
-def _answers(page: ReportPage) -> list[Series]:
-    return [
-        Series(section.title, place, shares)
-        for place, section in enumerate(page.sections)
-        if (shares := answer_shares(section.findings))
-    ]
+@dataclass(frozen=True)
+class Script:
+    """A script within the page.
+
+    Attributes:
+        text: what stands in the element, to the letter.
+        digest: its SHA-256 in base64, by which the page's policy lets it run and no other.
+    """
+
+    text: Markup
+    digest: str
 
 
-def _browsers(page: ReportPage) -> list[tuple[str, Browser]]:
-    return [(s.title, browse(s.answers)) for s in page.sections if s.answers and s.answers.shown]
+def template_text(name: str) -> str:
+    """One of our templates or style sheets as it is."""
+    return resources.files("aftertune.report").joinpath("templates", name).read_text("utf-8")
 
 
-def _judged(page: ReportPage) -> list[_Judged]:
-    return [
-        _Judged(
-            section.title,
-            agreement_table(section.judges, f"Agreement of judges: {section.title}"),
-            tuple(map(confusion_table, section.judges)),
-        )
-        for section in page.sections
-        if section.judges
-    ]
+@functools.cache
+def inline_script(name: str) -> Script:
+    """One of our scripts; nothing of a report is ever put into it."""
+    text = template_text(name)
+    return Script(Markup(text), base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
 
 
-def _published(page: ReportPage) -> list[PublishedRate]:
-    tasks = {f.metric.partition(".")[0] for section in page.sections for f in section.findings}
-    return [rate for rate in PUBLISHED if rate.task in tasks]
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("aftertune.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals.update(
+        about=about, unit=unit, label=label, decision_word=decision_word, worsening=worsening,
+        describe_worst=describe_worst,
+    )  # fmt: skip
+    environment.filters.update(
+        number=number, signed=signed, moved=_moved, value=plain, with_interval=with_interval, true_minus=true_minus,
+        breakable=_breakable,
+    )  # fmt: skip
+    return environment
 
 
-def _rows(series: list[Series]) -> list[tuple[str, str, Finding]]:
-    return [
-        (group, one.label, one.groups[group]) for group in worst_first(series) for one in series if group in one.groups
-    ]
+def _finalize(value: Any) -> Any:
+    """Everything a template prints passes here, before it is escaped."""
+    if isinstance(value, Markup):
+        return value
+    return clean(value) if isinstance(value, str) else value
 
 
-def _subjects(page: ReportPage) -> list[_Subject]:
-    """Bases first; the same model named by two sections is listed once."""
-    found: dict[str, _Subject] = {}
-    named = [("base", s.base) for s in page.sections] + [(s.title, s.tuned) for s in page.sections]
-    for role, identity in named:
-        if identity:
-            key = json.dumps([role == "base" or role, identity], sort_keys=True, default=str)
-            found.setdefault(key, _subject(role, identity))
-    return list(found.values())
+def _moved(example: Example) -> str:
+    return f"{number(example.base)} → {number(example.tuned)} {unit(example.metric)}".rstrip()
 
 
-_DIGESTS = (
-    ("weights SHA-256", "weights_sha256"),
-    ("configuration SHA-256", "config_sha256"),
-    ("tokenizer SHA-256", "tokenizer_sha256"),
-    ("chat template SHA-256", "template_sha256"),
-)
-
-
-def _subject(role: str, identity: Mapping[str, Any]) -> _Subject:
-    shown = ("spec", "kind", "source", "revision", "base", "adapter", "parameters", "dtype")
-    facts = [(key, plain(identity[key])) for key in shown if identity.get(key) not in (None, "", {})]
-    digests = [(label, str(identity[key])) for label, key in _DIGESTS if identity.get(key)]
-    return _Subject(role, tuple(facts), tuple(digests))
+def _breakable(name: str) -> Markup:
+    """A metric's id; a long one breaks behind its dots, colons and underscores, and not within a word."""
+    escaped = str(Markup.escape(clean(name)))
+    return Markup(re.sub(r"([._:/])", r"\1<wbr>", escaped) if len(name) > _LONG_ID else escaped)

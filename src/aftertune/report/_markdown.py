@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from aftertune.report._page import ComparisonSection
+from aftertune.report._results import ComparisonSection
 from aftertune.report._text import clean, unit, with_interval, with_unit, worsening
 from aftertune.stats import Finding, describe_worst, first_line
 
@@ -39,7 +39,7 @@ def render_markdown(section: ComparisonSection) -> str:
 
 
 def _table(section: ComparisonSection) -> list[str]:
-    header = ["metric", "decision", "worse by [interval]", "margin"]
+    header = ["metric", "decision", "worse by [interval]", "tolerance"]
     if section.since:
         header.append("since the baseline")
     lines = [_row(header), _row(["---", "---", "---:", "---:", "---"][: len(header)])]

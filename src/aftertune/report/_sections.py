@@ -1,36 +1,13 @@
-"""What a section of a study or of a chapter shows: numbers and labels, before they become pictures."""
+"""What a page shows, before it becomes pictures and HTML: sections of a study or a chapter, and the pages they make."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
+from aftertune.report._results import Claim, ComparisonSection
 from aftertune.stats import Worse
-
-Outcome = Literal["holds", "does not hold", "cannot be told"]
-OUTCOMES: dict[str, Outcome] = {
-    "pass": "holds",
-    "fail": "does not hold",
-    "inconclusive": "cannot be told",
-    "not testable": "cannot be told",
-}
-"""What an audit's decision means for the claim that it passes."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence that was put to the test.
-
-    Attributes:
-        text: the sentence.
-        outcome: whether it holds.
-        detail: the numbers behind it ("" for none).
-    """
-
-    text: str
-    outcome: Outcome
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,8 +47,8 @@ class TradeOff:
     Attributes:
         title: of the section.
         guide: how to read it ("" for none).
-        x_label: what lies on the level axis.
-        y_label: what lies on the upright axis.
+        x_label: what lies on the horizontal axis.
+        y_label: what lies on the vertical axis.
         lines: what is compared.
         budget: the most that may be paid: a dashed line (None for no line).
         x_unit: unit of x ("" for none).
@@ -103,6 +80,8 @@ class HeatMap:
         column_label: what the columns are ("" for none).
         diverging: two colours that part at 0; otherwise one, from the least value to the greatest.
         marked: cells to outline, as (row, column).
+        scale_group: heat maps of one page with the same name here share one colour scale ("" for a scale of its own).
+        limits: values of the ends of the colour scale; None for those of the matrix, or of its group.
     """
 
     title: str
@@ -115,6 +94,8 @@ class HeatMap:
     column_label: str = ""
     diverging: bool = True
     marked: frozenset[tuple[int, int]] = frozenset()
+    scale_group: str = ""
+    limits: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if len(self.values) != len(self.rows) or any(len(row) != len(self.columns) for row in self.values):
@@ -222,3 +203,66 @@ class Table:
 
 
 Section: TypeAlias = TradeOff | HeatMap | Places | Effects | Table
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A study within a report, such as "the weights behind it, and what patching them does".
+
+    Attributes:
+        title: of the chapter.
+        lede: one or two sentences under it ("" for none).
+        claims: what was tested.
+        sections: what it rests on.
+    """
+
+    title: str
+    lede: str
+    claims: tuple[Claim, ...]
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """One self-contained report.
+
+    Attributes:
+        title: of the page.
+        lede: one or two sentences under it.
+        sections: one for an audit; several are laid side by side.
+        manifest: of the run: versions, command, seeds.
+        commands: how to reproduce, one shell command each.
+        notes: what a reader must know (scale, limits), one sentence each.
+        chapters: what else was found out about the models.
+    """
+
+    title: str
+    lede: str
+    sections: tuple[ComparisonSection, ...]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """One self-contained report of a study: its claims, then what they rest on.
+
+    Attributes:
+        title: of the page.
+        lede: one or two sentences under it.
+        claims: what was tested.
+        sections: what it rests on.
+        manifest: of the run: versions, command, seeds.
+        commands: how to reproduce, one shell command each.
+        notes: what a reader must know (scale, limits), one sentence each.
+    """
+
+    title: str
+    lede: str
+    claims: tuple[Claim, ...]
+    sections: tuple[Section, ...]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _PIECES = re.compile(r"[^\s_/.-]*(?:[_/.-]|\s)|[^\s_/.-]+$")
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 
-_INFORMING = {"pass": "within margin", "fail": "beyond margin", "inconclusive": "unsettled"}
+_INFORMING = {"pass": "within tolerance", "fail": "beyond tolerance"}
 
 
 def clean(text: str) -> str:
@@ -94,6 +94,14 @@ def count(value: int) -> str:
     return f"{value / 1000:.0f}k" if value >= 10_000 else str(value)
 
 
+_HYPHEN = re.compile(r"(?<![^\s\[(])-(?=\d)")
+
+
+def true_minus(text: str) -> str:
+    """Text in which a number below 0 has a minus sign, not a hyphen."""
+    return _HYPHEN.sub("−", text)
+
+
 def signed(value: float) -> str:
     """`number` with its sign."""
     return number(value, signed=True)
@@ -130,6 +138,17 @@ def unit(metric: str) -> str:
     """The unit of a metric ("" for an unknown one)."""
     found = find_metric(metric)
     return found.unit if found else ""
+
+
+def label(metric: str) -> str:
+    """A metric in a few words, with the user's set or the group it is of; an unknown one by its id."""
+    found = find_metric(metric)
+    if found is None:
+        return metric
+    head, _, group = metric.partition("/")
+    stem = head.partition(":")[2]
+    name = f"{found.label} ({stem})" if stem else found.label
+    return f"{name} in {group.replace('_', ' ')}" if group else name
 
 
 def about(metric: str) -> str:

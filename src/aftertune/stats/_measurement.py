@@ -39,6 +39,7 @@ class Metric:
         chance: what a subject that guesses gets on average; None where guessing has no meaning.
         told_by: id of the metric of the same items whose chance level says whether a subject tells the answers apart
             at all ("" for none).
+        short: what it is in a few plain words, for a sentence ("" for the words of `about`).
     """
 
     id: str
@@ -49,6 +50,12 @@ class Metric:
     margin: float
     chance: float | None = None
     told_by: str = ""
+    short: str = ""
+
+    @property
+    def label(self) -> str:
+        """A few plain words, such as "refusal of harmful requests"."""
+        return self.short or self.about[:1].lower() + self.about[1:].rstrip(".")
 
     @property
     def bounds(self) -> tuple[float, float] | None:

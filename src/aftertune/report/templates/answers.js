@@ -1,8 +1,9 @@
 "use strict";
-// Shows the answers that hold every word searched for and carry every key chosen; without it all are shown.
+// Shows the answers that hold every word searched for and carry every key chosen, or all that changed; without it all are shown.
 for (const browser of document.querySelectorAll(".browser")) {
   const filters = browser.querySelector(".filters");
-  const search = filters.querySelector("input");
+  const search = filters.querySelector("input[type=search]");
+  const only = filters.querySelector("input[type=checkbox]");
   const selects = [...filters.querySelectorAll("select")];
   const found = filters.querySelector(".found");
   const rows = [...browser.querySelectorAll(".answer")];
@@ -22,6 +23,7 @@ for (const browser of document.querySelectorAll(".browser")) {
     let shown = 0;
     for (const row of rows) {
       const fits =
+        (!only.checked || row.dataset.changed === "1") &&
         chosen.every((select) => row.dataset[select.dataset.filter] === select.value) &&
         words.every((word) => text(row).includes(word));
       row.hidden = !fits;
@@ -31,6 +33,7 @@ for (const browser of document.querySelectorAll(".browser")) {
   };
 
   search.addEventListener("input", show);
+  only.addEventListener("change", show);
   for (const select of selects) {
     select.addEventListener("change", show);
   }

@@ -15,7 +15,7 @@ Shape = Literal["circle", "square", "triangle", "diamond"]
 Direction = Literal["left", "right", "up", "down"]
 
 # Beyond this a picture says nothing more, and sums of two stay finite.
-_HUGE = 1e15
+HUGE = 1e15
 # Below this, steps between ticks would vanish.
 _TINY = 1e-300
 
@@ -35,13 +35,40 @@ class Scale:
         return self.start + (inside - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def span(values: Sequence[float], around: Sequence[float] = (0.0,)) -> tuple[float, float]:
-    """The range of finite values and of those it must show, widened a little and never empty."""
-    kept = [min(max(v, -_HUGE), _HUGE) for v in (*values, *around) if math.isfinite(v)]
+def span(
+    values: Sequence[float], around: Sequence[float] = (0.0,), bounds: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """The range of finite values and of those it must show, widened a little and never empty.
+
+    Args:
+        values: what is drawn.
+        around: what the range must hold besides.
+        bounds: ends of the values' unit, beyond which no value can lie and nothing is drawn.
+    """
+    kept = [min(max(v, -HUGE), HUGE) for v in (*values, *around) if math.isfinite(v)]
     low, high = min(kept), max(kept)
     room = 0.06 * (high - low)
     room = room if room > _TINY else 1.0
-    return (low if low in around and low == 0 else low - room), high + room
+    low, high = (low if low in around and low == 0 else low - room), high + room
+    return (max(low, bounds[0]), min(high, bounds[1])) if bounds else (low, high)
+
+
+def window(values: Sequence[float], leading: Sequence[float], bound: float | None = None) -> tuple[float, float]:
+    """The range to draw: all values, unless some lie so far off that the leading ones would shrink to nothing.
+
+    Args:
+        values: finite ones.
+        leading: those the chart is about; some of `values`.
+        bound: a positive value that must be seen; what lies at four times it or beyond says no more.
+    """
+    values, leading = ([min(max(v, -HUGE), HUGE) for v in some] for some in (values, leading or values))
+    low, high = min([0.0, *leading]), max([0.0, *leading])
+    room = 2 * (high - low) or math.inf
+    low, high = low - room, high + room
+    if bound is not None:
+        low, high = max(low, -2 * bound), min(high, 4 * bound)
+    around = (0.0,) if bound is None else (0.0, 1.25 * bound)
+    return span([v for v in values if low <= v <= high], around)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -58,24 +85,6 @@ def tick_text(tick: float) -> str:
     return f"{tick:.6g}".replace("-", "−")
 
 
-def window(values: Sequence[float], leading: Sequence[float], bound: float | None = None) -> tuple[float, float]:
-    """The range to draw: all values, unless some lie so far off that the leading ones would shrink to nothing.
-
-    Args:
-        values: finite ones.
-        leading: those the chart is about; some of `values`.
-        bound: a positive value that must be seen; what lies at four times it or beyond says no more.
-    """
-    values, leading = ([min(max(v, -_HUGE), _HUGE) for v in some] for some in (values, leading or values))
-    low, high = min([0.0, *leading]), max([0.0, *leading])
-    room = 2 * (high - low) or math.inf
-    low, high = low - room, high + room
-    if bound is not None:
-        low, high = max(low, -2 * bound), min(high, 4 * bound)
-    around = (0.0,) if bound is None else (0.0, 1.25 * bound)
-    return span([v for v in values if low <= v <= high], around)
-
-
 class Canvas:
     """An SVG drawing with a text alternative.
 
@@ -84,17 +93,14 @@ class Canvas:
         width: of the view box; the drawing is as wide as its container.
         title: what it is, for those who do not see it.
         description: what it shows.
-        css: class of the drawing.
         fixed: keep its width in pixels, for a box that scrolls.
     """
 
-    def __init__(
-        self, name: str, width: float, title: str, description: str, css: str = "chart", *, fixed: bool = False
-    ) -> None:
+    def __init__(self, name: str, width: float, title: str, description: str, *, fixed: bool = False) -> None:
         self.width = width
         shown = _coordinate(width) if fixed else "100%"
         self._root = ElementTree.Element(
-            "svg", {"role": "img", "class": css, "width": shown, "aria-labelledby": f"{name}-title {name}-desc"}
+            "svg", {"role": "img", "class": "chart", "width": shown, "aria-labelledby": f"{name}-title {name}-desc"}
         )
         for tag, text in (("title", title), ("desc", description)):
             ElementTree.SubElement(self._root, tag, {"id": f"{name}-{tag}"}).text = clean(text)
@@ -159,13 +165,6 @@ class Canvas:
             self.polygon([(x, y), (x + back, y - 5), (x + back, y + 5)], css)
         else:
             self.polygon([(x, y), (x - 5, y + back), (x + 5, y + back)], css)
-
-    def whisker(self, x1: float, x2: float, y: float, css: str, *, caps: tuple[bool, bool] = (True, True)) -> None:
-        """A horizontal interval with caps at the ends that were not cut off."""
-        self.line(x1, y, x2, y, css)
-        for x, capped in zip((x1, x2), caps, strict=True):
-            if capped:
-                self.line(x, y - 4, x, y + 4, css)
 
     def _add(self, tag: str, css: str, numbers: dict[str, float]) -> ElementTree.Element:
         attributes = {"class": css} | {key: _coordinate(value) for key, value in numbers.items()}
