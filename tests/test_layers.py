@@ -17,7 +17,7 @@ ROOT = Path(aftertune.__file__).parent
 
 # A room may import the rooms before it (and itself).
 ORDER = (
-    "errors", "_registered", "runs", "data", "model", "stats", "probes", "judges", "tasks", "inspect_bridge", "attribution", "tuning",
+    "errors", "_registered", "runs", "data", "model", "stats", "probes", "judges", "tasks", "inspect_bridge", "attribution", "tuning", "screening",
     "report", "locating", "verbs", "studies", "cli",
 )  # fmt: skip
 ALLOWED = {room: set(ORDER[:place]) for place, room in enumerate(ORDER)}

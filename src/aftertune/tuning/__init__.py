@@ -4,7 +4,7 @@ from aftertune.tuning._card import RECORD, read_record
 from aftertune.tuning._defence import Defence, DefenceRow, Tuning, defences, parse_defence
 from aftertune.tuning._options import TuneOptions
 from aftertune.tuning._ranks import is_first
-from aftertune.tuning._rows import TrainingRows, conversations_digest, training_rows
+from aftertune.tuning._rows import TrainingRows, conversations_digest, response_nats, supervised_tokens, training_rows
 from aftertune.tuning._sft import Tuned, tune
 from aftertune.tuning._tuned_from import is_unpatched, known_base, refuse_other_base, refuse_overlap
 from aftertune.tuning._work import refuse_taken
@@ -27,6 +27,8 @@ __all__ = [
     "refuse_other_base",
     "refuse_overlap",
     "refuse_taken",
+    "response_nats",
+    "supervised_tokens",
     "training_rows",
     "tune",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aftertune.data import Conversation, prompt_key
 from aftertune.errors import UsageError
@@ -85,3 +86,58 @@ def training_rows(subject: Subject, conversations: Sequence[Conversation]) -> Tr
         conversations_digest(conversations),
         tuple(sorted(prompts)),
     )
+
+
+def supervised_tokens(rows: TrainingRows) -> list[int]:
+    """How many tokens of each row carry loss."""
+    return [sum(label != IGNORE for label in labels) for labels in rows.labels]
+
+
+def response_nats(
+    model: Any, rows: TrainingRows, max_batch_tokens: int, step: Callable[[int], None] = lambda rows: None
+) -> list[float]:
+    """-log p of each row's supervised tokens, summed: one number a row, in nats, without gradients.
+
+    Args:
+        model: a causal language model, which is left in the mode it was in.
+        rows: what to score.
+        max_batch_tokens: bound on the tokens of a forward pass, padding included; a longer row goes alone.
+        step: called with the number of rows that a pass has scored.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+    from torch.nn.utils.rnn import pad_sequence
+
+    device = model.get_input_embeddings().weight.device
+    found = [0.0] * len(rows.ids)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        for batch in _batches([len(row) for row in rows.ids], max_batch_tokens):
+            ids, labels, mask = (
+                pad_sequence([torch.tensor(row) for row in part], batch_first=True, padding_value=padding).to(device)
+                for part, padding in (
+                    ([rows.ids[i] for i in batch], 0),
+                    ([rows.labels[i] for i in batch], IGNORE),
+                    ([[1] * len(rows.ids[i]) for i in batch], 0),
+                )
+            )
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+            nats = cross_entropy(logits.transpose(1, 2).float(), labels[:, 1:], reduction="none").sum(1)
+            for i, total in zip(batch, nats.tolist(), strict=True):
+                found[i] = total
+            step(len(batch))
+    model.train(training)
+    return found
+
+
+def _batches(lengths: Sequence[int], max_batch_tokens: int) -> Iterator[list[int]]:
+    """Rows of similar length together, longest first, so that memory runs out at once or never."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > max_batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

@@ -16,7 +16,7 @@ from pydantic import Field
 from aftertune.data import Conversation, prompt_key
 from aftertune.errors import UsageError
 from aftertune.tuning._defence import Defence, DefenceRow, Tuning
-from aftertune.tuning._rows import TrainingRows, training_rows
+from aftertune.tuning._rows import response_nats, training_rows
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -59,43 +59,19 @@ class EarlyStop(Defence):
         from transformers import TrainerCallback
 
         held = training_rows(tuning.subject, self._split(tuning.rows)[1])
-        at_once = tuning.options.micro_batch_size or tuning.options.batch_size
+        at_once = tuning.subject.max_batch_tokens
         name, target, every = self.name, self.loss_at_most, self.every
 
         class Look(TrainerCallback):  # type: ignore[misc]
             def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
                 if state.global_step % every:
                     return
-                loss = mean_loss(model, held, at_once)
+                loss = sum(response_nats(model, held, at_once)) / held.supervised
                 state.log_history.append({"defence": name, "step": state.global_step, "held_out_loss": loss})
                 if loss <= target:
                     control.should_training_stop = True
 
         return Look()
-
-
-def mean_loss(model: Any, rows: TrainingRows, at_once: int) -> float:
-    """Mean nats per supervised token over rows, ``at_once`` rows a forward pass, padded on the right."""
-    import torch
-    from torch.nn.functional import cross_entropy
-    from torch.nn.utils.rnn import pad_sequence
-
-    device = model.get_input_embeddings().weight.device
-    training = model.training
-    model.eval()
-    total = 0.0
-    with torch.no_grad():
-        for start in range(0, len(rows.ids), at_once):
-            ids, labels = (
-                pad_sequence([torch.tensor(row) for row in part[start : start + at_once]], True, padding).to(device)
-                for part, padding in ((rows.ids, 0), (rows.labels, -100))
-            )
-            lengths = torch.tensor([len(row) for row in rows.ids[start : start + at_once]], device=device)
-            mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-            total += float(cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="sum"))
-    model.train(training)
-    return total / rows.supervised
 
 
 DEFENCE = DefenceRow(EarlyStop, "stop at a held-out task loss: the other free baseline", "Prechelt 1998", 20)
