@@ -43,8 +43,7 @@ from aftertune.model import Identity
 from aftertune.probes import MeasurePlan
 from aftertune.probes._refusal import OPENINGS
 from aftertune.report import ComparisonSection
-from aftertune.stats import Finding, Metric, Policy, Summary, Verdict, all_metrics, read_policy
-from aftertune.tasks import TASK_METRICS
+from aftertune.stats import Finding, Metric, Policy, Summary, Verdict, all_metrics, likelihood_metrics, read_policy
 from aftertune.tuning import TuneOptions
 from aftertune.verbs import Audit
 
@@ -139,8 +138,8 @@ def test_pages_are_of_readable_size(page: str) -> None:
 @pytest.mark.parametrize(
     ("page", "first", "metrics"),
     [
-        ("metrics.md", "metric", [m for m in all_metrics() if m not in TASK_METRICS]),
-        ("task-metrics.md", "task metric", TASK_METRICS),
+        ("metrics.md", "metric", likelihood_metrics()),
+        ("task-metrics.md", "task metric", [m for m in all_metrics() if m not in likelihood_metrics()]),
     ],
 )
 def test_the_table_of_metrics_is_the_table_in_code(page: str, first: str, metrics: Sequence[Metric]) -> None:

@@ -22,8 +22,7 @@ from aftertune.data import (
 from aftertune.errors import DataError, UsageError
 from aftertune.model import Subject
 from aftertune.probes import DEFAULT_PROBES, PROBES, MeasurePlan
-from aftertune.stats import all_metrics, base_metric, find_metric
-from aftertune.tasks import TASK_METRICS
+from aftertune.stats import all_metrics, base_metric, find_metric, likelihood_metrics
 
 Write = Callable[..., Path]
 
@@ -68,7 +67,7 @@ def test_by_default_every_probe_runs_that_needs_nothing() -> None:
     assert len(plan.drift_requests) == 40
     ran = {metric.id for probe in plan.likelihood_probes for metric in probe.metrics} | {"drift.kl"}
     left_out = {"truthful"} | ASKED_BY_NAME
-    assert {metric.id for metric in all_metrics() if metric not in TASK_METRICS} - ran == {
+    assert {metric.id for metric in likelihood_metrics()} - ran == {
         m.id for row in PROBES if row.name in left_out for m in row.metrics
     }
 
@@ -306,7 +305,7 @@ def test_metrics_are_known_by_one_name_each() -> None:
     assert all(metric.id.startswith(f"{row.name}.") for row in PROBES for metric in row.metrics)
     assert all(":" not in name and "/" not in name for name in ids)
     assert find_metric("preference.telepathy") is None
-    assert {metric.id for metric in all_metrics() if metric.binary and metric not in TASK_METRICS} == {
+    assert {metric.id for metric in likelihood_metrics() if metric.binary} == {
         "preference.share", "traits.share", "capability.accuracy", "truthful.mc1",
         "recognition.answer_accuracy", "explanation.accuracy",
     }  # fmt: skip

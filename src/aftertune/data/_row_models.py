@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -14,6 +13,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from aftertune.data._rows import Row, is_blank, read_rows
 
 _ORIGIN = ("source", "line")
+_ADAPTERS: dict[type[RowModel], TypeAdapter[Any]] = {}  # made once: it costs more than reading a row
 
 
 def _seen(text: str) -> str:
@@ -59,7 +59,7 @@ def parse(model: type[Model], row: Row) -> Model:
     origin = {"source": row.source, "line": row.at_line}
     values |= {field.name: origin[field.name] for field in fields(model) if field.name in _ORIGIN}
     try:
-        parsed: Model = _adapter(model).validate_python(values)
+        parsed = _adapter(model).validate_python(values)
     except ValidationError as error:
         field, problem = _complaint(error.errors(include_url=False)[0], row.fields)
         raise row.error(problem, field) from None
@@ -87,9 +87,10 @@ def read(model: type[Model], source: str | Path) -> list[Model]:
     return parsed
 
 
-@cache
-def _adapter(model: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(model)
+def _adapter(model: type[Model]) -> TypeAdapter[Model]:
+    if model not in _ADAPTERS:
+        _ADAPTERS[model] = TypeAdapter(model)
+    return _ADAPTERS[model]
 
 
 def _complaint(error: ErrorDetails, given: Mapping[str, Any]) -> tuple[str, str]:
