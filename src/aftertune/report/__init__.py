@@ -2,8 +2,10 @@
 
 from aftertune.report._audit_page import render_report
 from aftertune.report._charts import leading_metrics
+from aftertune.report._figures import figure_files, render_png, render_svg
 from aftertune.report._html import render_study
 from aftertune.report._junit import render_junit
+from aftertune.report._maps import share_scales
 from aftertune.report._markdown import render_markdown
 from aftertune.report._results import (
     OUTCOMES,
@@ -62,10 +64,14 @@ __all__ = [
     "TradeOffLine",
     "TradeOffPoint",
     "explain",
+    "figure_files",
     "fit_answers",
     "leading_metrics",
     "render_junit",
     "render_markdown",
+    "render_png",
     "render_report",
     "render_study",
+    "render_svg",
+    "share_scales",
 ]

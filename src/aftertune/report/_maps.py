@@ -59,7 +59,7 @@ class _Shades:
         steps = range(-_STEPS if self.diverging else 0, _STEPS + 1)
         high = shorten(high, 24)
         left = right - 7.4 * columns_of(high) - 6 - _SWATCH * len(steps)
-        canvas.text(right, 13, high, "axis", anchor="end")
+        canvas.text(left + _SWATCH * len(steps) + 6, 13, high, "axis")
         canvas.text(left - 6, 13, low, "axis", anchor="end")
         for index, step in enumerate(steps):
             canvas.box(left + index * _SWATCH, 2, _SWATCH, 14, f"cell {_fill(step)}")
