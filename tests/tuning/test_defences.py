@@ -241,3 +241,48 @@ def test_the_effort_counts_what_was_seen(tiny_subject: TinySubject, tmp_path: Pa
         "supervised_tokens": 2 * rows.supervised,
     }
     assert read_record(made.folder) is not None
+
+
+# --- interruptions --------------------------------------------------------------------------------------
+
+BREAK_AT: list[int] = []
+
+
+class Interrupted(Defence):
+    """Ends the process's work at the steps of `BREAK_AT`, once each."""
+
+    name: ClassVar[str] = "interrupted"
+
+    def callback(self, tuning: Tuning) -> Any:
+        from transformers import TrainerCallback
+
+        class Break(TrainerCallback):  # type: ignore[misc]
+            def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                if state.global_step in BREAK_AT:
+                    BREAK_AT.remove(state.global_step)
+                    raise KeyboardInterrupt
+
+        return Break()
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_an_interrupted_run_with_defences_ends_like_an_undisturbed_one(
+    full: bool, tiny_subject: TinySubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aftertune.tuning._trainer.SAVE_EVERY_SECONDS", 0.0)
+    chosen = [Interrupted(), Pull(strength=0.5), parse_defence("scale:share=0.5"), stop(loss_at_most=1e-6, held_out=2)]
+
+    def run(name: str) -> Any:
+        return tune(tiny_subject("llama"), ROWS, tmp_path / name, options(steps=6, full=full), defences=chosen)
+
+    undisturbed = run("undisturbed")
+    BREAK_AT[:] = [2, 5]
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run("interrupted")
+    finished = run("interrupted")
+    assert BREAK_AT == []
+    file = "model.safetensors" if full else "adapter_model.safetensors"
+    assert (finished.folder / file).read_bytes() == (undisturbed.folder / file).read_bytes()
+    assert finished.record == undisturbed.record
+    assert len(finished.record["defences"][3]["notes"]) == 6
