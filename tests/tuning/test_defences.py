@@ -219,6 +219,11 @@ def test_rows_of_one_prompt_are_held_out_together(tiny_subject: TinySubject) -> 
     assert len({tuple(kept) for kept in sides}) > 1
 
 
+def test_a_defence_given_twice_is_refused(tiny_subject: TinySubject, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="defence scale is given twice"):
+        tune(tiny_subject("llama"), ROWS, tmp_path / "o", defences=[parse_defence("scale:share=0.5")] * 2)
+
+
 @pytest.mark.parametrize("held_out", [8, 9])
 def test_holding_out_all_rows_is_refused(held_out: int, tiny_subject: TinySubject, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"holding {held_out} of 8 rows out leaves none"):

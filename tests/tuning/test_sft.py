@@ -409,7 +409,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_weights(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1])["kills"] >= 4
-    assert "tuning goes on from checkpoint-" in (tmp_path / "said").read_text("utf-8")
+    assert "tuning continues from checkpoint-" in (tmp_path / "said").read_text("utf-8")
     name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     killed, undisturbed = read_record(tmp_path / "killed"), read_record(tmp_path / "undisturbed")

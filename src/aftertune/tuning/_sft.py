@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftertune.data import Conversation, Side, prompt_key
-from aftertune.errors import StorageError, SubjectError
+from aftertune.errors import StorageError, SubjectError, UsageError
 from aftertune.model import Subject
 from aftertune.runs import Progress, RunFolder, Silent, new_folder, versions, write_json
 from aftertune.tuning._card import RECORD, write_card
@@ -52,7 +52,7 @@ def tune(
 ) -> Tuned:
     """Fine-tune ``subject`` and put the result into the new folder ``out``.
 
-    Work in progress lives in ``OUT.partial``; a killed run goes on from its last checkpoint when called with
+    Work in progress lives in ``OUT.partial``; a killed run continues from its last checkpoint when called with
     the same arguments again, and ends with the same weights as an undisturbed one (on one device). The
     subject's model is used up: load it anew afterwards.
 
@@ -71,14 +71,14 @@ def tune(
     Raises:
         OutputError: ``out`` exists and holds anything else.
         DataError: a row does not fit the context.
-        UsageError: nothing is left to tune on.
+        UsageError: nothing is left to tune on, or a defence is given twice.
         NumericalError: the loss or a weight became NaN or infinite.
     """
     options = options or TuneOptions()
     progress = (progress if is_first() else None) or Silent()
     if hasattr(subject.model, "peft_config"):
         raise SubjectError(f"{subject.identity.spec}: is an adapter; load it with merge to tune on top of it")
-    rows, tunings = _prepared(subject, conversations, options, defences)
+    rows, taking_part = _prepared(subject, conversations, options, defences)
     config = {
         "base": subject.identity.content,
         "data": conversations_digest(conversations),
@@ -92,9 +92,11 @@ def tune(
         made = by_first(lambda: claim(work, out, config, held))
         if made is not None:
             return Tuned(out, made, reused=True)
+        from aftertune.tuning._trainer import train  # imports trl, which takes seconds
+
         try:
-            trained = _train(subject, rows, options, work, progress, defences, tunings)
-        except StorageError:  # goes on once there is space
+            trained = train(subject, rows, options, work.path / "checkpoints", progress, taking_part)
+        except StorageError:  # can be continued once there is space
             raise
         except Exception:
             if is_first():
@@ -120,37 +122,18 @@ def tune(
 
 def _prepared(
     subject: Subject, conversations: Sequence[Conversation], options: TuneOptions, defences: Sequence[Defence]
-) -> tuple[TrainingRows, list[Tuning]]:
-    """The rows to train on, and what each defence was given."""
-    training_rows(subject, conversations)  # refuses what cannot be trained on, whichever rows a defence picks
-    tunings = []
+) -> tuple[TrainingRows, list[tuple[Defence, Tuning]]]:
+    """The rows to train on, and each defence with what it was given."""
+    names = [defence.name for defence in defences]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"defence {twice} is given twice; give it once")
+    rows = training_rows(subject, conversations)  # refuses a bad row, whichever rows a defence picks
+    taking_part = []
     for defence in defences:
-        tunings.append(Tuning(subject, conversations, options))
-        conversations = defence.prepare(tunings[-1])
-    return training_rows(subject, conversations), tunings
-
-
-def _train(
-    subject: Subject,
-    rows: TrainingRows,
-    options: TuneOptions,
-    work: RunFolder,
-    progress: Progress,
-    defences: Sequence[Defence],
-    tunings: Sequence[Tuning],
-) -> Trained:
-    from aftertune.tuning._trainer import train  # imports torch, transformers and trl
-
-    callbacks = [defence.callback(tuning) for defence, tuning in zip(defences, tunings, strict=True)]
-    return train(
-        subject,
-        rows,
-        options,
-        work.path / "checkpoints",
-        progress,
-        defences,
-        [callback for callback in callbacks if callback is not None],
-    )
+        tuning = Tuning(subject, conversations, options)
+        conversations = defence.prepare(tuning)
+        taking_part.append((defence, tuning))
+    return training_rows(subject, conversations) if defences else rows, taking_part
 
 
 def _data_facts(rows: TrainingRows, given: Sequence[Conversation], source: str, side: Side | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from aftertune.errors import NumericalError, SubjectError, UsageError
 from aftertune.model import Subject, assert_scale
 from aftertune.runs import Progress, explain_storage
-from aftertune.tuning._defence import Defence
+from aftertune.tuning._defence import Defence, Tuning
 from aftertune.tuning._options import TuneOptions
 from aftertune.tuning._ranks import agreed, is_first, processes
 from aftertune.tuning._rows import TrainingRows
@@ -49,16 +49,25 @@ def train(
     options: TuneOptions,
     checkpoints: Path,
     progress: Progress,
-    defences: Sequence[Defence] = (),
-    callbacks: Sequence[TrainerCallback] = (),
+    taking_part: Sequence[tuple[Defence, Tuning]] = (),
 ) -> Trained:
     """Tune the subject's model in place, from the last whole checkpoint where there is one.
+
+    Args:
+        subject: its model is replaced by the tuned one.
+        rows: what to train on, as the defences left it.
+        options: how to tune.
+        checkpoints: folder of the checkpoints of this run.
+        progress: told about steps and loss.
+        taking_part: defences in their order, each with what it was given.
 
     Raises:
         UsageError: the processes cannot share a batch of this size.
         NumericalError: the loss or a weight became NaN or infinite.
         SubjectError: the installed libraries would train on something else than was rendered.
     """
+    defences = [defence for defence, _ in taking_part]
+    callbacks = [callback for defence, tuning in taking_part if (callback := defence.callback(tuning)) is not None]
     arguments = _arguments(subject, options, checkpoints)
     transformers.set_seed(options.seed)
     model: Any = subject.model
@@ -76,7 +85,7 @@ def train(
         _check_batches(trainer, rows, options)
         resume = last_checkpoint(checkpoints)
         if resume:
-            progress.say(f"tuning goes on from {resume.name}")
+            progress.say(f"tuning continues from {resume.name}")
         with explain_storage(checkpoints.parent), _no_dropout(model):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     tuned = trainer.accelerator.unwrap_model(trainer.model)
