@@ -188,7 +188,7 @@ def test_what_holds_no_audit_has_no_report(
 ) -> None:
     refused("report", "nowhere", says=["nowhere: is no run folder"])
     run("measure", base, *gate, "--out", "m")
-    refused("report", "m", says=["m: is a run of `measure`, which has no report; name one of an audit, demo or search"])
+    refused("report", "m", says=["m: is a run of `measure`, which has no report; reports are of audit, compare, demo"])
 
 
 @pytest.mark.parametrize("verb", [("demo",), ("study", "planted"), ("measure",)], ids=lambda v: v[-1])

@@ -54,11 +54,13 @@ def test_it_holds_verdict_reasons_and_a_row_for_each_metric(make_section: MakeSe
     assert sorted(row[0] for row in table[1:]) == sorted(f.metric for f in top)
     shown = {row[0]: row for row in table[1:]}
     for f in top:
-        assert shown[f.metric][1] == (f.decision if f.decides else f"({f.decision})")
+        informs = {"pass": "within tolerance", "fail": "beyond tolerance"}
+        assert shown[f.metric][1] == (f.decision if f.decides else informs.get(f.decision, f.decision))
         assert shown[f.metric][3].startswith(f"{f.margin:g} ")
     assert shown["preference.margin"][2] == "+1.360 [+1.305, +1.415]"
     assert shown["refusal.harmful"][2].startswith("+0.166 [")  # lower is worse there
-    deciding = [not row[1].startswith("(") for row in table[1:]]
+    decides = {f.metric: f.decides for f in top}
+    deciding = [decides[row[0]] for row in table[1:]]
     assert deciding == sorted(deciding, reverse=True)
 
 

@@ -5,8 +5,8 @@ from aftertune.locating._options import LocateOptions
 from aftertune.locating._proof import Difference, Proof, answers_probe
 from aftertune.locating._repair import Repaired, repair, stored_repair
 from aftertune.locating._repair_frontier import FrontierPoint
-from aftertune.locating._repair_report import rebuild_repair_report, repair_claims, repair_sections
-from aftertune.locating._report import located_claims, located_sections, rebuild_locate_report
+from aftertune.locating._repair_report import rebuild_repair_report, repair_claims, repair_page, repair_sections
+from aftertune.locating._report import locate_page, located_claims, located_sections, rebuild_locate_report
 from aftertune.locating._search import Point, area_under, removal_at
 from aftertune.locating._sets import CalibrationSet, Example, contrast_example, exchange_of, read_calibration, trees_of
 
@@ -25,6 +25,7 @@ __all__ = [
     "contrast_example",
     "exchange_of",
     "locate",
+    "locate_page",
     "located_claims",
     "located_sections",
     "read_calibration",
@@ -33,6 +34,7 @@ __all__ = [
     "removal_at",
     "repair",
     "repair_claims",
+    "repair_page",
     "repair_sections",
     "stored_locate",
     "stored_repair",

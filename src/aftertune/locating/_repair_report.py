@@ -124,15 +124,15 @@ def _findings_table(title: str, findings: list[dict[str, Any]]) -> Table:
     return Table(f"Held out: {title}", "", header, rows, frozenset({1, 2, 3, 4}))
 
 
-def rebuild_repair_report(folder: Path) -> Path:
-    """Write ``report.html`` of a finished repair anew, from what its folder holds.
+def repair_page(folder: Path) -> StudyPage:
+    """The report of a finished repair, from what its folder holds.
 
     Raises:
         OutputError: the folder holds no finished repair.
     """
     found = stored_repair(folder)
     manifest = read_manifest(folder)
-    page = StudyPage(
+    return StudyPage(
         title=f"Repair of {found.document['tuned']['spec']}",
         lede=(
             f"{found.document['weights']:,} weights ({found.document['share_of_weights']:.2g} of those in view) go "
@@ -144,6 +144,10 @@ def rebuild_repair_report(folder: Path) -> Path:
         commands=(str(manifest.get("command", "")),),
         notes=("What is held out shares no prompt with what chose.",),
     )
+
+
+def rebuild_repair_report(folder: Path) -> Path:
+    """Write ``report.html`` anew; raises as `repair_page` does."""
     path = folder / "report.html"
-    write_text(path, render_study(page))
+    write_text(path, render_study(repair_page(folder)))
     return path

@@ -33,8 +33,8 @@ def _done(document: dict[str, Any]) -> str:
     return "taken out of their matrices" if document["unit"] == "direction" else "put to zero"
 
 
-def rebuild_locate_report(folder: Path) -> Path:
-    """Write ``report.html`` of a finished search anew, from what its folder holds.
+def locate_page(folder: Path) -> StudyPage:
+    """The report of a finished search, from what its folder holds.
 
     Raises:
         OutputError: the folder holds no finished search.
@@ -43,22 +43,29 @@ def rebuild_locate_report(folder: Path) -> Path:
     document = found.document
     unit = document["unit"]
     manifest = read_manifest(folder)
-    page = StudyPage(
-        title=f"Where it lives in {document['subject']['spec']}",
+    claims, spec = located_claims(document), document["subject"]["spec"]
+    # A title must not claim more than the claims below it.
+    found_it = all(claim.outcome == "holds" for claim in claims)
+    return StudyPage(
+        title=f"Where it lives in {spec}" if found_it else f"A search for where it lives in {spec}",
         lede=(
             f"{document['units']:,} {unit}{'s' if document['units'] != 1 else ''} ({document['weights']:,} weights, "
             f"{document['share_of_weights']:.2g} of those in view) were chosen by their effect on the harm set, and "
             f"{_done(document)}. What follows was measured on prompts "
             "that neither the scores nor the fractions saw."
         ),
-        claims=located_claims(document),
+        claims=claims,
         sections=located_sections(found),
         manifest=manifest,
         commands=(str(manifest.get("command", "")),),
         notes=tuple(filter(None, [document["note"], *_notes(document)])),
     )
+
+
+def rebuild_locate_report(folder: Path) -> Path:
+    """Write ``report.html`` anew; raises as `locate_page` does."""
     path = folder / "report.html"
-    write_text(path, render_study(page))
+    write_text(path, render_study(locate_page(folder)))
     return path
 
 

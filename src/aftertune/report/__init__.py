@@ -4,9 +4,8 @@ from aftertune.report._audit_page import render_report
 from aftertune.report._charts import leading_metrics
 from aftertune.report._figures import figure_files, render_png, render_svg
 from aftertune.report._html import render_study
-from aftertune.report._junit import render_junit
 from aftertune.report._maps import share_scales
-from aftertune.report._markdown import render_markdown
+from aftertune.report._pages import page_of, render, summary, write_report
 from aftertune.report._results import (
     OUTCOMES,
     AnswerSide,
@@ -26,6 +25,7 @@ from aftertune.report._sections import (
     EffectRow,
     Effects,
     HeatMap,
+    Page,
     Places,
     ReportPage,
     Section,
@@ -35,6 +35,7 @@ from aftertune.report._sections import (
     TradeOffLine,
     TradeOffPoint,
 )
+from aftertune.report._summaries import render_junit, render_markdown
 from aftertune.report._words import Explanation, Step, explain
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "HeatMap",
     "JudgeAgreement",
     "Outcome",
+    "Page",
     "Places",
     "ReportPage",
     "SampledAnswer",
@@ -67,6 +69,8 @@ __all__ = [
     "figure_files",
     "fit_answers",
     "leading_metrics",
+    "page_of",
+    "render",
     "render_junit",
     "render_markdown",
     "render_png",
@@ -74,4 +78,6 @@ __all__ = [
     "render_study",
     "render_svg",
     "share_scales",
+    "summary",
+    "write_report",
 ]

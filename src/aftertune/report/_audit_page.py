@@ -114,9 +114,9 @@ def render_report(page: ReportPage, *, redact: bool = False) -> str:
 
     Args:
         page: what to show; its texts may hold anything and are shown as text.
-        redact: leave out the examples' texts and all sampled answers, so that the file may be shared where the data
-            may not.
+        redact: as a page can ask itself, see `ReportPage`.
     """
+    redact = redact or page.redact
     shown = [s for s in page.sections if s.answers and s.answers.shown and not redact]
     tasks = {f.metric.partition(".")[0] for section in page.sections for f in section.findings}
     answers = _series(page, answer_shares)

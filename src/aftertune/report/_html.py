@@ -120,22 +120,37 @@ def draw_sections(sections: Sequence[Section], prefix: str) -> list[Drawn]:
 
 
 def _draw(section: Section, name: str) -> Drawn:
+    chart: Chart | None = None
+    panels: tuple[Panel, ...] = ()
     match section:
         case TradeOff():
-            return Drawn(section, trade_off_table(section), both_layouts(trade_off_chart, section, name=name))
+            chart = both_layouts(trade_off_chart, section, name=name)
         case HeatMap():
-            return Drawn(section, heat_map_table(section), both_layouts(heat_map, section, name=name))
+            chart = both_layouts(heat_map, section, name=name)
         case Places():
-            return Drawn(section, places_table(section), both_layouts(places_map, section, name=name))
+            chart = both_layouts(places_map, section, name=name)
         case Effects():
             places = edit_places(section.rows)
             panels = tuple(
                 Panel(row, both_layouts(effect_forest, row, places, name=f"{name}-{index}"))
                 for index, row in enumerate(section.rows)
             )
-            return Drawn(section, effects_table(section), panels=panels)
+    return Drawn(section, table_of(section), chart, panels)
+
+
+def table_of(section: Section) -> Table:
+    """The numbers of a section."""
+    match section:
+        case TradeOff():
+            return trade_off_table(section)
+        case HeatMap():
+            return heat_map_table(section)
+        case Places():
+            return places_table(section)
+        case Effects():
+            return effects_table(section)
         case Table():
-            return Drawn(section, section)
+            return section
 
 
 def render_study(page: StudyPage) -> str:

@@ -234,6 +234,8 @@ class ReportPage:
         commands: how to reproduce, one shell command each.
         notes: what a reader must know (scale, limits), one sentence each.
         chapters: what else was found out about the models.
+        redact: leave out the examples' texts and all sampled answers, so that the file may be shared where the data
+            may not.
     """
 
     title: str
@@ -243,6 +245,7 @@ class ReportPage:
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     chapters: tuple[Chapter, ...] = ()
+    redact: bool = False
 
 
 @dataclass(frozen=True)
@@ -266,3 +269,6 @@ class StudyPage:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+Page: TypeAlias = ReportPage | StudyPage

@@ -160,8 +160,8 @@ def demo(
     return outcome
 
 
-def rebuild_demo_report(folder: Path) -> Path:
-    """Write ``report.html`` of a finished demo anew, from what its folder holds.
+def demo_page(folder: Path) -> ReportPage:
+    """The report of a finished demo, from what its folder holds.
 
     Raises:
         OutputError: the folder holds no finished demo.
@@ -172,8 +172,12 @@ def rebuild_demo_report(folder: Path) -> Path:
     if (folder / "audits" / "repaired" / "verdict.json").exists():
         sections.append(stored_section(folder / "audits" / "repaired"))
         chapters = (weights_chapter(folder),)
-    page = _page(manifest, sections, TuneOptions.model_validate(manifest["config"]["options"]), chapters)
-    write_text(folder / "report.html", render_report(page))
+    return _page(manifest, sections, TuneOptions.model_validate(manifest["config"]["options"]), chapters)
+
+
+def rebuild_demo_report(folder: Path) -> Path:
+    """Write ``report.html`` anew; raises as `demo_page` does."""
+    write_text(folder / "report.html", render_report(demo_page(folder)))
     return folder / "report.html"
 
 

@@ -121,8 +121,8 @@ def compression_outcome(rows: Sequence[Mapping[str, Any]]) -> Outcome:
     return "holds" if better is aligned else "does not hold"
 
 
-def rebuild_compression_report(folder: Path) -> Path:
-    """Write ``report.html`` of a finished study anew."""
+def compression_page(folder: Path) -> StudyPage:
+    """The report of a finished study."""
     document = json.loads((folder / "study.json").read_text("utf-8"))
     rows: list[Mapping[str, Any]] = document["checkpoints"]
     before, aligned = (row["mean_removed"] for row in rows)
@@ -134,7 +134,7 @@ def rebuild_compression_report(folder: Path) -> Path:
         )
         for row in rows
     )
-    page = StudyPage(
+    return StudyPage(
         title="Compression of two checkpoints",
         lede="Does alignment gather what carries harm in fewer weights?",
         claims=(
@@ -166,5 +166,9 @@ def rebuild_compression_report(folder: Path) -> Path:
         commands=("aftertune study compression",),
         notes=("One pair of checkpoints says nothing of how it would come out with others.",),
     )
-    write_text(folder / "report.html", render_study(page))
+
+
+def rebuild_compression_report(folder: Path) -> Path:
+    """Write ``report.html`` of a finished study anew."""
+    write_text(folder / "report.html", render_study(compression_page(folder)))
     return folder / "report.html"

@@ -179,8 +179,8 @@ def _numbers(finding: Finding) -> str:
     return f"{finding.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def rebuild_dissociation_report(folder: Path) -> Path:
-    """Write ``report.html`` of a finished study anew."""
+def dissociation_page(folder: Path) -> StudyPage:
+    """The report of a finished study."""
     document = json.loads((folder / STUDY).read_text("utf-8"))
     edits = {name: {f["metric"]: Finding.from_dict(f) for f in document[name]} for name in ("patch", "random")}
     rows = []
@@ -193,7 +193,7 @@ def rebuild_dissociation_report(folder: Path) -> Path:
             for name, f in ((name, found[row["metric"]]) for name, found in edits.items())
         )
         rows.append(EffectRow(row["metric"], metric.about, metric.unit, metric.worse, row["value"], effects))
-    page = StudyPage(
+    return StudyPage(
         title=f"Dissociation in {document['subject']}",
         lede="Does a model that no longer prefers the worse answer still know that it is the worse one?",
         claims=dissociation_claims(document),
@@ -208,5 +208,9 @@ def rebuild_dissociation_report(folder: Path) -> Path:
         commands=("aftertune study dissociation",),
         notes=("Read from likelihoods of fixed answers; what the model would write was not sampled.",),
     )
-    write_text(folder / "report.html", render_study(page))
+
+
+def rebuild_dissociation_report(folder: Path) -> Path:
+    """Write ``report.html`` of a finished study anew."""
+    write_text(folder / "report.html", render_study(dissociation_page(folder)))
     return folder / "report.html"

@@ -11,13 +11,13 @@ from aftertune.report import Claim, StudyPage, Table, render_study
 from aftertune.runs import read_manifest, write_text
 
 
-def rebuild_planted_report(folder: Path) -> Path:
-    """Write ``report.html`` of a finished study anew."""
+def planted_page(folder: Path) -> StudyPage:
+    """The report of a finished study."""
     document = json.loads((folder / "study.json").read_text("utf-8"))
     rows = tuple(map(_row, _ranked(document)))
     header = ("method", "unit", "mean recall", "least recall", "mean efficiency", "least efficiency", "plantings")
     marks = ("planting", "method", "unit", "recall", "efficiency", "units removed", "harm", "benign")
-    page = StudyPage(
+    return StudyPage(
         title="Planted truth",
         lede="Known weights were made to carry a behaviour. Which way of looking finds them?",
         claims=planted_claims(document),
@@ -51,7 +51,11 @@ def rebuild_planted_report(folder: Path) -> Path:
             "where neurons or heads were planted.",
         ),
     )
-    write_text(folder / "report.html", render_study(page))
+
+
+def rebuild_planted_report(folder: Path) -> Path:
+    """Write ``report.html`` of a finished study anew."""
+    write_text(folder / "report.html", render_study(planted_page(folder)))
     return folder / "report.html"
 
 

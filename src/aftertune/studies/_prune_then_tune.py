@@ -257,8 +257,8 @@ def prune_then_tune_claims(document: Mapping[str, Any]) -> tuple[Claim, ...]:
     return (*plain, *beyond)
 
 
-def rebuild_prune_then_tune_report(folder: Path) -> Path:
-    """Write ``report.html`` of a finished study anew."""
+def prune_then_tune_page(folder: Path) -> StudyPage:
+    """The report of a finished study."""
     document = json.loads((folder / "study.json").read_text("utf-8"))
     rows = tuple(
         (
@@ -272,7 +272,7 @@ def rebuild_prune_then_tune_report(folder: Path) -> Path:
         for metric in arm["before"]
     )
     header = ("arm", "measure", "before tuning", "after, by seed", "mean")
-    page = StudyPage(
+    return StudyPage(
         title=f"Prune, then tune: {document['subject']}",
         lede="Does taking out the weights of narrow bad advice beforehand stop it from spreading?",
         claims=prune_then_tune_claims(document),
@@ -282,5 +282,9 @@ def rebuild_prune_then_tune_report(folder: Path) -> Path:
         commands=("aftertune study prune_then_tune",),
         notes=("Intervals resample prompts; seeds enter as repeated measurements of the same prompts.",),
     )  # fmt: skip
-    write_text(folder / "report.html", render_study(page))
+
+
+def rebuild_prune_then_tune_report(folder: Path) -> Path:
+    """Write ``report.html`` of a finished study anew."""
+    write_text(folder / "report.html", render_study(prune_then_tune_page(folder)))
     return folder / "report.html"

@@ -262,8 +262,8 @@ def transfer_claims(document: Mapping[str, Any]) -> tuple[Claim, ...]:
     )
 
 
-def rebuild_transfer_report(folder: Path) -> Path:
-    """Write ``report.html`` of a finished study anew."""
+def transfer_page(folder: Path) -> StudyPage:
+    """The report of a finished study."""
     document = json.loads((folder / "study.json").read_text("utf-8"))
     names = tuple(name.replace("_", " ") for name in document["domains"])
     diagonal = frozenset((i, i) for i in range(len(names)))
@@ -301,7 +301,7 @@ def rebuild_transfer_report(folder: Path) -> Path:
         tuple((n, *(f"{v:+.3f}" for v in row)) for n, *row in zip(names, *document["costs"].values(), strict=True)),
         frozenset(range(1, 1 + len(document["costs"]))),
     )
-    page = StudyPage(
+    return StudyPage(
         title=f"Transfer between kinds of harm in {document['subject']['spec']}",
         lede="Do the weights that carry one kind of careless answer carry the others?",
         claims=transfer_claims(document),
@@ -310,5 +310,9 @@ def rebuild_transfer_report(folder: Path) -> Path:
         commands=("aftertune study transfer",),
         notes=(),
     )
-    write_text(folder / "report.html", render_study(page))
+
+
+def rebuild_transfer_report(folder: Path) -> Path:
+    """Write ``report.html`` of a finished study anew."""
+    write_text(folder / "report.html", render_study(transfer_page(folder)))
     return folder / "report.html"

@@ -344,25 +344,30 @@ def _marks(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(filter(None, map(offline_note, graders)))
 
 
+def audit_page(folder: Path) -> ReportPage:
+    """The report of a finished audit or comparison, from what its folder holds."""
+    manifest, section = read_manifest(folder), stored_section(folder)
+    with explain_damage(folder):
+        return _page(section, manifest)
+
+
 def rebuild_report(folder: Path) -> Path:
     """Write ``report.html`` of a finished audit anew, from what its folder holds."""
-    manifest = read_manifest(folder)
-    section = stored_section(folder)
+    page = audit_page(folder)
     with explain_damage(folder):
-        page = _page(section, manifest)
-        text = render_report(page, redact=bool(manifest["config"].get("redact")))
+        text = render_report(page)
     path = folder / "report.html"
     write_text(path, text)
     return path
 
 
 def _page(section: ComparisonSection, manifest: Mapping[str, Any]) -> ReportPage:
-    decision = {"pass": "passes", "fail": "fails", "inconclusive": "cannot be settled with these items"}
     return ReportPage(
         title=f"Audit of {section.title}",
-        lede=f"{section.title} against {section.base['spec']}: it {decision[section.verdict.decision]}.",
+        lede=f"{section.title} against {section.base['spec']}",
         sections=(section,),
         manifest=manifest,
         commands=(str(manifest.get("command", "")),),
         notes=(*((section.verdict.note,) if section.verdict.note else ()), *_marks(manifest)),
+        redact=bool(manifest["config"].get("redact")),
     )
