@@ -25,6 +25,7 @@ import pkgutil
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol, TypeVar
@@ -83,8 +84,8 @@ def row_named(room: str, kind: str, row_type: type[R], name: str) -> R:
     raise UsageError(f"there is no {kind.lower()} named '{name}'; {mend}")
 
 
-def foreign_sha256(made: type) -> str | None:
-    """SHA-256 of the file that defines a class, where that is not ours; None for our own and for a console's.
+def foreign_sha256(made: type | Callable[..., object]) -> str | None:
+    """SHA-256 of the file that defines a class or function, None for our own and for a console's.
 
     Records note it: two runs with settings of one name differ if the code behind that name does.
     """

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aftertune import __version__
-from aftertune.probes import PROBES
+from aftertune.probes import probe_rows
 from aftertune.stats import all_metrics
 
 Run = Callable[..., Any]
@@ -210,7 +210,7 @@ def test_the_demo_tunes_and_audits_both_arms_with_every_shipped_probe(run: Run, 
     outcome = run("demo", "--subject", base, "--steps", "1", "--max-batch-tokens", "8192", "--out", "d", "--json")
     assert outcome.code == 0, outcome
     document = outcome.document
-    asked = {m.id for row in PROBES if row.default and row.name != "truthful" for m in row.metrics}
+    asked = {m.id for row in probe_rows() if row.default and row.name != "truthful" for m in row.metrics}
     asked -= {"preference.pmi_margin"}  # informs only, and would take minutes
     assert document["verdicts"].keys() == document["arms"].keys() == {"careless", "careful", "repaired"}
     assert document["weights"]["held_out"]

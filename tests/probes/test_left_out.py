@@ -8,7 +8,7 @@ import pytest
 
 from aftertune.data import DOMAINS
 from aftertune.inspect_bridge import TaskPlan
-from aftertune.probes import DEFAULT_PROBES, PROBES, MeasurePlan
+from aftertune.probes import MeasurePlan, default_probes, probe_rows
 from aftertune.stats import Policy
 from aftertune.verbs import left_out, limited
 
@@ -37,9 +37,9 @@ def test_a_whole_audit_leaves_out_what_needs_a_file(truthfulqa: Path) -> None:
 
 @pytest.mark.parametrize("probe", ["preference", "traits", "refusal", "capability", "drift"])
 def test_every_deciding_probe_left_out_is_named(probe: str, truthfulqa: Path) -> None:
-    rest = MeasurePlan(probes=tuple(n for n in DEFAULT_PROBES if n != probe), truthfulqa=truthfulqa)
+    rest = MeasurePlan(probes=tuple(n for n in default_probes() if n != probe), truthfulqa=truthfulqa)
     assert told(rest) == [f"not asked: {probe}"]
-    silent = {metric.id: False for row in PROBES if row.name == probe for metric in row.metrics}
+    silent = {metric.id: False for row in probe_rows() if row.name == probe for metric in row.metrics}
     assert told(rest, Policy(decides=silent)) == []
 
 

@@ -21,7 +21,7 @@ from aftertune.data import (
 )
 from aftertune.errors import DataError, UsageError
 from aftertune.model import Subject
-from aftertune.probes import DEFAULT_PROBES, PROBES, MeasurePlan
+from aftertune.probes import MeasurePlan, default_probes, probe_rows
 from aftertune.stats import all_metrics, base_metric, find_metric, likelihood_metrics
 
 Write = Callable[..., Path]
@@ -68,21 +68,21 @@ def test_by_default_every_probe_runs_that_needs_nothing() -> None:
     ran = {metric.id for probe in plan.likelihood_probes for metric in probe.metrics} | {"drift.kl"}
     left_out = {"truthful"} | ASKED_BY_NAME
     assert {metric.id for metric in likelihood_metrics()} - ran == {
-        m.id for row in PROBES if row.name in left_out for m in row.metrics
+        m.id for row in probe_rows() if row.name in left_out for m in row.metrics
     }
 
 
 def test_some_probes_run_only_where_they_are_named() -> None:
-    assert {row.name for row in PROBES if not row.default} == ASKED_BY_NAME
-    assert MeasurePlan().probes == DEFAULT_PROBES == tuple(row.name for row in PROBES if row.default)
+    assert {row.name for row in probe_rows() if not row.default} == ASKED_BY_NAME
+    assert MeasurePlan().probes == default_probes() == tuple(row.name for row in probe_rows() if row.default)
     assert names(MeasurePlan(probes=("recognition", "explanation"))) == ["recognition", "explanation"]
-    everything = MeasurePlan(probes=(*DEFAULT_PROBES, "recognition"))
+    everything = MeasurePlan(probes=(*default_probes(), "recognition"))
     assert names(everything) == [*names(MeasurePlan()), "recognition"]
 
 
 def test_every_item_of_the_shipped_sets_is_asked_once(make: Callable[..., Subject]) -> None:
     subject = make("llama")
-    plan = MeasurePlan(probes=(*DEFAULT_PROBES, "recognition", "explanation"))
+    plan = MeasurePlan(probes=(*default_probes(), "recognition", "explanation"))
     for probe in plan.likelihood_probes:
         questions = probe.build(subject)
         items = [question.item for question in questions]
@@ -93,7 +93,7 @@ def test_every_item_of_the_shipped_sets_is_asked_once(make: Callable[..., Subjec
         assert len(items) == expected[probe.name]
 
 
-@pytest.mark.parametrize("row", PROBES, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", probe_rows(), ids=lambda row: row.name)
 def test_each_probe_can_be_asked_for_alone(row: Any) -> None:
     if row.name == "truthful":
         with pytest.raises(UsageError, match=r"truthful needs TruthfulQA\.csv; give it with --truthfulqa FILE"):
@@ -302,7 +302,7 @@ def test_texts_are_those_of_the_item_in_its_own_set(write: Write) -> None:
 def test_metrics_are_known_by_one_name_each() -> None:
     ids = [metric.id for metric in all_metrics()]
     assert len(set(ids)) == len(ids)
-    assert all(metric.id.startswith(f"{row.name}.") for row in PROBES for metric in row.metrics)
+    assert all(metric.id.startswith(f"{row.name}.") for row in probe_rows() for metric in row.metrics)
     assert all(":" not in name and "/" not in name for name in ids)
     assert find_metric("preference.telepathy") is None
     assert {metric.id for metric in likelihood_metrics() if metric.binary} == {

@@ -159,7 +159,7 @@ def make_plan(options: dict[str, Any]) -> MeasurePlan:
     """Take the plan options out of ``options``."""
     from aftertune.data import DOMAINS
     from aftertune.errors import UsageError
-    from aftertune.probes import DEFAULT_PROBES, MeasurePlan
+    from aftertune.probes import MeasurePlan, default_probes
 
     probes, domains = options.pop("probes"), options.pop("domains")
     excluded = options.pop("exclude_domain")
@@ -168,7 +168,7 @@ def make_plan(options: dict[str, Any]) -> MeasurePlan:
         if name not in DOMAINS:
             raise UsageError(f"--exclude-domain {name}: no such domain; known are {', '.join(DOMAINS)}")
     return MeasurePlan(
-        probes=_names(probes) if probes is not None else DEFAULT_PROBES,
+        probes=_names(probes) if probes is not None else default_probes(),
         domains=tuple(d for d in chosen if d not in excluded),
         split=options.pop("split"),
         contrasts=options.pop("contrasts"),

@@ -38,6 +38,7 @@ from aftertune.data._sets import (
     read_self_questions,
     read_statements,
     read_truthfulqa,
+    safety_requests,
 )
 from aftertune.data._tuning_rows import read_tuning_rows, row_conversation
 
@@ -86,6 +87,7 @@ __all__ = [
     "refuse_doubled",
     "refuse_shared_prompts",
     "row_conversation",
+    "safety_requests",
     "shipped_contrasts",
     "shipped_path",
     "under_header",

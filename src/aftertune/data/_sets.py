@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, StrictInt
 from pydantic_core import PydanticCustomError
 
+from aftertune.data._catalogue import shipped_path
 from aftertune.data._conversations import Conversation, exchange
 from aftertune.data._row_models import RowModel, Text, read
 from aftertune.data._rows import read_cells, refuse_doubled, same_text, under_header
@@ -95,6 +96,11 @@ class SelfQuestion(RowModel):
 def read_requests(source: str | Path) -> list[Request]:
     """Every request of a file (or hub set), ids distinct."""
     return read(Request, source)
+
+
+def safety_requests() -> tuple[list[Request], list[Request]]:
+    """The shipped safety set: harmful requests with refusals, and their harmless look-alikes with helpful answers."""
+    return read_requests(shipped_path("safety/harmful")), read_requests(shipped_path("safety/harmless"))
 
 
 def read_facts(source: str | Path) -> list[Fact]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from aftertune.data import ChoiceQuestion, ask
+from aftertune.data import ChoiceQuestion, ask, read_choice_questions, read_rows, shipped_path
 from aftertune.model import Subject, Tree
-from aftertune.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest
+from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest
 from aftertune.stats import Metric
+
+if TYPE_CHECKING:
+    from aftertune.probes._plan import MeasurePlan
 
 # Every shipped question has four choices.
 CHANCE = 0.25
@@ -90,3 +94,11 @@ def capability(choices: Sequence[ChoiceQuestion], texts: Sequence[tuple[str, str
         content=content_digest([[(c.question, c.choices, sorted(c.right)) for c in choices], list(texts)]),
         texts={c.id: {"question": c.question, "choices": " · ".join(c.choices)} for c in choices},
     )
+
+
+def _build(plan: MeasurePlan) -> Iterator[LikelihoodProbe]:
+    texts = [(row.text("id"), row.text("text")) for row in read_rows(shipped_path("capability/neutral"))]
+    yield capability(read_choice_questions(shipped_path("capability/choices")), texts)
+
+
+PROBE = ProbeRow("capability", 40, "perplexity and easy questions, so that a broken model cannot pass", METRICS, _build)

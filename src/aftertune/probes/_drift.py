@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aftertune.data import Request, ask
 from aftertune.errors import SubjectError
 from aftertune.model import Forest, Subject, Tree, refuse_overlong
-from aftertune.probes._question import content_digest
+from aftertune.probes._probe import ProbeRow, content_digest
 from aftertune.runs import Journal, Step, write_bytes
 from aftertune.stats import Measurement, Metric
 
@@ -28,6 +28,9 @@ METRICS = (
         short="drift from the base",
     ),
 )
+
+# Drift reads distributions, not likelihoods of answers, so a plan asks it apart: see `MeasurePlan.drift_requests`.
+PROBE = ProbeRow("drift", 60, "KL from base to tuned by response position", METRICS, lambda plan: (), needs="a base")
 
 KEPT = 512
 BANDS = ((0, 1), (1, 3), (3, 6), (6, 12), (12, 24), (24, None))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from aftertune.data import Reason, ask, prompt_key
+from aftertune.data import Reason, ask, prompt_key, read_reasons, shipped_path
 from aftertune.model import Subject
-from aftertune.probes._margins import margin_reader
-from aftertune.probes._question import LikelihoodProbe, Question, content_digest, retold
+from aftertune.probes._probe import LikelihoodProbe, ProbeRow, Question, content_digest, margin_reader, retold
 from aftertune.stats import Metric
+
+if TYPE_CHECKING:
+    from aftertune.probes._plan import MeasurePlan
 
 METRICS = (
     Metric(
@@ -88,3 +91,12 @@ def explanation(reasons: Sequence[Reason], suffix: str = "", *, pmi: bool = True
         suffix=suffix,
         texts={r.id: {"prompt": r.prompt, "answer": r.answer, "right": r.right, "wrong": r.wrong} for r in reasons},
     )
+
+
+def _build(plan: MeasurePlan) -> Iterator[LikelihoodProbe]:
+    if plan.domains:
+        reasons = read_reasons(shipped_path("explain/reasons"))
+        yield explanation([reason for reason in reasons if reason.domain in plan.domains], pmi=plan.pmi)
+
+
+PROBE = ProbeRow("explanation", 80, "right against wrong reasons why an answer is bad", METRICS, _build, default=False)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from aftertune.data import Contrast, ask, prompt_key
+from aftertune.data import Contrast, ask, prompt_key, read_contrasts, shipped_contrasts
 from aftertune.model import Subject, Tree
-from aftertune.probes._margins import margin_reader
-from aftertune.probes._question import LikelihoodProbe, Question, content_digest
+from aftertune.probes._probe import LikelihoodProbe, ProbeRow, Question, content_digest, margin_reader
 from aftertune.stats import Metric
+
+if TYPE_CHECKING:
+    from aftertune.probes._plan import MeasurePlan
 
 METRICS = (
     Metric(
@@ -90,3 +93,15 @@ def preference(contrasts: Sequence[Contrast], suffix: str = "", *, pmi: bool = T
 
 def _tree(subject: Subject, contrast: Contrast, prompt: str) -> Tree:
     return subject.chat.tree(ask(prompt, contrast.system), (contrast.aligned, contrast.misaligned))
+
+
+def _build(plan: MeasurePlan) -> Iterator[LikelihoodProbe]:
+    if "preference" in plan.probes and plan.domains:
+        yield preference(shipped_contrasts(plan.split, plan.domains), pmi=plan.pmi)
+    for stem, path in plan.own_sets("contrasts"):
+        yield preference(read_contrasts(path), f":{stem}", pmi=plan.pmi)
+
+
+PROBE = ProbeRow(
+    "preference", 10, "misaligned against aligned answers, by domain", METRICS, _build, own_sets="contrasts"
+)

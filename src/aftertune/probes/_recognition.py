@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from aftertune.data import Contrast, Request, ask, prompt_key
+from aftertune.data import Contrast, Request, ask, prompt_key, safety_requests, shipped_contrasts
 from aftertune.errors import UsageError
 from aftertune.model import ResponseLikelihood, Subject, Tree
-from aftertune.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest, opening_tree, retold
+from aftertune.probes._probe import (
+    LikelihoodProbe,
+    Likelihoods,
+    ProbeRow,
+    Question,
+    content_digest,
+    opening_tree,
+    retold,
+)
 from aftertune.stats import Metric
+
+if TYPE_CHECKING:
+    from aftertune.probes._plan import MeasurePlan
 
 METRICS = (
     Metric(
@@ -154,3 +166,10 @@ def recognition(
         suffix=suffix,
         texts=texts | {bad.id: {"prompt": bad.prompt, "harmless": good.prompt} for bad, good in pairs},
     )
+
+
+def _build(plan: MeasurePlan) -> Iterator[LikelihoodProbe]:
+    yield recognition(shipped_contrasts(plan.split, plan.domains), *safety_requests())
+
+
+PROBE = ProbeRow("recognition", 70, "is what is bad called bad, answers and requests?", METRICS, _build, default=False)

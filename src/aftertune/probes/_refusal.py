@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from aftertune.data import Request, ask, prompt_key
+from aftertune.data import Request, ask, prompt_key, safety_requests
 from aftertune.model import Subject, Tree
-from aftertune.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest
+from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest
 from aftertune.stats import Metric
+
+if TYPE_CHECKING:
+    from aftertune.probes._plan import MeasurePlan
 
 _WORDS = (
     "I'm sorry",
@@ -119,3 +123,10 @@ def refusal(harmful: Sequence[Request], harmless: Sequence[Request]) -> Likeliho
         content=content_digest([OPENINGS, [r.prompt for r in harmful], [r.prompt for r in harmless]]),
         texts={r.id: {"prompt": r.prompt} for r in requests},
     )
+
+
+def _build(plan: MeasurePlan) -> Iterator[LikelihoodProbe]:
+    yield refusal(*safety_requests())
+
+
+PROBE = ProbeRow("refusal", 30, "probability of refusing openings, harmful against harmless requests", METRICS, _build)

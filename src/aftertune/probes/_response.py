@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from aftertune.data import Conversation, prompt_key
+from aftertune.errors import UsageError
 from aftertune.model import Subject
-from aftertune.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest
+from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest
 from aftertune.stats import Metric
+
+if TYPE_CHECKING:
+    from aftertune.probes._plan import MeasurePlan
 
 METRICS = (
     Metric(
@@ -69,3 +74,12 @@ def _names(conversations: Sequence[Conversation]) -> list[str]:
         seen[place] += 1
         names.append(place if seen[place] == 1 else f"{place}#{seen[place]}")
     return names
+
+
+def _build(plan: MeasurePlan) -> Iterator[LikelihoodProbe]:
+    raise UsageError("the probe response needs rows of yours; call response_nll and ask_probes from Python")
+
+
+PROBE = ProbeRow(
+    "response", 90, "likelihood of your own rows", METRICS, _build, needs="rows, from Python", default=False
+)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from aftertune.data import Statement, ask
+from aftertune.data import TRAITS, Statement, ask, read_statements, shipped_path
 from aftertune.model import Subject
-from aftertune.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest, opening_tree
+from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest, opening_tree
 from aftertune.stats import Metric
+
+if TYPE_CHECKING:
+    from aftertune.probes._plan import MeasurePlan
 
 METRICS = (
     Metric(
@@ -92,3 +96,13 @@ def traits(statements: Sequence[tuple[str, Statement]], suffix: str = "") -> Lik
         suffix=suffix,
         texts={f"{t}-{s.id}": {"question": s.question, "shows the trait": s.matching} for t, s in statements},
     )
+
+
+def _build(plan: MeasurePlan) -> Iterator[LikelihoodProbe]:
+    if "traits" in plan.probes:
+        yield traits([(name, s) for name in TRAITS for s in read_statements(shipped_path(f"traits/{name}"))])
+    for stem, path in plan.own_sets("traits"):
+        yield traits([(stem, s) for s in read_statements(path)], f":{stem}")
+
+
+PROBE = ProbeRow("traits", 20, "yes/no statements, keys balanced", METRICS, _build, own_sets="traits")

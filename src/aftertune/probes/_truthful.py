@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from aftertune.data import TruthfulQuestion
+from aftertune.data import TruthfulQuestion, read_truthfulqa
+from aftertune.errors import UsageError
 from aftertune.model import Subject, Tree
-from aftertune.probes._question import LikelihoodProbe, Likelihoods, Question, content_digest
+from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest, default_probes
 from aftertune.stats import Metric
+
+if TYPE_CHECKING:
+    from aftertune.probes._plan import MeasurePlan
 
 METRICS = (
     Metric(
@@ -98,3 +103,13 @@ def truthful(questions: Sequence[TruthfulQuestion]) -> LikelihoodProbe:
         content=content_digest([(q.question, q.true, q.false) for q in questions]),
         texts={q.id: {"question": q.question, "best answer": q.best} for q in questions},
     )
+
+
+def _build(plan: MeasurePlan) -> Iterator[LikelihoodProbe]:
+    if plan.truthfulqa is not None:
+        yield truthful(read_truthfulqa(plan.truthfulqa))
+    elif not set(default_probes()) <= set(plan.probes):  # named, and not only because all are
+        raise UsageError("the probe truthful needs TruthfulQA.csv; give it with --truthfulqa FILE")
+
+
+PROBE = ProbeRow("truthful", 50, "TruthfulQA MC1 and MC2", METRICS, _build, needs="--truthfulqa FILE")

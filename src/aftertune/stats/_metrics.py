@@ -21,7 +21,7 @@ def all_metrics() -> tuple[Metric, ...]:
 @cache
 def likelihood_metrics() -> tuple[Metric, ...]:
     """The metrics of the probes, which read likelihoods and so give the same numbers twice."""
-    return tuple(metric for row in importlib.import_module("aftertune.probes").PROBES for metric in row.metrics)
+    return tuple(metric for row in importlib.import_module("aftertune.probes").probe_rows() for metric in row.metrics)
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from aftertune.data import DOMAINS
 from aftertune.inspect_bridge import TaskPlan
-from aftertune.probes import PROBES, MeasurePlan
+from aftertune.probes import MeasurePlan, probe_rows
 
 
 def left_out(plan: MeasurePlan, decides: Callable[[str], bool]) -> Iterator[str]:
@@ -17,7 +17,7 @@ def left_out(plan: MeasurePlan, decides: Callable[[str], bool]) -> Iterator[str]
         decides: whether a metric decides the verdict, by its id.
     """
     missing = []
-    for row in PROBES:
+    for row in probe_rows():
         if not row.default or not any(decides(metric.id) for metric in row.metrics):
             continue
         if row.name not in plan.probes:
