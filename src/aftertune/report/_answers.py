@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from aftertune.report._results import CHANGES, Change, JudgeAgreement, SampledAnswer, SampledAnswers
 from aftertune.report._sections import Table
@@ -22,23 +22,15 @@ _KINDS = {
 _OPENING = 90
 
 
-@dataclass(frozen=True)
-class Option:
-    """One choice of a filter.
-
-    Attributes:
-        key: what rows that match carry; a number, so that no text of a user stands in an attribute.
-        label: as a reader sees it.
-        answers: how many rows match.
-    """
+class Option(NamedTuple):
+    """One choice of a filter; rows carry its key, a number, so that no text of a user stands in an attribute."""
 
     key: int
     label: str
     answers: int
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(NamedTuple):
     """What rows can be chosen by."""
 
     name: str
@@ -46,8 +38,7 @@ class Filter:
     options: tuple[Option, ...]
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One answer for the template.
 
     Attributes:
@@ -66,14 +57,8 @@ class Row:
     said: str
     moved: str
 
-    @property
-    def changed(self) -> bool:
-        """Whether the main metric moved."""
-        return self.answer.change in ("worse", "better")
 
-
-@dataclass(frozen=True)
-class Browser:
+class Browser(NamedTuple):
     """Everything the template shows."""
 
     filters: tuple[Filter, ...]

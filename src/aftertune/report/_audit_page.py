@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from aftertune.report._answers import agreement_table, browse, confusion_table
 from aftertune.report._charts import (
@@ -25,8 +24,6 @@ from aftertune.report._charts import (
 )
 from aftertune.report._html import (
     Chart,
-    Claims,
-    Drawn,
     as_mapping,
     both_layouts,
     draw_claims,
@@ -37,7 +34,7 @@ from aftertune.report._html import (
     plain,
 )
 from aftertune.report._results import ComparisonSection
-from aftertune.report._sections import Chapter, ReportPage, Table
+from aftertune.report._sections import ReportPage
 from aftertune.report._text import unit, with_unit
 from aftertune.report._words import Explanation, explain
 from aftertune.stats import Finding
@@ -52,8 +49,7 @@ _DIGESTS = (
 )
 
 
-@dataclass(frozen=True)
-class _Comparison:
+class _Comparison(NamedTuple):
     """A section, sorted for the template."""
 
     section: ComparisonSection
@@ -63,17 +59,8 @@ class _Comparison:
     informing: tuple[Finding, ...]
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """One metric of all models by group, drawn.
-
-    Attributes:
-        metric: its name.
-        chart: base beside tuned.
-        rows: group, model and finding, the most worsened group first.
-        groups: how many there are.
-        drawn: how many the picture shows.
-    """
+class _Groups(NamedTuple):
+    """One metric of all models by group, the most worsened first; the picture shows `drawn` of them, `rows` all."""
 
     metric: str
     chart: Chart
@@ -82,31 +69,12 @@ class _Groups:
     drawn: int
 
 
-@dataclass(frozen=True)
-class _Subject:
+class _Subject(NamedTuple):
     """A model that took part, once however often it was compared."""
 
     role: str
     facts: tuple[tuple[str, str], ...]
     digests: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """Two judges' agreement on the answers of one section."""
-
-    title: str
-    table: Table
-    confusions: tuple[Table, ...]
-
-
-@dataclass(frozen=True)
-class _Chapter:
-    """A chapter, drawn for the template."""
-
-    chapter: Chapter
-    claims: Claims
-    sections: list[Drawn]
 
 
 def render_report(page: ReportPage, *, redact: bool = False) -> str:
@@ -129,7 +97,15 @@ def render_report(page: ReportPage, *, redact: bool = False) -> str:
         domains=_domains(page),
         answers=both_layouts(groups_chart, answers, groups_of(answers), name="answers", title=title, about="share"),
         categories=_categories(page),
-        judges=[_judged(section) for section in page.sections if section.judges],
+        judges=[
+            (
+                s.title,
+                agreement_table(s.judges, f"Agreement of judges: {s.title}"),
+                list(map(confusion_table, s.judges)),
+            )
+            for s in page.sections
+            if s.judges
+        ],
         browsers=[(s.title, browse(s.answers)) for s in shown if s.answers],
         script=inline_script("answers.js") if shown else None,
         published=[rate for rate in PUBLISHED if rate.task in tasks],
@@ -137,7 +113,7 @@ def render_report(page: ReportPage, *, redact: bool = False) -> str:
         said=any(_SAID in example.texts for section in page.sections for example in section.examples),
         drift=_drift(page),
         chapters=[
-            _Chapter(chapter, draw_claims(chapter.claims), draw_sections(chapter.sections, f"chapter-{place}"))
+            (chapter, draw_claims(chapter.claims), draw_sections(chapter.sections, f"chapter-{place}"))
             for place, chapter in enumerate(page.chapters)
         ],
         subjects=_subjects(page),
@@ -196,11 +172,6 @@ def _categories(page: ReportPage) -> list[_Groups]:
 
 def _asked(findings: tuple[Finding, ...], metric: str) -> dict[str, Finding]:
     return {group: f for group, f in breakdown(findings, metric, exact=True).items() if f.items}
-
-
-def _judged(section: ComparisonSection) -> _Judged:
-    table = agreement_table(section.judges, f"Agreement of judges: {section.title}")
-    return _Judged(section.title, table, tuple(map(confusion_table, section.judges)))
 
 
 def _level(manifest: Mapping[str, Any]) -> str:

@@ -9,9 +9,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -40,36 +39,26 @@ _LOOKS: dict[Outcome, str] = {
     "holds": "pass", "does not hold": "fail", "inconclusive": "inconclusive", "cannot be told": "inconclusive",
 }  # fmt: skip
 # An id of so many characters fits a column of a phone's table.
-_LONG_ID = 28
+_LONG_ID = 22
 _SUMMARY_KEYS = ("verb", "started", "platform", "cpus", "seed", "seeds", "fingerprint")
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """One chart in its two layouts; CSS shows the one that fits."""
 
     wide: Markup
     narrow: Markup
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """A small chart of one measure."""
 
     row: EffectRow
     chart: Chart | None
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A section for the template.
-
-    Attributes:
-        section: what it shows.
-        table: its numbers.
-        chart: its picture, if it has one.
-        panels: its pictures, if it has one for each measure.
-    """
+class Drawn(NamedTuple):
+    """A section for the template: what it shows, its numbers, and its picture or one for each measure."""
 
     section: Section
     table: Table
@@ -77,8 +66,7 @@ class Drawn:
     panels: tuple[Panel, ...] = ()
 
 
-@dataclass(frozen=True)
-class Claims:
+class Claims(NamedTuple):
     """Claims for the template: each with its outcome and its look, and how many hold."""
 
     looks: tuple[tuple[Claim, str, str], ...]
@@ -208,29 +196,19 @@ def fill(template: str, **variables: Any) -> str:
     return _environment().get_template(template).render(**variables)
 
 
-@dataclass(frozen=True)
-class Script:
-    """A script within the page.
-
-    Attributes:
-        text: what stands in the element, to the letter.
-        digest: its SHA-256 in base64, by which the page's policy lets it run and no other.
-    """
-
-    text: Markup
-    digest: str
-
-
 def template_text(name: str) -> str:
     """One of our templates or style sheets as it is."""
     return resources.files("aftertune.report").joinpath("templates", name).read_text("utf-8")
 
 
 @functools.cache
-def inline_script(name: str) -> Script:
-    """One of our scripts; nothing of a report is ever put into it."""
+def inline_script(name: str) -> tuple[Markup, str]:
+    """One of our scripts, to the letter, and its SHA-256 in base64, by which the page's policy lets it run alone.
+
+    Nothing of a report is ever put into it.
+    """
     text = template_text(name)
-    return Script(Markup(text), base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+    return Markup(text), base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 @functools.cache

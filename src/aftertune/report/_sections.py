@@ -249,23 +249,15 @@ class ReportPage:
 
 
 @dataclass(frozen=True)
-class StudyPage:
+class StudyPage(Chapter):
     """One self-contained report of a study: its claims, then what they rest on.
 
     Attributes:
-        title: of the page.
-        lede: one or two sentences under it.
-        claims: what was tested.
-        sections: what it rests on.
         manifest: of the run: versions, command, seeds.
         commands: how to reproduce, one shell command each.
         notes: what a reader must know (scale, limits), one sentence each.
     """
 
-    title: str
-    lede: str
-    claims: tuple[Claim, ...]
-    sections: tuple[Section, ...]
     manifest: Mapping[str, Any] = field(default_factory=dict)
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 
-from aftertune.stats import Finding, Worsening, find_metric
+from aftertune.stats import Finding, Worsening, all_metrics, find_metric
 
 # What XML 1.0 forbids, and the C1 controls and DEL, which show as nothing.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
@@ -147,11 +147,15 @@ def label(metric: str) -> str:
         return metric
     head, _, group = metric.partition("/")
     stem = head.partition(":")[2]
-    name = f"{found.label} ({stem})" if stem else found.label
+    # What several tasks share, such as unreadable answers, names its task.
+    task = found.id.partition(".")[0].replace("_", " ")
+    shared = sum(metric.label == found.label for metric in all_metrics()) > 1
+    aside = ", ".join(filter(None, (task if shared else "", stem)))
+    name = f"{found.label} ({aside})" if aside else found.label
     return f"{name} in {group.replace('_', ' ')}" if group else name
 
 
 def about(metric: str) -> str:
-    """One sentence on a metric ("" for an unknown one)."""
+    """One sentence on a metric ("" for an unknown one, and where the metric's label says it all)."""
     found = find_metric(metric)
-    return found.about if found else ""
+    return found.about if found and found.short else ""

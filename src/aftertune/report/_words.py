@@ -67,7 +67,9 @@ def explain(section: ComparisonSection) -> Explanation:
     deciding = [f for f in section.findings if f.decides and "/" not in f.metric]
     open_ = [f for f in deciding if f.decision != "pass"]
     measured = [f for f in deciding if f.items]
-    prompts = ", ".join(f"{label(f.metric)} ({f.clusters} prompts)" for f in measured)
+    alike = len(measured) > 1 and len({f.clusters for f in measured}) == 1
+    prompts = ", ".join(label(f.metric) + ("" if alike else f" ({f.clusters} prompts)") for f in measured)
+    prompts += f" ({measured[0].clusters} prompts each)" if alike else ""
     sampled = any(_task(f.metric) for f in section.findings)
     silent = () if sampled else ("No answers were sampled, so nothing here shows what the model writes.",)
     # What is not testable, and a reason that repeats a metric's numbers, stand in words already.

@@ -283,6 +283,7 @@ def transfer_page(folder: Path) -> StudyPage:
             row_label="found on",
             column_label="read on",
             marked=diagonal,
+            scale_group="fall",  # the controls are to look as weak as they are
         )
         for edit, falls in document["falls"].items()
     )
