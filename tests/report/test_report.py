@@ -127,6 +127,13 @@ def test_loads_nothing_and_runs_nothing(html: str) -> None:
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
+def test_numbers_below_zero_have_a_minus_sign(html: str) -> None:
+    page = re.sub(r"<(style|pre|code)\b.*?</\1>", "", html, flags=re.DOTALL)
+    text = re.sub(r"<[^>]+>", " ", page)
+    assert not re.findall(r".{20}(?<![\w.:-])-\d.{10}", text)
+    assert "−" in text
+
+
 def test_headings_descend_in_order(html: str) -> None:
     levels = [int(tag[1]) for tag, _ in Page(html).elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels.count(1) == 1

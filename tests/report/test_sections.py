@@ -209,6 +209,19 @@ def test_no_points_no_picture(lines: tuple[TradeOffLine, ...]) -> None:
     assert drawings(trade_off(*lines)) == []
 
 
+def test_a_frontier_holds_the_point_it_is_measured_by() -> None:
+    """Giving the whole update back stands at (1, 1), far from the small edits, and is drawn where it is."""
+    small = line((0.0001, 0.01), (0.0003, 0.027))
+    whole = line((1.0, 1.0), label="full rollback", emphasis=False)
+    far = line((0.01, 0.02), (90.0, 0.5), label="control", emphasis=False)
+    root = wide(trade_off(small, whole, far, budget=None))
+    ticks = {e.text: float(e.attrib["x"]) for e in by_class(root, "axis") if e.get("text-anchor") == "middle"}
+    whole_mark = next(m for m in by_class(root, "mark", "series-1") if m.get("height") == "12.3")
+    assert place(whole_mark)[0] == pytest.approx(ticks["1"], abs=0.3)
+    arrows = [m for m in by_class(root, "mark") if m.tag == "polygon" and len(m.attrib["points"].split()) == 3]
+    assert {m.attrib["class"] for m in arrows if "hollow" not in m.attrib["class"]} == {"mark series-2"}
+
+
 # Heat map
 
 

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from aftertune.report._canvas import Canvas, Shape, span, window
 from aftertune.report._plot import STACKED, WIDE, Axis, Columns, Interval, Key, Lane, colour_of, draw_lanes, shape_of
 from aftertune.report._sections import Effect, EffectRow, Effects, Table
-from aftertune.report._text import decision_word, label, number, signed, unit, with_interval, with_unit, worsening
+from aftertune.report._text import (
+    decision_word,
+    label,
+    number,
+    signed,
+    true_minus,
+    unit,
+    with_interval,
+    with_unit,
+    worsening,
+)
 from aftertune.stats import Finding, Worsening, base_metric, describe, find_metric
 from aftertune.tasks import TASKS
 
@@ -42,7 +52,7 @@ def forest_plot(
     if not top:
         return ""
     columns = STACKED if narrow else Columns(WIDE, 284, 600)
-    said = " ".join(f"{describe(f)}." for f in top)
+    said = true_minus(" ".join(f"{describe(f)}." for f in top))
     canvas = Canvas(
         name, columns.width, f"{title}: worsening against what is tolerated",
         f"Each row is a metric; right is worse; the line at 1 is what is tolerated. {said}",

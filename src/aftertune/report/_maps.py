@@ -265,7 +265,7 @@ def places_map(section: Places, *, name: str, narrow: bool = False) -> str:
     most = f"{number(100 * shades.high)} % of a matrix" if section.total is not None else f"{shades.high:,.0f} weights"
     shades.strip(canvas, "0", most, right=0.8 * page if needed > page else page)
     sums = 92.0  # room for those at the right
-    right, top, left = canvas.width - sums, 82.0 if narrow else 90.0, 30.0 if narrow else 120.0
+    right, top, left = canvas.width - sums, 82.0 if narrow else 90.0, 34.0 if narrow else 120.0
     across, down = (grid.roles, grid.layers) if narrow else (grid.layers, grid.roles)
     width = (right - left) / len(across)
     height = 26.0 if not narrow else 20.0 if len(grid.layers) <= 40 else 17.0
@@ -283,10 +283,7 @@ def places_map(section: Places, *, name: str, narrow: bool = False) -> str:
         if numbered and chosen:
             ink = f"small {shades.ink(value)}"
             canvas.text(x + width / 2, y + height / 2 + 4, count(chosen), ink, anchor="middle", columns=6)
-    if narrow:
-        _margins_down(canvas, grid, left, width, top, height)
-    else:
-        _margins_across(canvas, grid, left, width, top, height)
+    _names(canvas, grid, (left, top, width, height), narrow=narrow)
     totals = list(map(grid.of_layer, grid.layers) if narrow else map(grid.of_role, grid.roles))
     for index, value in enumerate(totals):
         length, middle = (sums - 50) * value / max(1, *totals), top + (index + 0.5) * height
@@ -295,36 +292,30 @@ def places_map(section: Places, *, name: str, narrow: bool = False) -> str:
     return canvas.render(bottom + 26)
 
 
-def _margins_across(canvas: Canvas, grid: _Grid, left: float, width: float, top: float, height: float) -> None:
-    """Names and sums around a map whose layers run from left to right."""
-    bottom, right = top + height * len(grid.roles), left + width * len(grid.layers)
-    canvas.text(left - 10, top - 10, "all kinds", "axis", anchor="end")
-    canvas.text(right + 8, top - 10, "all layers", "axis")
-    canvas.text(left - 10, bottom + 18, "layer", "axis", anchor="end")
-    for row, role in enumerate(grid.roles):
-        canvas.text(left - 10, top + row * height + 18, role, "legend", anchor="end", columns=15)
-    totals = list(map(grid.of_layer, grid.layers))
-    every = max(1, math.ceil(24 / width))
-    for index, (layer, value) in enumerate(zip(grid.layers, totals, strict=True)):
-        x, bar = left + index * width, 54.0 * value / max(1, *totals)
-        canvas.box(x + 1, top - 6 - bar, width - 2, bar, "bar", tip=f"layer {layer}: {value:,}")
+def _names(canvas: Canvas, grid: _Grid, box: tuple[float, float, float, float], *, narrow: bool) -> None:
+    """Layers and kinds of matrices around the map, and the sums of its columns: bars above it, or numbers below."""
+    left, top, width, height = box
+    across, down = (len(grid.roles), len(grid.layers)) if narrow else (len(grid.layers), len(grid.roles))
+    right, bottom = left + width * across, top + height * down
+    canvas.text(right + 8, top - 10, "all kinds" if narrow else "all layers", "axis")
+    canvas.text(left - 10, top - 10, "layer" if narrow else "all kinds", "axis", anchor="end")
+    canvas.text(left - 10, bottom + 18, "all" if narrow else "layer", "axis", anchor="end")
+    most, every = max(1, *map(grid.of_layer, grid.layers)), max(1, math.ceil(24 / width))
+    for index, role in enumerate(grid.roles):
+        if narrow:
+            x, fitting = left + (index + 0.5) * width, min(16, max(3, int((width - 2) / 6.2)))
+            canvas.lines(x, top - 8, role, "axis", anchor="middle", columns=fitting, most=3)
+            canvas.text(x, bottom + 18, count(grid.of_role(role)), "small", anchor="middle", columns=6)
+        else:
+            canvas.text(left - 10, top + index * height + 18, role, "legend", anchor="end", columns=15)
+    for index, layer in enumerate(grid.layers):
+        if narrow:
+            canvas.text(left - 6, top + (index + 0.5) * height + 4, str(layer), "axis", anchor="end", columns=4)
+            continue
+        x, bar = left + index * width, 54.0 * grid.of_layer(layer) / most
+        canvas.box(x + 1, top - 6 - bar, width - 2, bar, "bar", tip=f"layer {layer}: {grid.of_layer(layer):,}")
         if index % every == 0:
             canvas.text(x + width / 2, bottom + 18, str(layer), "axis", anchor="middle", columns=6)
-
-
-def _margins_down(canvas: Canvas, grid: _Grid, left: float, width: float, top: float, height: float) -> None:
-    """Names and sums around a map whose layers run from top to bottom."""
-    bottom, right = top + height * len(grid.layers), left + width * len(grid.roles)
-    canvas.text(0, top - 8, "layer", "axis")
-    canvas.text(right + 8, top - 8, "all kinds", "axis")
-    canvas.text(0, bottom + 17, "all", "axis")
-    fitting = min(16, max(3, int((width - 2) / 6.2)))
-    for column, role in enumerate(grid.roles):
-        x = left + (column + 0.5) * width
-        canvas.lines(x, top - 8, role, "axis", anchor="middle", columns=fitting, most=3)
-        canvas.text(x, bottom + 17, count(grid.of_role(role)), "small", anchor="middle", columns=6)
-    for row, layer in enumerate(grid.layers):
-        canvas.text(left - 6, top + (row + 0.5) * height + 4, str(layer), "axis", anchor="end", columns=4)
 
 
 def _describe_places(grid: _Grid) -> str:
