@@ -209,6 +209,7 @@ def test_shares_are_drawn_between_0_and_1(make_finding: MakeFinding) -> None:
     assert min(ends) == pytest.approx(at["0"], abs=0.2)
     assert max(ends) == pytest.approx(at["1"], abs=0.2)
     assert not [text for text in at if text.startswith("−") or text > "1"]
+    assert not [m for m in by_class(root, "mark") if m.tag == "polygon"], "no arrow says that there is more beyond"
 
 
 def test_one_prompt_has_no_whisker(make_finding: MakeFinding) -> None:
