@@ -290,13 +290,22 @@ def options(verb: str) -> set[str]:
     return {name for p in flags for name in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
 
 
+def after_extensions(invocation: Invocation) -> list[str]:
+    """The verb and its arguments, without the options that stand before it."""
+    words = list(invocation.words[1:])
+    while words[0] == "--extension":
+        assert (DOCS.parent / words[1]).is_file()
+        del words[:2]
+    return words
+
+
 def test_the_docs_show_every_verb_as_a_whole_command() -> None:
-    assert {i.words[1] for i in INVOCATIONS if i.whole} == set(VERBS)
+    assert {after_extensions(i)[0] for i in INVOCATIONS if i.whole} == set(VERBS)
 
 
 @pytest.mark.parametrize("invocation", INVOCATIONS, ids=lambda i: i.where)
 def test_every_command_line_parses(invocation: Invocation) -> None:
-    _, verb, *arguments = invocation.words
+    verb, *arguments = after_extensions(invocation)
     given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
     assert given <= options(verb)
     if invocation.whole and subcommands(verb):
@@ -307,7 +316,7 @@ def test_every_command_line_parses(invocation: Invocation) -> None:
 
 @pytest.mark.parametrize("page", NAMES)
 def test_every_option_named_in_prose_exists(page: str) -> None:
-    known = {option for verb in VERBS for option in options(verb)}
+    known = {option for verb in VERBS for option in options(verb)} | {"--extension"}
     named = {name for span in re.findall(r"`([^`]+)`", split_page(DOCS / page)[1]) for name in _options_in(span)}
     assert named <= known
 
