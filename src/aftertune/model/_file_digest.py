@@ -54,7 +54,7 @@ def _facts(stat: os.stat_result) -> list[int]:
 
 def _kept_at(path: Path) -> Path | None:
     """Where the digest of a file is kept; None where there is no place for it."""
-    from aftertune.model._cache import cache_root
+    from aftertune.runs import cache_root
 
     with contextlib.suppress(OSError, RuntimeError):  # no home, a loop of links
         name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.errors import SubjectError, spelled_out
-from aftertune.model._cache import cache_root
 from aftertune.model._checkpoint import read_checkpoint
 from aftertune.model._explain import explain_reading
 from aftertune.model._file_digest import content_digest
 from aftertune.model._gguf_keys import architecture, key_fault
 from aftertune.model._quiet import quiet_loading
-from aftertune.runs import Progress, explain_storage, new_folder
+from aftertune.runs import Progress, cache_root, explain_storage, new_folder
 
 # Part of the cache's folder names: conversions made before a check was added are not taken for checked ones.
 _CONVERSION = 2

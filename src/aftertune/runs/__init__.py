@@ -20,6 +20,7 @@ from aftertune.runs._parsing import (
 from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
 from aftertune.runs._reading import open_regular, read_bounded, require_regular, require_regular_inside
 from aftertune.runs._secrets import without_secrets
+from aftertune.runs._store import Store, cache_root, shared_store
 from aftertune.runs._stored import read_document, stored_as, stored_identity, stored_text
 from aftertune.runs._taking_part import refuse_other_model
 
@@ -33,8 +34,10 @@ __all__ = [
     "RunFolder",
     "Silent",
     "Step",
+    "Store",
     "Unparsable",
     "YamlDocument",
+    "cache_root",
     "choose_progress",
     "decode",
     "default_folder",
@@ -58,6 +61,7 @@ __all__ = [
     "refuse_taken_folder",
     "require_regular",
     "require_regular_inside",
+    "shared_store",
     "stored_as",
     "stored_identity",
     "stored_text",
