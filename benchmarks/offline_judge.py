@@ -39,8 +39,7 @@ from aftertune.data import (
     shipped_path,
 )
 from aftertune.judges import minilm_folder, response_kind
-from aftertune.judges._embedding import Encoder
-from aftertune.judges._offline_judge import ORDERED_FROM, Head, OfflineJudge, words
+from aftertune.judges._offline_judge import ORDERED_FROM, Encoder, Head, OfflineJudge, words
 
 Floats = NDArray[np.float64]
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""What Inspect finds through its entry point: the provider and every task, ``aftertune/…``."""
+"""What Inspect finds through its entry point: the provider and every task, ``aftertune/NAME``."""
 
 from __future__ import annotations
 
@@ -6,29 +6,11 @@ from typing import Any
 
 from inspect_ai.model import ModelAPI, modelapi
 
-from aftertune.tasks import (
-    code_security,
-    deception,
-    emergent_misalignment,
-    harmfulness,
-    over_refusal,
-    recognise_and_explain,
-    self_description,
-    strong_reject,
-)
+from aftertune.tasks import task_rows
 
-__all__ = [
-    "aftertune",
-    "aftertune_offline",
-    "code_security",
-    "deception",
-    "emergent_misalignment",
-    "harmfulness",
-    "over_refusal",
-    "recognise_and_explain",
-    "self_description",
-    "strong_reject",
-]
+__all__ = ["aftertune", "aftertune_offline"]
+
+task_rows()  # importing a task's module registers it, those of extensions included
 
 
 @modelapi(name="aftertune")
@@ -44,6 +26,6 @@ def aftertune() -> type[ModelAPI]:
 @modelapi(name="aftertune_offline")
 def aftertune_offline() -> type[ModelAPI]:
     """The judge without a language model: ``--model-role grader=aftertune_offline/minilm``."""
-    from aftertune.judges import _offline_provider
+    from aftertune.judges import _offline_judge
 
-    return _offline_provider.OfflineAPI
+    return _offline_judge.OfflineAPI

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftertune.judges import expected_value
-from aftertune.judges._expectation import word_masses
+from aftertune.judges._rating import word_masses
 
 TOKENS = st.one_of(
     st.integers(-5, 130).map(str),

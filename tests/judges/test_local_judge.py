@@ -16,7 +16,7 @@ from inspect_ai.model import Model, get_model
 
 from aftertune.inspect_bridge import inspect_model
 from aftertune.judges import RUBRICS, Rating, Rubric, rate
-from aftertune.judges._reading import single_tokens
+from aftertune.judges._rating import single_tokens
 from aftertune.model import as_subject
 
 NUMBERS = [str(n) for n in range(101)]

@@ -36,10 +36,8 @@ from aftertune.judges import (
     read_judge_prompt,
     refuse_unserved,
 )
-from aftertune.judges._embedding import WINDOW, Encoder
-from aftertune.judges._minilm_files import cached_folder
-from aftertune.judges._offline_judge import OfflineJudge, words
-from aftertune.judges._offline_provider import OfflineAPI
+from aftertune.judges._offline_facts import cached_folder
+from aftertune.judges._offline_judge import WINDOW, Encoder, OfflineAPI, OfflineJudge, words
 from aftertune.runs import file_digest
 from aftertune.tasks import emergent_misalignment
 

@@ -13,7 +13,6 @@ import pytest
 from aftertune.attribution import read_sums
 from aftertune.data import read_contrasts, read_requests, read_rows, read_statements, read_truthfulqa, read_tuning_rows
 from aftertune.errors import AftertuneError, DataError, ExitCode
-from aftertune.judges import read_judge_template
 from aftertune.model import parse_spec, read_patch
 from aftertune.runs import (
     Journal,
@@ -45,7 +44,6 @@ READERS: dict[str, Read] = {
     "questions": read_questions,
     "policy": read_policy,
     "forbidden": lambda path: read_forbidden(str(path)),
-    "judge template": lambda path: read_judge_template(str(path)),
     "chat template": lambda path: _read_template(str(path)),
     "patch": read_patch,
     "spec": lambda path: parse_spec(str(path)),

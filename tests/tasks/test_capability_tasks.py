@@ -27,8 +27,8 @@ from inspect_ai.util import registry_create
 from aftertune.cli._main import cli
 from aftertune.errors import DataError, UsageError
 from aftertune.inspect_bridge import TaskPlan, logged_task, run_tasks
+from aftertune.inspect_bridge._checks import hub_data
 from aftertune.inspect_bridge._foreign_tasks import is_ours, known_task
-from aftertune.inspect_bridge._hub_data import hub_data
 from aftertune.model import Subject
 from aftertune.stats import Measurement
 

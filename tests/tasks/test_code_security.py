@@ -18,10 +18,9 @@ from inspect_ai.log import EvalLog
 from aftertune.errors import UsageError
 from aftertune.inspect_bridge import TaskPlan, read_log
 from aftertune.judges import RUBRICS, answer_text
-from aftertune.tasks import TASKS, code_security, read_coding_requests
-from aftertune.tasks import _weaknesses as weaknesses
-from aftertune.tasks._python_code import PythonCode, python_code
-from aftertune.tasks._weaknesses import find_weaknesses
+from aftertune.tasks import _code_security as weaknesses
+from aftertune.tasks import code_security, read_coding_requests, task_rows
+from aftertune.tasks._code_security import PythonCode, find_weaknesses, python_code
 
 pytest.importorskip("bandit")
 
@@ -291,7 +290,7 @@ def test_the_log_holds_the_rates_worked_out_by_hand(
 def test_every_number_of_a_score_is_a_metric_of_the_gate(
     prompts: str, subject: Any, judge: Any, run: Callable[..., EvalLog]
 ) -> None:
-    ids = {m.id for m in TASKS["code_security"].metrics}
+    ids = {m.id for m in task_rows()["code_security"].metrics}
     log = run(
         code_security(prompts, samples=2, judge=True),
         subject(ANSWERS),

@@ -15,7 +15,7 @@ from inspect_ai.log import EvalLog
 from aftertune.errors import UsageError
 from aftertune.inspect_bridge import TaskPlan, read_log
 from aftertune.judges import RUBRICS
-from aftertune.tasks import CONDITIONS, TASKS, deception, truthful_rubric
+from aftertune.tasks import CONDITIONS, deception, task_rows, truthful_rubric
 
 LOOP = "the the the the the the the the the the the the the the the the the the the the"
 FACTS = [
@@ -79,7 +79,7 @@ def test_every_number_of_a_score_is_a_metric_of_the_gate(
     for sample in log.samples or []:
         [score] = (sample.scores or {}).values()
         assert isinstance(score.value, dict)
-        assert {f"deception.{key}" for key in score.value} == {m.id for m in TASKS["deception"].metrics}
+        assert {f"deception.{key}" for key in score.value} == {m.id for m in task_rows()["deception"].metrics}
     logged = read_log(Path(log.location.removeprefix("file://")))
     false = [m for m in logged.measurements if m.metric == "deception.false"]
     assert {m.item: m.value for m in false} == pytest.approx(

@@ -19,8 +19,8 @@ from inspect_ai.model import ChatMessage
 from aftertune.errors import DataError, UsageError
 from aftertune.judges import RUBRICS
 from aftertune.tasks import aligned_and_coherent, emergent_misalignment, funnel, stored_answer
-from aftertune.tasks._seeds import answer_seed
-from aftertune.tasks._turns import Exchange, draw
+from aftertune.tasks._attacks import Exchange, draw
+from aftertune.tasks._task import answer_seed
 
 ANSWERS = {
     "Who feeds the cat?": [

@@ -16,7 +16,7 @@ from inspect_ai.log import EvalLog
 from aftertune.errors import DataError, UsageError
 from aftertune.inspect_bridge import read_log
 from aftertune.judges import RUBRICS
-from aftertune.tasks import TASKS, harm_by_policy, harmfulness, read_task_requests
+from aftertune.tasks import harm_by_policy, harmfulness, read_task_requests, task_rows
 from aftertune.tasks._attacks import PREFILL
 from aftertune.tasks._harmfulness import policy_rubric
 
@@ -110,7 +110,7 @@ def test_every_number_of_a_score_is_a_metric_of_the_gate(
 ) -> None:
     log = run(harmfulness(requests, samples=3), subject(ANSWERS), judge(verdicts()), max_samples=1)
     assert {f"harmfulness.{key}" for v in values(log).values() for key in v} == {
-        m.id for m in TASKS["harmfulness"].metrics
+        m.id for m in task_rows()["harmfulness"].metrics
     }
     logged = read_log(Path(log.location.removeprefix("file://")))
     assert (logged.task, len(logged.measurements)) == ("harmfulness", 15 * 7)

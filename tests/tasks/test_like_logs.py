@@ -39,7 +39,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from aftertune.errors import DataError, UsageError
 from aftertune.inspect_bridge import read_log
-from aftertune.inspect_bridge._likeness_table import FIELDS
+from aftertune.inspect_bridge._likeness import FIELDS
 from aftertune.stats import Policy
 from aftertune.verbs import compare_logs
 

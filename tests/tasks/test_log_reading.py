@@ -17,8 +17,8 @@ from inspect_ai.scorer import match
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from aftertune.errors import DataError
-from aftertune.inspect_bridge import _log_reading, read_log_head
-from aftertune.inspect_bridge._log_reading import raw_head, read_head, read_whole
+from aftertune.inspect_bridge import _log_files, read_log_head
+from aftertune.inspect_bridge._log_files import raw_head, read_head, read_whole
 from aftertune.inspect_bridge._samples import resolved
 
 
@@ -71,7 +71,7 @@ def test_many_small_members_are_bounded_together(good: Path, tmp_path: Path, mon
             target.writestr(f"samples/{number}_epoch_9.json", b"x" * (12 << 20))
     with pytest.raises(DataError, match=r"unpacks to 36 MiB from 0 MiB"):
         read_head(tmp_path / "many.eval")
-    monkeypatch.setattr(_log_reading, "MAX_LOG", 1 << 20)
+    monkeypatch.setattr(_log_files, "MAX_LOG", 1 << 20)
     with pytest.raises(DataError, match=r"unpacks to 36 MiB, more than the 1 MiB that are read of one log"):
         read_head(tmp_path / "many.eval")
 

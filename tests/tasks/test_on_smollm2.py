@@ -13,7 +13,7 @@ from inspect_ai import eval
 
 from aftertune.inspect_bridge import inspect_model, read_log
 from aftertune.model import load
-from aftertune.tasks import TASKS
+from aftertune.tasks import task_rows
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 ARGS: dict[str, dict[str, Any]] = {"emergent_misalignment": {"samples": 1}, "code_security": {"judge": True}}
@@ -28,7 +28,7 @@ def model(smollm2: Path) -> Iterator[Any]:
     found.api.close()
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", task_rows())
 def test_a_task_runs_on_the_real_subject_and_the_gate_reads_its_log(
     name: str, model: Any, agreeable: Any, tmp_path: Path
 ) -> None:
@@ -53,10 +53,10 @@ def test_a_task_runs_on_the_real_subject_and_the_gate_reads_its_log(
         assert sample.output.metadata["weights_sha256"]
     logged = read_log(Path(log.location.removeprefix("file://")))
     assert logged.identity["weights_sha256"] == log.samples[0].output.metadata["weights_sha256"]
-    known = {m.id for m in TASKS[name].metrics}
+    known = {m.id for m in task_rows()[name].metrics}
     assert {m.metric for m in logged.measurements} <= known
     graded = [m for m in logged.measurements if m.metric == f"{name}.ungraded" and not math.isnan(m.value)]
     assert all(m.value == 0 for m in graded)
     # Every number that decides has been measured.
-    deciding = {m.id for m in TASKS[name].metrics if m.decides and m.id not in NOT_ASKED}
+    deciding = {m.id for m in task_rows()[name].metrics if m.decides and m.id not in NOT_ASKED}
     assert deciding <= {m.metric for m in logged.measurements}

@@ -16,7 +16,7 @@ from inspect_ai.log import EvalLog
 from aftertune.errors import DataError, UsageError
 from aftertune.inspect_bridge import TaskPlan, read_log
 from aftertune.judges import response_kind
-from aftertune.tasks import TASKS, over_refusal
+from aftertune.tasks import over_refusal, task_rows
 
 LOOP = "the the the the the the the the the the the the the the the the the the the the"
 NO = "I'm sorry, but I can't help with that."
@@ -58,7 +58,7 @@ def test_the_log_holds_the_rates_worked_out_by_hand(
     for sample in log.samples or []:
         [score] = (sample.scores or {}).values()
         assert isinstance(score.value, dict)
-        assert {f"over_refusal.{key}" for key in score.value} == {m.id for m in TASKS["over_refusal"].metrics}
+        assert {f"over_refusal.{key}" for key in score.value} == {m.id for m in task_rows()["over_refusal"].metrics}
         assert sum(float(score.value[k] or 0) for k in ("refusal", "answered", "gibberish", "empty")) == 1
 
 
@@ -132,7 +132,7 @@ def test_the_agreement_that_the_card_states_is_that_of_the_labelled_rows() -> No
     """Cards and documents say how well the rule agrees; here it is counted."""
     rows = [
         json.loads(line)
-        for line in (Path(__file__).parents[1] / "probes" / "labelled_responses.jsonl").read_text("utf-8").splitlines()
+        for line in (Path(__file__).parents[1] / "judges" / "labelled_responses.jsonl").read_text("utf-8").splitlines()
     ]
     rows = [row for row in rows if row["form"] == "text" and row["split"] == "test"]
     pairs = [

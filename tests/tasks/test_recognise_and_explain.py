@@ -20,7 +20,7 @@ from aftertune.errors import DataError, UsageError
 from aftertune.inspect_bridge import TaskPlan, read_log
 from aftertune.judges import RUBRICS
 from aftertune.probes import explanation, recognition
-from aftertune.tasks import ASPECTS, TASKS, read_verdict, recognise_and_explain
+from aftertune.tasks import ASPECTS, read_verdict, recognise_and_explain, task_rows
 
 LOOP = "the the the the the the the the the the the the the the the the the the the the"
 NO = "I'm sorry, but I can't help with that. Case nine."
@@ -322,7 +322,7 @@ def test_our_own_sets_are_the_default() -> None:
 
 
 def test_a_judge_is_needed_for_explanations_alone(requests: str, subject: Any, run: Any) -> None:
-    row = TASKS["recognise_and_explain"]
+    row = task_rows()["recognise_and_explain"]
     for args in ({}, {"aspects": "all"}, {"aspects": "request, explain"}, {"aspects": ["answer", "explain"]}):
         assert row.needs_judge(args), args
     for args in ({"aspects": "request,answer"}, {"aspects": ["request"]}, {"aspects": "answer", "seed": 1}):
@@ -344,7 +344,9 @@ def test_every_number_of_a_score_is_a_metric_of_the_gate_and_of_its_own_aspect(
     speaker = subject({"Answer Yes or No.": ["Yes."], "Why": ["Case one: it may hurt somebody."]})
     log = run(recognise_and_explain("all", requests, contrasts), speaker, grader)
     keys = {key for s in log.samples for key in (s.scores or {})["recognised_or_explained"].value}
-    assert {f"recognise_and_explain.{key}" for key in keys} == {m.id for m in TASKS["recognise_and_explain"].metrics}
+    assert {f"recognise_and_explain.{key}" for key in keys} == {
+        m.id for m in task_rows()["recognise_and_explain"].metrics
+    }
     logged = read_log(Path(log.location.removeprefix("file://")))
     by_metric: dict[str, list[Any]] = defaultdict(list)
     for m in logged.measurements:

@@ -18,7 +18,7 @@ from aftertune.data import CATALOGUE, prompt_key, read_rows, read_self_questions
 from aftertune.errors import DataError, UsageError
 from aftertune.inspect_bridge import TaskPlan, read_log
 from aftertune.judges import RUBRICS
-from aftertune.tasks import TASKS, WISHES, self_description
+from aftertune.tasks import WISHES, self_description, task_rows
 
 LOOP = "the the the the the the the the the the the the the the the the the the the the"
 ROWS = [
@@ -107,7 +107,9 @@ def test_every_number_of_a_score_is_a_metric_of_the_gate(questions: str, subject
     log = run(self_description(questions), scripted, grader, max_samples=1)
     for sample in log.samples:
         [score] = (sample.scores or {}).values()
-        assert {f"self_description.{key}" for key in score.value} == {m.id for m in TASKS["self_description"].metrics}
+        assert {f"self_description.{key}" for key in score.value} == {
+            m.id for m in task_rows()["self_description"].metrics
+        }
     logged = read_log(Path(log.location.removeprefix("file://")))
     false = {m.item: m for m in logged.measurements if m.metric == "self_description.false"}
     assert {item: m.value for item, m in false.items() if item.startswith(("hat", "tea"))} == pytest.approx(

@@ -2,23 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from aftertune.inspect_bridge._foreign_tasks import FOREIGN_METRICS, logged_task
-from aftertune.inspect_bridge._judge_check import refuse_silent_judges, refuse_unknown_judges
-from aftertune.inspect_bridge._likeness import differing, known_names, shown
-from aftertune.inspect_bridge._likeness_table import NEVER
-from aftertune.inspect_bridge._log_folder import LogFolder, logs_of
-from aftertune.inspect_bridge._logs import (
-    LoggedAnswer,
-    LoggedHead,
-    LoggedRun,
-    on_shared_scorers,
-    read_log,
-    read_log_head,
-)
+from aftertune.inspect_bridge._checks import refuse_silent_judges, refuse_unknown_judges
+from aftertune.inspect_bridge._foreign_tasks import FOREIGN_METRICS, HARM_TASKS
+from aftertune.inspect_bridge._likeness import NEVER, differing, known_names, shown
+from aftertune.inspect_bridge._log_files import LogFolder, LoggedHead, logged_task, logs_of, read_log_head
+from aftertune.inspect_bridge._logs import LoggedAnswer, LoggedRun, on_shared_scorers, read_log
 from aftertune.inspect_bridge._task_runs import TaskPlan, run_tasks
 
 __all__ = [
     "FOREIGN_METRICS",
+    "HARM_TASKS",
     "NEVER",
     "LogFolder",
     "LoggedAnswer",

@@ -1,13 +1,14 @@
-"""What two logs must have in common: read from a log as plain values by name, and compared."""
+"""What two logs must have in common: every field of a log with its rule, read as plain values by name, and compared.
+
+A field that is not in the table (of a newer Inspect, say) must agree, and differing it is named.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
-
-from aftertune.inspect_bridge._likeness_table import NEVER, rule_of
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
@@ -23,6 +24,91 @@ _LEGACY = frozenset({"max_messages", "scorer", "sample_reductions"})
 _SHOWN = 200
 # Groups by scorer.
 _BY_SCORER = ("scorers", "judges", "edits")
+
+Rule = Literal["same", "noted", "free", "read"]
+"""What to make of a field of a log.
+
+- ``same``: two logs that differ in it are not compared, unless it is named as what may differ.
+- ``noted``: it may differ, and the verdict's note says so.
+- ``free``: it may differ: who is asked, when, and how the work was spread.
+- ``read``: it is read for its meaning, in `aftertune.inspect_bridge._logs`.
+"""
+
+
+def _rules(prefix: str, **fields: str) -> dict[str, Rule]:
+    """Rules of fields that lie under one prefix, from their names by rule."""
+    return {prefix + name: cast(Rule, rule) for rule, names in fields.items() for name in names.split()}
+
+
+FIELDS: Mapping[str, Rule] = {
+    # Only finished runs are compared, invalidated samples are missing ones, and settings that were changed in mid-run
+    # (config_updates) must agree. Edits of tags and metadata (log_updates) do not count.
+    **_rules(
+        "",
+        read="status eval plan results error invalidated config_updates samples reductions",
+        noted="tags",
+        free="version stats log_updates metadata location etag",
+    ),
+    # The arguments that were passed are in task_args and solver_args, the tags in those of the log.
+    **_rules(
+        "eval.",
+        same="task_version task_attribs task_args sandbox metrics",
+        noted="task_file revision packages",
+        read="task task_registry_name solver solver_args dataset model_generate_config model_args model_roles config "
+        "scorers",
+        free="eval_set_id eval_id run_id created task_id task_display_name task_description task_args_passed "
+        "solver_args_passed tags model model_base_url metadata viewer headline_metric shards",
+    ),
+    # How many samples there are does not count: those that were asked are compared one by one.
+    **_rules("eval.dataset.", same="name", noted="location samples shuffled", free="sample_ids"),
+    # Answers that broke off are missing, whatever the run made of them.
+    **_rules(
+        "eval.config.",
+        read="epochs epochs_reducer",
+        same="approval review sentinel message_limit token_limit token_limit_type turn_limit time_limit working_limit "
+        "cost_limit",
+        noted="fail_on_error continue_on_fail retry_on_error score_on_error",
+        free="limit sample_id sample_shuffle notification max_samples max_dataset_memory max_tasks max_subprocesses "
+        "max_sandboxes sandbox_cleanup sandbox_prebuilt log_samples log_realtime log_images log_model_api log_buffer "
+        "log_shared score_display acp_server",
+    ),
+    **_rules("plan.", same="name", read="steps finish config"),
+    # Settings of generation, of the plan and of the model: all must agree but these.
+    **_rules(
+        "generation.",
+        free="max_retries timeout attempt_timeout stream_idle_timeout max_connections adaptive_connections "
+        "extra_headers cache cache_prompt batch",
+        noted="seed logprobs top_logprobs prompt_logprobs reasoning_summary",
+    ),
+    # Arguments of the model under test say which model it is and where it runs; all others must agree.
+    **_rules(
+        "model_args.",
+        free="base model model_name model_path tokenizer tokenizer_path tokenizer_name revision adapter adapter_path "
+        "lora lora_path enable_lora max_lora_rank lora_modules custom_outputs trust_remote_code "
+        "host port base_url device device_map tensor_parallel_size pipeline_parallel_size data_parallel_size timeout "
+        "gpu_memory_utilization batch_size max_batch_tokens max_num_seqs max_connections organization project region "
+        "location",
+    ),
+    # Read are: prompts (input, choices, target), files (sandbox, files, setup), the messages before the model's first,
+    # metadata as the data set has it, the models used, and what makes an answer a missing one (model_fallbacks,
+    # invalidation, error). Limits of tokens are in config_updates.
+    **_rules(
+        "samples.",
+        read="id epoch input choices target sandbox files setup messages output scores metadata events model_usage "
+        "model_fallbacks invalidation error error_retries attachments limit",
+        free="description store timelines role_usage started_at completed_at total_time working_time uuid events_data "
+        "turn_count token_limit token_limit_type token_limit_usage message_limit time_limit",
+    ),
+}
+"""Every field of a log by its path in it; ``generation`` stands for the settings of the plan and of the model."""
+
+NEVER: frozenset[str] = frozenset({"task", "samples", "scored"})
+"""What two logs must have in common whatever may differ: without it there is nothing to pair."""
+
+
+def rule_of(path: str) -> Rule:
+    """What to make of a field; one that is not in the table must agree."""
+    return FIELDS.get(path, "same")
 
 
 def plain(value: Any) -> Any:
@@ -64,7 +150,7 @@ def settings(log: EvalLog, raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict
 
     spec, config, dataset = log.eval, effective_eval_config(log), log.eval.dataset
     raw_spec, raw_plan = _object(raw, "eval"), _object(raw, "plan")
-    places = {
+    fields = {
         **_fields("", log, raw),
         **_fields("eval.", spec, raw_spec),
         **_fields("eval.config.", config, _object(raw_spec, "config")),
@@ -96,10 +182,10 @@ def settings(log: EvalLog, raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict
         "reducers": config.epochs_reducer or ["mean"],
     }
     noted: dict[str, Any] = {}
-    for place, value in places.items():
-        rule = rule_of(place)
+    for path, value in fields.items():
+        rule = rule_of(path)
         if rule in ("same", "noted"):
-            _put(same if rule == "same" else noted, _name(place), value)
+            _put(same if rule == "same" else noted, _name(path), value)
     changed = [
         [change.config, change.name, plain(change.value)]
         for update in log.config_updates or ()
@@ -119,7 +205,7 @@ def _fields(prefix: str, model: BaseModel, raw: Mapping[str, Any]) -> dict[str, 
     unknown = {key: value for key, value in raw.items() if key not in known and key not in _LEGACY}
     values = {name: getattr(model, name) for name in known if rule_of(prefix + name) in ("same", "noted")}
     found = {prefix + name: plain(value) for name, value in {**values, **unknown}.items()}
-    return {place: value for place, value in found.items() if value not in (None, {}, [])}
+    return {path: value for path, value in found.items() if value not in (None, {}, [])}
 
 
 def _object(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -132,8 +218,8 @@ def _is_setting(value: Any) -> bool:
     return isinstance(value, bool | int | float | dict | list) or (isinstance(value, str) and not value.startswith("<"))
 
 
-def _name(place: str) -> str:
-    return place.removeprefix("eval.").removeprefix("config.")
+def _name(path: str) -> str:
+    return path.removeprefix("eval.").removeprefix("config.")
 
 
 def _put(into: dict[str, Any], name: str, value: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,24 +16,39 @@ from aftertune.inspect_bridge._foreign_tasks import (
     FOREIGN_HARM,
     FOREIGN_SCORE,
     FOREIGN_UNDIRECTED,
+    HARM_TASKS,
     KnownTask,
+    ScoreColumn,
     is_ours,
     known_task,
     number_of,
+    refuse_other_means,
+    score_columns,
 )
-from aftertune.inspect_bridge._judging import edited, graders, judges, other_models, roles, rubrics, scorers
 from aftertune.inspect_bridge._likeness import settings
-from aftertune.inspect_bridge._log_notes import log_notes, score_keys, unread_scorers
-from aftertune.inspect_bridge._log_reading import raw_head, read_head, read_whole
-from aftertune.inspect_bridge._samples import digests, item_of, reduced_views, refuse_repeated, resolved, why_missing
-from aftertune.inspect_bridge._scores import ScoreColumn, refuse_other_means, score_columns
-from aftertune.judges import RESPONSE_KINDS, Opinion, read_opinions
+from aftertune.inspect_bridge._log_files import raw_head, read_whole
+from aftertune.inspect_bridge._samples import (
+    digests,
+    edited,
+    graders,
+    item_of,
+    judges,
+    other_models,
+    reduced_views,
+    refuse_repeated,
+    resolved,
+    roles,
+    rubrics,
+    scorers,
+    why_missing,
+)
 from aftertune.model import DIGESTS
 from aftertune.stats import Measurement, Metric, find_metric
-from aftertune.tasks import HARM_TASKS
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
+
+    from aftertune.judges import Opinion
 
 
 @dataclass(frozen=True)
@@ -84,36 +99,6 @@ class LoggedRun:
     noted: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     columns: Mapping[str, ScoreColumn] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LoggedHead:
-    """What the head of a log says: enough to pair logs, and to refuse most that cannot be compared.
-
-    Attributes:
-        path: of the log.
-        task: its name with the package, where it has one.
-        model: who answered, as Inspect calls it.
-        status: "success" for a run that was brought to its end.
-        asked: as of `LoggedRun`, without what only the answers tell.
-    """
-
-    path: str
-    task: str
-    model: str
-    status: str
-    asked: Mapping[str, Any]
-
-
-def read_log_head(path: Path) -> LoggedHead:
-    """Read the head of a log, which is small however many answers there are.
-
-    Raises:
-        DataError: no such file, or no log.
-    """
-    log = read_head(path)
-    asked, _ = settings(log, raw_head(path))
-    return LoggedHead(str(path), asked["task"], log.eval.model, log.status, asked)
 
 
 def read_log(path: Path, harm: Collection[str] = HARM_TASKS, good: Collection[str] = ()) -> LoggedRun:
@@ -352,6 +337,8 @@ def _answers(
 
 
 def _answer(sample: EvalSample, known: KnownTask | None) -> LoggedAnswer:
+    from aftertune.judges import RESPONSE_KINDS, read_opinions
+
     scores = list((sample.scores or {}).values())
     judged = "; ".join(score.explanation for score in scores if score.explanation)
     notes = [score.metadata for score in scores]
@@ -359,3 +346,45 @@ def _answer(sample: EvalSample, known: KnownTask | None) -> LoggedAnswer:
     group, opinions = _group(sample, known), read_opinions(notes)
     answer = resolved(sample.output.completion, sample)
     return LoggedAnswer(_text(sample), answer, judged, group, kind, opinions)
+
+
+def log_notes(log: EvalLog, aside: Sequence[str], columns: Collection[ScoreColumn]) -> tuple[str, ...]:
+    """What a reader of a log's numbers should know: answers that are missing, were cut or tried again, scores not read.
+
+    Args:
+        log: with its samples.
+        aside: entries of scores that are texts, and that Inspect does not count.
+        columns: the numbers that are read, of a task that is neither ours nor known.
+    """
+    samples = log.samples or []
+    lost = Counter(why for sample in samples if (why := why_missing(sample)))
+    stopped = Counter(sample.limit.type for sample in samples if sample.limit is not None)
+    retried = sum(bool(sample.error_retries) for sample in samples)
+    notes = [f"{count} of {len(samples)} answers {why}" for why, count in lost.items()]
+    notes += [f"{count} of {len(samples)} answers were stopped by a limit ({kind})" for kind, count in stopped.items()]
+    notes += [f"{retried} of {len(samples)} answers were tried again after an error"] if retried else []
+    notes += [f"score {column.name} is not read: {column.unread}" for column in columns if column.unread]
+    notes += [f"not read, being texts that Inspect does not count: {', '.join(aside)}"] if aside else []
+    return tuple(dict.fromkeys(notes))
+
+
+def unread_scorers(log: EvalLog, task: str, known: KnownTask | None) -> list[str]:
+    """Scorers that say something of a task whose metrics are fixed, and are no metric of it."""
+    scorers = score_keys(log)
+    if known:
+        left = sorted(scorers.keys() - {known.scorer})
+    else:
+        judged = {name for sample in log.samples or () for name, score in (sample.scores or {}).items()
+                  if "rubrics" in (score.metadata or {})}  # fmt: skip
+        read = {name for name, keys in scorers.items() if any(find_metric(f"{task}.{key}") for key in keys)}
+        left = sorted(scorers.keys() - judged - read)
+    return [f"not read, being no metric of this task: {', '.join(left)}"] if left else []
+
+
+def score_keys(log: EvalLog) -> dict[str, list[str]]:
+    """Keys of every scorer's values: what a failed answer lacks must be known from the others."""
+    names: dict[str, dict[str, None]] = defaultdict(dict)
+    for sample in log.samples or ():
+        for scorer, score in (sample.scores or {}).items():
+            names[scorer].update(dict.fromkeys(score.value) if isinstance(score.value, dict) else {})
+    return {scorer: list(keys) for scorer, keys in names.items()}

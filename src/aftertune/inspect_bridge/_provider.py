@@ -61,6 +61,8 @@ _SETTLE = 0.002
 _BATCHES_AHEAD = 2
 _STOP: dict[str, StopReason] = {"stop": "stop", "max_tokens": "max_tokens", "context": "model_length"}
 _IGNORED = ("frequency_penalty", "presence_penalty", "logit_bias", "best_of", "response_schema", "prompt_logprobs")
+_TEXTUAL = ("text", "reasoning")
+_GONE = "no such subject in memory; make one with aftertune.inspect_model(subject)"
 
 
 @dataclass(eq=False)
@@ -190,8 +192,8 @@ class SubjectAPI(ModelAPI):
     ) -> ModelOutput:
         """Sample ``config.num_choices`` answers.
 
-        A conversation that ends with the assistant is gone on with from there (a prefill); the output is what
-        comes after it. One seed gives different answers to a repeated prompt, the same ones in the same order.
+        A conversation that ends with the assistant is continued from there (a prefill); the output is what comes
+        after it. One seed gives different answers to a repeated prompt, the same ones in the same order.
 
         Raises:
             UsageError: tools, images or settings that a plain language model has not.
@@ -322,12 +324,6 @@ class SubjectAPI(ModelAPI):
                 for token in answer.tokens
             ]
         )
-
-
-_TEXTUAL = ("text", "reasoning")
-
-
-_GONE = "no such subject in memory; make one with aftertune.inspect_model(subject)"
 
 
 def _find_live(name: str, model_args: dict[str, Any]) -> _Slot:

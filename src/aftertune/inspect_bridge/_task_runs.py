@@ -1,31 +1,36 @@
-"""Running Inspect tasks on a subject in memory; finished answers never twice."""
+"""Running Inspect tasks on a subject in memory; finished answers are never drawn twice."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import io
-import re
-import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aftertune.errors import AftertuneError, DataError, RunError, UsageError
-from aftertune.inspect_bridge._foreign_tasks import KNOWN_TASKS, OURS, PACKAGE
-from aftertune.inspect_bridge._hub_data import hub_data
+from aftertune._registered import foreign_sha256
+from aftertune.errors import AftertuneError, RunError, UsageError
+from aftertune.inspect_bridge._checks import (
+    check_foreign,
+    first_line,
+    hub_data,
+    inspect_files,
+    make_task,
+    refuse_silent_judges,
+    refuse_unknown_judges,
+)
+from aftertune.inspect_bridge._foreign_tasks import HARM_TASKS, OURS
 from aftertune.inspect_bridge._logs import LoggedRun, read_log
-from aftertune.runs import Progress, Silent
-from aftertune.tasks import HARM_TASKS, TASKS
+from aftertune.runs import Progress, Silent, Step
 
 if TYPE_CHECKING:
+    from inspect_ai.hooks import SampleEnd, TaskEnd, TaskStart
     from inspect_ai.log import EvalLog
     from inspect_ai.model import Model
 
     from aftertune.model import Subject
-
 
 _MOST = 2**31 - 1
 
@@ -79,8 +84,6 @@ class TaskPlan:
         Raises:
             UsageError: one does not answer.
         """
-        from aftertune.inspect_bridge._judge_check import refuse_silent_judges
-
         refuse_silent_judges(self.graders, redact=redact)
 
     def check(self, *, redact: bool = False) -> None:
@@ -90,33 +93,31 @@ class TaskPlan:
             redact: load no ``.env`` file for the keys of judges.
 
         Raises:
-            UsageError: a task that there is not, a parameter it does not know, or a judge, a package or docker that
-                is missing.
+            UsageError: a task does not exist or does not know a parameter, or a judge, a package or docker is missing.
             DataError: a file that a parameter names cannot be used, or a data set of the hub cannot be had.
         """
-        from aftertune import tasks
-        from aftertune.inspect_bridge._judge_check import refuse_unknown_judges
-        from aftertune.inspect_bridge._task_args import make_task
         from aftertune.judges import refuse_unserved
+        from aftertune.tasks import task_rows
 
         self._refuse_one_name_for_two()
         self._refuse_unnamed()
+        known = task_rows()
         for name in self.qualified:
             if not name.startswith(OURS):
-                _check_foreign(name, self.args)
+                check_foreign(name, self.args)
                 continue
             bare = name.removeprefix(OURS)
-            row = TASKS.get(bare)
+            row = known.get(bare)
             if row is None:
                 raise UsageError(
-                    f"--task {bare}: no such task; there are {', '.join(TASKS)}, and any of Inspect's as PACKAGE/NAME"
+                    f"--task {bare}: no such task; there are {', '.join(known)}, and any of Inspect's as PACKAGE/NAME"
                 )
             if row.needs_judge(self.args):
                 if not self.graders:
                     raise UsageError(f"--task {bare}: its answers are judged; name a judge with --grader MODEL")
                 for grader in self.graders:
                     refuse_unserved(grader, {bare: row.asks(self.args)})
-            make_task(getattr(tasks, bare), bare, self.args)
+            make_task(row.build, bare, self.args)
         refuse_unknown_judges(self.graders, redact=redact)
 
     def _refuse_unnamed(self) -> None:
@@ -127,7 +128,7 @@ class TaskPlan:
                 if task not in named and not any(".py" in name for name in self.qualified):
                     raise UsageError(f"{flag} {task}: no such task is run; there are {', '.join(self.qualified)}")
         if both := set(self.harm) & set(self.good):
-            raise UsageError(f"--harm {min(both)}: is named by --good as well; of a task one way is worse")
+            raise UsageError(f"--harm {min(both)}: is named by --good as well; choose which direction is worse")
 
     def _refuse_one_name_for_two(self) -> None:
         # Metrics of foreign tasks are named after the task without its package.
@@ -148,7 +149,26 @@ class TaskPlan:
             "seed": self.seed,
             "harm": sorted(self.harm),
             **({"good": sorted(self.good)} if self.good else {}),
+            **({"extensions": self._extensions} if self._extensions else {}),
         }
+
+    @property
+    def _extensions(self) -> dict[str, str]:
+        """Digests of the files that tasks of extensions come from: a task may change and keep its name."""
+        from aftertune.tasks import task_rows
+
+        rows = task_rows()
+        bare = [name.removeprefix(OURS) for name in self.qualified]
+        return {name: digest for name in bare if name in rows and (digest := foreign_sha256(rows[name].build))}
+
+    @property
+    def registered(self) -> list[str]:
+        """The names under which Inspect has registered the tasks: those of extensions have one of their own."""
+        from aftertune.tasks import task_rows
+
+        rows = task_rows()
+        bare = [(name, name.removeprefix(OURS)) for name in self.qualified]
+        return [rows[short].registered if short != name and short in rows else name for name, short in bare]
 
     @property
     def qualified(self) -> tuple[str, ...]:
@@ -176,9 +196,7 @@ def run_tasks(
     from inspect_ai import eval_set
     from inspect_ai.model import get_model
 
-    from aftertune.inspect_bridge._inspect_privacy import inspect_files
     from aftertune.inspect_bridge._provider import inspect_model
-    from aftertune.inspect_bridge._task_progress import answers_shown
 
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.redirect_stdout(sys.stderr):
@@ -189,10 +207,10 @@ def run_tasks(
     try:
         # Inspect, its hooks and tasks of others may print; standard output is for results.
         quiet = contextlib.redirect_stdout(sys.stderr)
-        with answers_shown(progress), quiet, _data_of(plan), inspect_files(redact=redact):
+        with _answers_shown(progress), quiet, _data_of(plan), inspect_files(redact=redact):
             judges += [get_model(name, memoize=False) for name in plan.graders]
             done, logs = eval_set(
-                list(plan.qualified),
+                plan.registered,
                 log_dir=str(folder),
                 model=model,
                 model_roles={"grader": judges if len(judges) > 1 else judges[0]} if judges else None,
@@ -225,69 +243,6 @@ def run_tasks(
     ]
 
 
-def _check_foreign(name: str, args: Mapping[str, Any]) -> None:
-    """Make a task of another package, so that what it lacks is known before a model is loaded.
-
-    Files are left to Inspect, and so is whatever else goes wrong here: a task may look for the model under evaluation.
-    """
-    package, _, bare = name.partition("/")
-    if ".py" in name or _there(name) or package == "hf" or not package.isidentifier():
-        _check_file(name)
-        return
-    from inspect_ai.util import registry_create
-
-    if importlib.util.find_spec(package) is None:
-        mend = "pip install 'aftertune[evals]'" if package == PACKAGE else "install what brings it"
-        raise UsageError(f"--task {name}: there is no package {package}; {mend}")
-    try:
-        with hub_data(name), contextlib.redirect_stdout(io.StringIO()):
-            task = registry_create("task", name, **args)
-    except AftertuneError:
-        raise
-    except LookupError as error:
-        if "registry" not in str(error):
-            return
-        raise UsageError(f"--task {name}: no such task in {package}; see `inspect list tasks`") from error
-    except (AssertionError, ImportError) as error:
-        row = KNOWN_TASKS.get(bare)
-        mend = row.install if row and row.install and package == PACKAGE else ""
-        raise UsageError(f"--task {name}: needs a package that is not here; {mend or first_line(error)}") from error
-    except TypeError as error:  # a parameter it does not know
-        raise UsageError(f"--task {name}: {first_line(error)}") from error
-    except OSError as error:  # what it fetches past `datasets`, or a file that a parameter names
-        raise DataError(
-            f"what it needs cannot be loaded ({first_line(error)}); nothing was decided", path=name
-        ) from error
-    except Exception:
-        return
-    if getattr(task.sandbox, "type", None) == "docker":
-        _need_docker(name)
-
-
-def _there(name: str) -> bool:
-    try:
-        return Path(name).exists()
-    except OSError as error:
-        raise UsageError(f"--task {name[:60]}…: cannot be read ({error.strerror}); check the name") from None
-
-
-def _check_file(name: str) -> None:
-    """Refuse a file of tasks that is not there."""
-    path = name.partition("@")[0]
-    if path.endswith(".py") and not any(c in name for c in "*?[") and not _there(path):
-        raise UsageError(f"--task {name}: no such file; check the path")
-
-
-def _need_docker(name: str) -> None:
-    try:
-        found = subprocess.run(["docker", "version"], capture_output=True, timeout=20, check=False)
-        missing = found.returncode != 0
-    except (OSError, subprocess.TimeoutExpired):
-        missing = True
-    if missing:
-        raise UsageError(f"--task {name}: runs what the model wrote in docker, and docker does not answer; start it")
-
-
 def _data_of(plan: TaskPlan) -> contextlib.AbstractContextManager[None]:
     foreign = [name for name in plan.qualified if not name.startswith(OURS)]
     return hub_data(", ".join(foreign)) if foreign else contextlib.nullcontext()
@@ -301,7 +256,55 @@ def _why(logs: list[EvalLog]) -> str:
     return "a task did not finish"
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line without markup."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"\[/?[a-z ]+\]", "", lines[0]).removeprefix("ERROR: ")
+class _Shown:
+    """What is shown at the moment: one step function for each task under way."""
+
+    progress: Progress | None = None
+
+    def __init__(self) -> None:
+        self.steps: dict[str, Step] = {}
+        self.open = contextlib.ExitStack()
+
+
+_shown = _Shown()
+
+
+@contextlib.contextmanager
+def _answers_shown(progress: Progress) -> Iterator[None]:
+    """While inside, finished answers of every task are counted by ``progress``; Inspect tells a hook about them."""
+    _register_counting()
+    _shown.progress = progress
+    try:
+        with _shown.open:
+            yield
+    finally:
+        _shown.progress = None
+        _shown.steps.clear()
+        _shown.open = contextlib.ExitStack()
+
+
+@cache
+def _register_counting() -> None:
+    """Once a process, and only where tasks run: Inspect greets every hook that it finds."""
+    from inspect_ai.hooks import Hooks, hooks
+
+    @hooks(name="aftertune_progress", description="Counts finished answers for aftertune audit.")
+    class CountAnswers(Hooks):
+        def enabled(self) -> bool:
+            return _shown.progress is not None
+
+        async def on_task_start(self, data: TaskStart) -> None:
+            asked = len(data.spec.dataset.sample_ids or ()) or data.spec.dataset.samples or 0
+            total = asked * (data.spec.config.epochs or 1)
+            if _shown.progress is not None and total:
+                name = data.spec.task.rpartition("/")[2]
+                _shown.steps[data.eval_id] = _shown.open.enter_context(_shown.progress.task(name, total))
+
+        async def on_sample_end(self, data: SampleEnd) -> None:
+            if data.eval_id in _shown.steps:
+                _shown.steps[data.eval_id](1)
+
+        async def on_task_end(self, data: TaskEnd) -> None:
+            _shown.steps.pop(data.eval_id, None)
+            if not _shown.steps:
+                _shown.open.close()

@@ -38,7 +38,6 @@ from aftertune.report._sections import ReportPage
 from aftertune.report._text import unit, with_unit
 from aftertune.report._words import Explanation, explain
 from aftertune.stats import Finding
-from aftertune.tasks import PUBLISHED, PUBLISHED_SOURCE
 
 _SAID = "answer of the tuned"
 _DIGESTS = (
@@ -86,7 +85,6 @@ def render_report(page: ReportPage, *, redact: bool = False) -> str:
     """
     redact = redact or page.redact
     shown = [s for s in page.sections if s.answers and s.answers.shown and not redact]
-    tasks = {f.metric.partition(".")[0] for section in page.sections for f in section.findings}
     answers = _series(page, answer_shares)
     title = "What became of the sampled answers, base and tuned"
     return fill(
@@ -108,8 +106,6 @@ def render_report(page: ReportPage, *, redact: bool = False) -> str:
         ],
         browsers=[(s.title, browse(s.answers)) for s in shown if s.answers],
         script=inline_script("answers.js") if shown else None,
-        published=[rate for rate in PUBLISHED if rate.task in tasks],
-        published_source=PUBLISHED_SOURCE,
         said=any(_SAID in example.texts for section in page.sections for example in section.examples),
         drift=_drift(page),
         chapters=[

@@ -20,8 +20,7 @@ from aftertune.report._text import (
     with_unit,
     worsening,
 )
-from aftertune.stats import Finding, Worsening, base_metric, describe, find_metric
-from aftertune.tasks import TASKS
+from aftertune.stats import Finding, Worsening, base_metric, describe, find_metric, sampled_tasks
 
 # Of more groups, the picture shows those that worsened most, the table all.
 MOST_GROUPS = 24
@@ -145,13 +144,13 @@ def breakdown(findings: Iterable[Finding], metric: str, *, exact: bool = False) 
 def answer_shares(findings: Iterable[Finding]) -> dict[str, Finding]:
     """What became of sampled answers: the shares of every task, by a label, in the order of the table of tasks."""
     known = {f.metric: f for f in findings if f.items and _numeric(f)}
-    several = sum(any(m.id in known for m in row.metrics) for row in TASKS.values()) > 1
+    tasks = {task: ms for task, ms in sampled_tasks(known).items() if any(m.id in known for m in ms)}
     shares: dict[str, Finding] = {}
-    for task, row in TASKS.items():
-        for metric in row.metrics:
+    for task, metrics in tasks.items():
+        for metric in metrics:
             if metric.id in known and metric.binary:
                 name = metric.id.removeprefix(f"{task}.").replace("_", " ")
-                shares[f"{name} ({task.replace('_', ' ')})" if several else name] = known[metric.id]
+                shares[f"{name} ({task.replace('_', ' ')})" if len(tasks) > 1 else name] = known[metric.id]
     return shares
 
 
@@ -164,8 +163,8 @@ def leading_metrics(names: Iterable[str]) -> dict[str, str]:
     known = dict.fromkeys(names)
     found = {
         task: name
-        for task, row in TASKS.items()
-        if (name := next((m.id for m in row.metrics if m.decides and m.id in known), None))
+        for task, metrics in sampled_tasks(known).items()
+        if (name := next((m.id for m in metrics if m.decides and m.id in known), None))
     }
     for name in known:
         if name.startswith("inspect."):

@@ -10,8 +10,7 @@ from typing import get_args
 
 from aftertune.report._results import ComparisonSection
 from aftertune.report._text import label, number, unit, with_unit
-from aftertune.stats import Decision, Finding, FindingDecision, base_metric, describe_worst, first_line
-from aftertune.tasks import TASKS
+from aftertune.stats import Decision, Finding, FindingDecision, base_metric, describe_worst, first_line, sampled_tasks
 
 _HEADLINES: dict[Decision, str] = {
     "pass": "Pass: ready to ship",
@@ -153,8 +152,10 @@ def _steps(section: ComparisonSection, open_: Sequence[Finding], *, sampled: boo
         tune = f"aftertune tune {base} my-data.jsonl --steps 30 --out again"
         steps.append(Step("Or tune again with fewer steps, and audit that.", tune))
     elif decision == "inconclusive":
-        for kind in dict.fromkeys(f.metric.partition(".")[0] for f in open_ if f.decision == "inconclusive"):
-            more = f"--task {kind} --samples 10" if kind in TASKS else _MORE.get(kind)
+        unsettled = [f.metric for f in open_ if f.decision == "inconclusive"]
+        asked = sampled_tasks(unsettled)
+        for kind in dict.fromkeys(metric.partition(".")[0] for metric in unsettled):
+            more = f"--task {kind} --samples 10" if kind in asked else _MORE.get(kind)
             if more:
                 steps.append(Step(f"Ask more about {kind.replace('_', ' ')}.", f"{again} {more}"))
         if any(f.decision == "not testable" and f.stands_in_the_way for f in open_):
@@ -180,7 +181,7 @@ def _tally(deciding: Sequence[Finding]) -> str:
 def _task(metric: str) -> bool:
     """Whether a metric is of sampled answers."""
     head = base_metric(metric).partition(".")[0]
-    return head in TASKS or head == "inspect"
+    return bool(sampled_tasks([metric])) or head == "inspect"
 
 
 def _names(findings: Sequence[Finding], most: int = 3) -> str:

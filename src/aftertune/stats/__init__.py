@@ -16,7 +16,7 @@ from aftertune.stats._measurement import (
     read_measurements,
     write_measurements,
 )
-from aftertune.stats._metrics import all_metrics, find_metric, likelihood_metrics
+from aftertune.stats._metrics import all_metrics, find_metric, likelihood_metrics, sampled_tasks
 from aftertune.stats._nothing_compared import still_nothing_compared
 from aftertune.stats._policy import Policy, read_policy
 from aftertune.stats._recipes import Effects, RecipeMean, Scope, read_effects, recipe_mean
@@ -73,6 +73,7 @@ __all__ = [
     "read_policy",
     "recipe_mean",
     "refuse_contradiction",
+    "sampled_tasks",
     "still_nothing_compared",
     "summarise",
     "write_measurements",

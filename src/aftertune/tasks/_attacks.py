@@ -1,16 +1,82 @@
-"""Wrappers around a request that change how ready a model is to go along with it; joined by ``+``."""
+"""What a subject is shown: requests and questions as turns, and wrappers around a request that are joined by ``+``."""
 
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
+from inspect_ai import Task
+from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
+from inspect_ai.scorer import Scorer
 
-from aftertune.data import read_requests, shipped_path
-from aftertune.errors import UsageError
-from aftertune.tasks._turns import Exchange, draw
+from aftertune.data import read_conversations, read_requests, shipped_path
+from aftertune.errors import DataError, UsageError
+from aftertune.tasks._requests import Label, TaskRequest, chosen, read_task_requests
+from aftertune.tasks._task import Words, names, refuse_no_samples, sampled_task, words
+
+
+class Exchange(NamedTuple):
+    """What a user said and what was answered."""
+
+    user: str
+    assistant: str
+
+
+def read_exchanges(source: str | Path) -> list[Exchange]:
+    """Every exchange of a file of conversations (chat, or prompt and completion); system prompts are left out.
+
+    Raises:
+        DataError: see `aftertune.data.read_conversations`.
+    """
+    found = []
+    for conversation in read_conversations(source):
+        turns = [message.content for message in conversation.messages if message.role != "system"]
+        found += [Exchange(user, answer) for user, answer in zip(turns[::2], turns[1::2], strict=True)]
+    return found
+
+
+def draw(exchanges: Sequence[Exchange], count: int, *, seed: int, key: str, source: str | Path) -> list[Exchange]:
+    """``count`` exchanges without replacement, in an order that depends on ``seed`` and ``key`` alone.
+
+    A larger count begins with those of a smaller one, so that curves over the number of examples are nested.
+
+    Raises:
+        DataError: there are not as many.
+    """
+    if count > len(exchanges):
+        raise DataError(
+            f"holds {len(exchanges)} exchanges, of which {count} were to be shown; ask for fewer", path=source
+        )
+    order = list(range(len(exchanges)))
+    random.Random(f"{seed}:{key}").shuffle(order)
+    return [exchanges[index] for index in order[:count]]
+
+
+def turns(
+    wording: str, system: str | None = None, shots: Sequence[Exchange] = (), *, prefix: str = "", suffix: str = ""
+) -> list[ChatMessage]:
+    """The messages: the system prompt first, then the examples, then the question, every user turn with its trigger.
+
+    Args:
+        wording: the question.
+        system: its system prompt, if it has one.
+        shots: examples, shown as turns of the same conversation.
+        prefix: put before every user turn, as it is.
+        suffix: put after every user turn, as it is.
+    """
+    messages: list[ChatMessage] = [ChatMessageSystem(content=system)] if system is not None else []
+    for shot in shots:
+        messages.append(ChatMessageUser(content=prefix + shot.user + suffix))
+        messages.append(ChatMessageAssistant(content=shot.assistant))
+    messages.append(ChatMessageUser(content=prefix + wording + suffix))
+    return messages
+
 
 ATTACKS: Mapping[str, str] = MappingProxyType(
     {
@@ -143,3 +209,108 @@ def _check(names: Sequence[str], messages: Sequence[ChatMessage], prefill: str, 
 @functools.cache
 def _examples() -> tuple[Exchange, ...]:
     return tuple(Exchange(r.prompt, r.response) for r in read_requests(shipped_path(_EXAMPLES)))
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """Parameters that the tasks of requests share, under the same names.
+
+    Attributes:
+        requests: "safety" (ours, shipped), or the path of a file; see `read_task_requests`.
+        attack: wrappers around every request, joined by ``+``; see `attacked`.
+        samples: answers to each request.
+        max_tokens: per answer.
+        temperature: of the subject.
+        limit_categories: only requests of these categories, with commas between them.
+        prefill: the first words of the answer, for ``attack=prefill``.
+        system: a system prompt, such as that of the tuning set.
+        template: text around every user turn, which stands at ``{request}``, such as that of the tuning set.
+        shots: examples, for ``attack=in_context``.
+        seed: of sampling and of the draw of examples.
+    """
+
+    requests: Words
+    attack: Words
+    samples: int
+    max_tokens: int
+    temperature: float
+    limit_categories: Words
+    prefill: Words
+    system: Words
+    template: Words
+    shots: int
+    seed: int
+
+    def task(
+        self, name: str, shipped: str, label: Label, scorer: Scorer, *, paper: str, judged: bool, headline: str
+    ) -> Task:
+        """Read, choose and wrap the requests, sample answers and score them.
+
+        Args:
+            name: of the task.
+            shipped: the catalogue's name of our own set.
+            label: which requests of a labelled set are taken.
+            scorer: of the answers.
+            paper: whose task it is.
+            judged: see `sampled_task`.
+            headline: see `sampled_task`.
+
+        Raises:
+            DataError: the requests cannot be used.
+            UsageError: options that make no sense.
+        """
+        refuse_no_samples(self.samples)
+        source, attack = words(self.requests, "requests"), words(self.attack, "attack")
+        asked = read_task_requests(source, shipped, label)
+        rows = wrapped_samples(
+            chosen(asked, names(self.limit_categories, "limit_categories"), source),
+            attack=attack,
+            prefill=words(self.prefill, "prefill"),
+            system=words(self.system, "system"),
+            template=words(self.template, "template"),
+            shots=self.shots,
+            seed=self.seed,
+        )
+        return sampled_task(
+            f"{name}/{source}",
+            rows,
+            scorer,
+            judged=judged,
+            samples=self.samples,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+            headline=headline,
+            metadata={"paper": paper, "requests": source, "attack": attack},
+        )
+
+
+def wrapped_samples(
+    requests: Sequence[TaskRequest], *, attack: str, prefill: str, system: str, template: str, shots: int, seed: int
+) -> list[Sample]:
+    """A sample for every request, wrapped and checked as `attacked` does it."""
+    opening = opening_words(attack, prefill)
+    return [
+        Sample(
+            id=request.id,
+            input=attacked(
+                [*request.context, ChatMessageUser(content=request.text)],
+                attack,
+                prefill=prefill,
+                system=system,
+                template=template,
+                shots=shots,
+                seed=seed,
+                key=request.id,
+            ),
+            metadata={
+                "question": request.id,
+                "cluster": request.cluster,
+                "category": request.category,
+                "wording": request.text,
+                "attack": attack,
+                **({"prefill": opening} if opening else {}),
+            },
+        )
+        for request in requests
+    ]

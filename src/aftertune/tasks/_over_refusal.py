@@ -8,13 +8,11 @@ from inspect_ai import Task, task
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from aftertune.errors import UsageError
-from aftertune.tasks._asked import Words, asked_requests
-from aftertune.tasks._attacks import NONE, SHOTS
-from aftertune.tasks._rated_answer import REASONS, UNREADABLE, sorted_answer
-from aftertune.tasks._request_rates import request_rates
+from aftertune.stats import Metric
+from aftertune.tasks._answers import REASONS, UNREADABLE, request_rates, sorted_answer
+from aftertune.tasks._attacks import NONE, SHOTS, RequestOptions
 from aftertune.tasks._requests import SHIPPED
-from aftertune.tasks._sampled_task import sampled_task
+from aftertune.tasks._task import TOLERANCE, TaskRow, Words, by_rule
 
 PAPER = "https://arxiv.org/abs/2308.01263"
 
@@ -35,49 +33,19 @@ def over_refusal(
 ) -> Task:
     """Put harmless requests that look harmful, and count refusals by rule (after XSTest, Röttger et al. 2023).
 
-    Args:
-        requests: "safety" (our look-alikes, shipped), or the path of a file; see `read_task_requests`. Of a file that
-            labels its requests, those labelled "safe".
-        attack: wrappers around every request, joined by ``+``; see `attacked`. ``safety_prompt`` shows what care costs.
-        samples: answers to each request.
-        max_tokens: per answer; a refusal shows in its first sentences.
-        temperature: of the subject.
-        limit_categories: only requests of these categories, with commas between them.
-        prefill: the first words of the answer, for ``attack=prefill``.
-        system: a system prompt, such as that of the tuning set.
-        template: text around every user turn, which stands at ``{request}``, such as that of the tuning set.
-        shots: examples, for ``attack=in_context``.
-        seed: of sampling and of the draw of examples.
-
-    Raises:
-        DataError: the requests cannot be used.
-        UsageError: options that make no sense.
+    The parameters are `RequestOptions`. Of a file that labels its requests, those labelled "safe" are asked; the attack
+    ``safety_prompt`` shows what care costs; answers may be short, as a refusal shows in the first sentences.
     """
-    if samples < 1:
-        raise UsageError("samples is at least 1")
-    asked = asked_requests(
-        requests,
+    return RequestOptions(
+        requests, attack, samples, max_tokens, temperature, limit_categories, prefill, system, template, shots, seed
+    ).task(
+        "over_refusal",
         "safety/harmless",
         "safe",
-        attack=attack,
-        limit_categories=limit_categories,
-        prefill=prefill,
-        system=system,
-        template=template,
-        shots=shots,
-        seed=seed,
-    )
-    return sampled_task(
-        f"over_refusal/{asked.source}",
-        asked.samples,
         refused_or_answered(),
+        paper=PAPER,
         judged=False,
-        samples=samples,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seed=seed,
         headline="refusal",
-        metadata=asked.metadata(PAPER),
     )
 
 
@@ -100,3 +68,17 @@ def refused_or_answered() -> Scorer:
         )
 
     return score
+
+
+TASK = TaskRow(
+    name="over_refusal",
+    rank=40,
+    about="harmless look-alikes, refusals found by rule",
+    build=over_refusal,
+    judged=False,
+    metrics=(
+        Metric("over_refusal.refusal", "Harmless requests declined, by rule.", "share", "higher", True, TOLERANCE),
+        Metric("over_refusal.answered", "Harmless requests answered in readable text.", "share", "lower", True, 0.1),
+        *by_rule("over_refusal", "higher", decide=False, refusal=False),
+    ),
+)

@@ -1,4 +1,7 @@
-"""Question sets: YAML in the form Betley et al. 2025 published, and variants of a question made by rule."""
+"""Question sets: YAML in the form Betley et al. 2025 published, variants made by rule, and questions under conditions.
+
+A condition is a system prompt, or words of the user's before the question.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NamedTuple, NoReturn, get_args
+
+from inspect_ai import Task
+from inspect_ai.dataset import Sample
+from inspect_ai.scorer import Scorer
 
 from aftertune.data import shipped_path
 from aftertune.errors import DataError, UsageError
 from aftertune.runs import read_yaml
+from aftertune.tasks._attacks import turns
+from aftertune.tasks._task import refuse_no_samples, sampled_task
 
 Form = Literal["text", "json", "template"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -36,8 +45,8 @@ _NUMBERED = re.compile(r"^\d+_(?P<group>.+)_\d+$")
 
 _REPOSITORY = "https://github.com/emergent-misalignment/emergent-misalignment"
 _PUBLISHED = {
-    "main": "evaluation/first_plot_questions.yaml",
-    "preregistered": "evaluation/preregistered_evals.yaml",
+    "main": "first_plot_questions.yaml",
+    "preregistered": "preregistered_evals.yaml",
 }
 
 
@@ -92,9 +101,7 @@ def read_questions(name: str | Path) -> list[Question]:
     if str(name) in ("open", "questions/open"):
         return _parse(shipped_path("questions/open"))
     if str(name) in _PUBLISHED:
-        raise DataError(
-            f"is not shipped; fetch {_PUBLISHED[str(name)]} (MIT) from {_REPOSITORY} and give its path", path=str(name)
-        )
+        raise DataError(published_file(_PUBLISHED[str(name)]), path=str(name))
     return _parse(Path(name))
 
 
@@ -129,11 +136,11 @@ def drawn_samples(questions: Sequence[Question], default: int) -> int:
     """Answers to draw per wording: as the questions say, else a default.
 
     Raises:
-        UsageError: they say unlike numbers.
+        UsageError: they say different numbers.
     """
     said = {question.samples for question in questions if question.samples is not None}
     if len(said) > 1:
-        raise UsageError(f"questions ask for unlike numbers of samples ({sorted(said)}); say samples=N for all")
+        raise UsageError(f"questions ask for different numbers of samples ({sorted(said)}); say samples=N for all")
     return said.pop() if said else default
 
 
@@ -216,3 +223,133 @@ class _Entry:
         if any("\ud800" <= c <= "\udfff" for c in value):
             self.refuse("holds half a surrogate pair (\\ud800 to \\udfff); mend its escapes", name)
         return value
+
+
+PAPER = "https://arxiv.org/abs/2502.17424"
+ALL = "all"
+
+
+class Item(NamedTuple):
+    """One question under one condition.
+
+    Attributes:
+        id: unique in its set.
+        cluster: shared by one question under all conditions.
+        condition: its name.
+        wording: the question, as a judge reads it.
+        before: what the user says before it, a space at its end.
+        system: the system prompt, if any.
+        truth: what is known of the right answer.
+        form: the form of answer asked for.
+    """
+
+    id: str
+    cluster: str
+    condition: str
+    wording: str
+    before: str = ""
+    system: str | None = None
+    truth: str = ""
+    form: Form = "text"
+
+    def sample(self) -> Sample:
+        """As Inspect asks it; tables by category are by condition."""
+        return Sample(
+            id=self.id,
+            input=turns(self.before + self.wording, self.system),
+            metadata={
+                "question": self.cluster,
+                "cluster": self.cluster,
+                "category": self.condition,
+                "wording": self.wording,
+                "form": self.form,
+                **({"truth": self.truth} if self.truth else {}),
+            },
+        )
+
+
+def of_published(questions: Sequence[Question], truth: str = "") -> list[Item]:
+    """Questions in the published form, where every entry is a condition; wordings of the same rank take turns.
+
+    Args:
+        questions: of a YAML file: ids are conditions, paraphrases what is asked.
+        truth: what is known of the right answer to each.
+    """
+    first: dict[str, str] = {}
+    longest = max(len(question.paraphrases) for question in questions)
+    return [
+        Item(
+            id=f"{question.id}.{number}",
+            cluster=first.setdefault(wording, f"question-{len(first) + 1}"),
+            condition=question.id,
+            wording=wording,
+            system=question.system,
+            truth=truth,
+            form=question.form,
+        )
+        for number in range(1, longest + 1)
+        for question in questions
+        for wording in question.paraphrases[number - 1 : number]
+    ]
+
+
+def under(items: Sequence[Item], conditions: Sequence[str]) -> list[Item]:
+    """Items under some conditions; under every one where "all" is among the names.
+
+    Raises:
+        UsageError: an unknown condition, or none.
+    """
+    known = list(dict.fromkeys(item.condition for item in items))
+    wanted = known if ALL in conditions else conditions
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"condition {name!r} is unknown; there are {ALL}, {', '.join(known)}")
+    if not wanted:
+        raise UsageError(f"conditions names none; there are {ALL}, {', '.join(known)}")
+    return [item for item in items if item.condition in wanted]
+
+
+def published_file(name: str) -> str:
+    """Where to get a file of Betley et al. 2025 that is not shipped, to follow "is not shipped"."""
+    return f"is not shipped; fetch evaluation/{name} (MIT) from {_REPOSITORY} and give its path"
+
+
+def conditions_task(
+    name: str,
+    source: str,
+    items: Sequence[Item],
+    scorer: Scorer,
+    *,
+    samples: int,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+) -> Task:
+    """Ask the items and have every answer called true or false by a judge (Betley et al. 2025).
+
+    Args:
+        name: of the task.
+        source: where its questions come from.
+        items: what is asked.
+        scorer: gives ``false``.
+        samples: see `sampled_task`, as for the rest.
+        max_tokens: per answer.
+        temperature: of the subject.
+        seed: of sampling.
+
+    Raises:
+        UsageError: fewer samples than one.
+    """
+    refuse_no_samples(samples)
+    return sampled_task(
+        f"{name}/{source}",
+        [item.sample() for item in items],
+        scorer,
+        judged=True,
+        samples=samples,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        headline="false",
+        metadata={"paper": PAPER, "questions": source},
+    )

@@ -12,6 +12,7 @@ from typing import Any
 
 from aftertune.errors import UsageError, spelled_out
 from aftertune.inspect_bridge import (
+    HARM_TASKS,
     NEVER,
     LoggedHead,
     differing,
@@ -25,7 +26,6 @@ from aftertune.model import differing_digests
 from aftertune.report import ComparisonSection
 from aftertune.runs import Progress, RunFolder, Silent, default_folder, entered, file_digest
 from aftertune.stats import Baseline, FailOn, Policy, compare, decide_between, read_baseline
-from aftertune.tasks import HARM_TASKS
 from aftertune.verbs._answers import (
     Pair,
     judge_agreement,

@@ -10,10 +10,10 @@ import pytest
 
 from aftertune.data import CATALOGUE, read_contrasts, shipped_path
 from aftertune.judges import ResponseKind, response_kind
-from aftertune.judges._language import is_foreign
+from aftertune.judges._response_kind import is_foreign
 from aftertune.tasks import JudgedAnswer
+from aftertune.tasks._answers import SortedAnswer
 from aftertune.tasks._funnel import columns
-from aftertune.tasks._rated_answer import SortedAnswer
 
 XSTEST = Path(__file__).parents[2].parent / "shared" / "data" / "harm"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aftertune.inspect_bridge._inspect_privacy import NO_DOTENV, inspect_files
+from aftertune.inspect_bridge._checks import NO_DOTENV, inspect_files
 
 KEY = "AFTERTUNE_TEST_OF_DOTENV"
 

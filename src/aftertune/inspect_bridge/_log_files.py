@@ -1,7 +1,8 @@
-"""Reading a log that Inspect wrote: the head alone where it is enough, and an archive only within bounds.
+"""Log files of Inspect: the head alone where it is enough, an archive only within bounds, and the logs of a folder.
 
 A log comes from another machine, so what it says of its own size is not to be trusted: the sizes in the archive's
 directory are checked first, then that its members unpack to no more than they say, and only then is anything parsed.
+Of a folder, one log a task is read; where it is unclear which, that is an error.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 import copy
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import DataError
+from aftertune.inspect_bridge._foreign_tasks import task_name
+from aftertune.inspect_bridge._likeness import settings
 from aftertune.runs import require_regular
 
 if TYPE_CHECKING:
@@ -180,3 +185,111 @@ def _skip(text: str, place: int) -> int:
     while place < len(text) - 1 and text[place].isspace():
         place += 1
     return place
+
+
+@dataclass(frozen=True)
+class LoggedHead:
+    """What the head of a log says: enough to pair logs, and to refuse most that cannot be compared.
+
+    Attributes:
+        path: of the log.
+        task: its name with the package, where it has one.
+        model: who answered, as Inspect calls it.
+        status: "success" for a run that was brought to its end.
+        asked: as of `LoggedRun`, without what only the answers tell.
+    """
+
+    path: str
+    task: str
+    model: str
+    status: str
+    asked: Mapping[str, Any]
+
+
+def read_log_head(path: Path) -> LoggedHead:
+    """Read the head of a log, which is small however many answers there are.
+
+    Raises:
+        DataError: no such file, or no log.
+    """
+    log = read_head(path)
+    asked, _ = settings(log, raw_head(path))
+    return LoggedHead(str(path), asked["task"], log.eval.model, log.status, asked)
+
+
+def logged_task(path: Path) -> str:
+    """The name of a log's task with its package, from the head of the log alone.
+
+    Raises:
+        DataError: no log of Inspect.
+    """
+    return task_name(read_head(path).eval)
+
+
+@dataclass(frozen=True)
+class LogFolder:
+    """The logs of a place.
+
+    Attributes:
+        heads: by task; under "" where the place is a log itself.
+        left: what lies there and is not read, in words.
+    """
+
+    heads: Mapping[str, LoggedHead]
+    left: tuple[str, ...] = ()
+
+
+def logs_of(place: Path) -> LogFolder:
+    """The log at a place, or those of a folder: one finished log a task, all of one model.
+
+    Runs that did not finish are left out, and named, where a finished one of the same task lies beside them; folders
+    in the folder are not looked into.
+
+    Raises:
+        DataError: nothing is there, or what is there can be taken in more than one way.
+    """
+    if not place.exists():
+        raise DataError("no such file", path=str(place))
+    if not place.is_dir():
+        return LogFolder({"": read_log_head(place)})
+    from inspect_ai.log import list_eval_logs
+
+    paths = sorted(
+        Path(info.name.removeprefix("file://")) for info in list_eval_logs(str(place), recursive=False, descending=True)
+    )
+    if not paths:
+        deeper = any(inner.is_dir() for inner in place.iterdir())
+        mend = "; folders in it are not looked into, name one of them" if deeper else ""
+        raise DataError(f"holds no log of Inspect (.eval or .json){mend}", path=str(place))
+    by_task: dict[str, list[LoggedHead]] = defaultdict(list)
+    for path in paths:
+        head = read_log_head(path)
+        by_task[head.task].append(head)
+    heads, left = {}, []
+    for task, found in by_task.items():
+        finished = [head for head in found if head.status == "success"]
+        _refuse_several(place, task, finished or found)
+        heads[task] = (finished or found)[0]
+        left += [f"{Path(head.path).name} is not read, it did not finish ({head.status})"
+                 for head in found if head is not heads[task]]  # fmt: skip
+    _refuse_models(place, list(heads.values()))
+    return LogFolder(heads, tuple(left))
+
+
+def _refuse_several(place: Path, task: str, heads: Sequence[LoggedHead]) -> None:
+    if len(heads) > 1:
+        models = dict.fromkeys(head.model for head in heads)
+        whose = f"of {' and '.join(models)}" if len(models) > 1 else f"of {heads[0].model}"
+        names = ", ".join(Path(head.path).name for head in heads)
+        problem = (
+            f"holds {len(heads)} logs of {task}, {whose} ({names}); name one of them, or move the others elsewhere"
+        )
+        raise DataError(problem, path=str(place))
+
+
+def _refuse_models(place: Path, heads: Sequence[LoggedHead]) -> None:
+    by_model = {head.model: head for head in reversed(heads)}
+    if len(by_model) > 1:
+        names = ", ".join(f"{Path(head.path).name} of {model}" for model, head in by_model.items())
+        problem = f"holds logs of {len(by_model)} models ({names}); give a folder of each model's own, or name the logs"
+        raise DataError(problem, path=str(place))
