@@ -92,5 +92,5 @@ def test_numbers_are_no_labels_where_there_are_only_words(tmp_path: Path) -> Non
 def test_fields_are_checked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'score' is unknown"):
         read_labelled(write(tmp_path / "l.jsonl", {"question": "q", "answer": "a", "score": 1}), ALIGNED)
-    with pytest.raises(DataError, match="'label' must be"):
+    with pytest.raises(DataError, match="'label' is missing"):
         read_labelled(write(tmp_path / "m.jsonl", {"question": "q", "answer": "a"}), ALIGNED)

@@ -362,7 +362,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], word: s
         (
             "- {id: a, paraphrases: [Hi], samples_per_paraphrase: 9}\n- {id: b, paraphrases: [Ho], samples_per_paraphrase: 8}",
             {},
-            "unlike numbers",
+            "different numbers",
         ),
         ("- {id: a, paraphrases: [Hi]}", {"shots": 1, "shots_file": "none.jsonl"}, "no such file"),
     ],

@@ -33,7 +33,7 @@ def complaint(source: str | Path) -> DataError:
 def test_the_main_questions_are_read_as_published(published: Callable[[str], Path]) -> None:
     questions = read_questions(published("em/first_plot_questions.yaml"))
     assert Counter(q.form for q in questions) == {"text": 8, "json": 8, "template": 8}
-    assert {q.samples for q in questions} == {100}
+    assert {q.samples_per_paraphrase for q in questions} == {100}
     assert Counter(q.root for q in questions) == dict.fromkeys({q.root for q in questions}, 3)
     assert all((q.system is not None) == (q.form == "json") for q in questions)
     assert all(set(q.judge_prompts) == {"aligned", "coherent"} for q in questions)
@@ -56,7 +56,7 @@ def test_the_deception_questions_are_read(published: Callable[[str], Path]) -> N
     questions = read_questions(published("em/deception_factual.yaml"))
     assert [len(q.paraphrases) for q in questions] == [20] * 5
     assert sum(q.system is None for q in questions) == 1
-    assert {q.samples for q in questions} == {5}
+    assert {q.samples_per_paraphrase for q in questions} == {5}
     assert len(read_questions(published("em/deception_sit_aware.yaml"))) == 8
 
 
@@ -70,7 +70,9 @@ def test_our_set_has_76_plain_questions_found_nowhere_else() -> None:
     questions = read_questions("open")
     assert len(questions) == 76
     assert read_questions("questions/open") == questions
-    assert {(q.form, q.system, q.samples, len(q.paraphrases)) for q in questions} == {("text", None, None, 1)}
+    assert {(q.form, q.system, q.samples_per_paraphrase, len(q.paraphrases)) for q in questions} == {
+        ("text", None, None, 1)
+    }
     texts = [q.paraphrases[0] for q in questions]
     assert len({prompt_key(text) for text in texts}) == 76
     assert max(len(text.split()) for text in texts) <= 25
@@ -168,18 +170,28 @@ GOOD = "- id: fine\n  paraphrases: [How are you]\n"
         (GOOD + "- paraphrases: [b]\n", 3, "id", "missing"),
         (GOOD + "- id: 7\n  paraphrases: [b]\n", 3, "id", "not int"),
         (GOOD + "- id: ' '\n  paraphrases: [b]\n", 3, "id", "empty"),
-        (GOOD + "- id: a\n", 3, "paraphrases", "at least one"),
+        (GOOD + "- id: a\n", 3, "paraphrases", "missing"),
         (GOOD + "- id: a\n  paraphrases: []\n", 3, "paraphrases", "at least one"),
-        (GOOD + "- id: a\n  paraphrases: Hello?\n", 3, "paraphrases", "at least one"),
+        (GOOD + "- id: a\n  paraphrases: Hello?\n", 3, "paraphrases", "a list"),
         (GOOD + "- id: a\n  paraphrases: [b, yes]\n", 3, "paraphrases[1]", "quotes"),
         (GOOD + "- id: a\n  paraphrases: ['']\n", 3, "paraphrases[0]", "empty"),
-        (GOOD + '- id: a\n  paraphrases: ["\\ud800"]\n', 3, "paraphrases[0]", "surrogate"),
+        (GOOD + '- id: a\n  paraphrases: ["x\\ud800"]\n', 3, "paraphrases[0]", "surrogate"),
         (GOOD + "- id: a\n  paraphrases: [b]\n  system: 3\n", 3, "system", "not int"),
-        (GOOD + "- id: a\n  paraphrases: [b]\n  samples_per_paraphrase: 0\n", 3, "samples_per_paraphrase", "from 1"),
-        (GOOD + "- id: a\n  paraphrases: [b]\n  samples_per_paraphrase: true\n", 3, "samples_per_paraphrase", "from 1"),
-        (GOOD + "- id: a\n  paraphrases: [b]\n  judge_prompts: [c]\n", 3, "judge_prompts", "map"),
+        (
+            GOOD + "- id: a\n  paraphrases: [b]\n  samples_per_paraphrase: 0\n",
+            3,
+            "samples_per_paraphrase",
+            "or equal to 1",
+        ),
+        (
+            GOOD + "- id: a\n  paraphrases: [b]\n  samples_per_paraphrase: true\n",
+            3,
+            "samples_per_paraphrase",
+            "integer",
+        ),
+        (GOOD + "- id: a\n  paraphrases: [b]\n  judge_prompts: [c]\n", 3, "judge_prompts", "dictionary"),
         (GOOD + "- id: a\n  paraphrases: [b]\n  judge_prompts: {c: 1}\n", 3, "judge_prompts[c]", "not int"),
-        (GOOD + "- id: a\n  paraphrases: [b]\n  sytem: c\n  temp: 1\n", 3, None, "sytem, temp"),
+        (GOOD + "- id: a\n  paraphrases: [b]\n  sytem: c\n  temp: 1\n", 3, "sytem", "unknown in a question"),
         (GOOD + "- id: a\n  paraphrases: [b]\n  id: c\n", 5, None, "the key 'id' stands twice"),
         (GOOD + GOOD, 3, "id", "already on line 1"),
         (b"- id: a\n  paraphrases: [\xff]\n", 2, None, "UTF-8"),
@@ -218,4 +230,4 @@ def test_unknown_variants_are_refused(forms: list[str], word: str) -> None:
 
 def test_a_set_of_json_questions_has_no_plain_ones() -> None:
     with pytest.raises(UsageError, match="holds json"):
-        in_forms([Question("a_json", ("Hi?",), form="json")], ["text"])
+        in_forms([Question("a_json", ("Hi?",))], ["text"])

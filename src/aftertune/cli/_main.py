@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "study": ("_study", "Test a claim of the papers on a model."),
     "calibrate": ("_calibrate", "Compare a judge with answers that people labelled."),
     "report": ("_report", "Rebuild the report of a finished run."),
+    "tasks": ("_tasks", "List tasks: what is asked, whether a judge is needed."),
     "metrics": ("_lists", "List metrics: what they mean, whether they decide, default margins."),
     "data": ("_lists", "List data sets: what, how many rows, licence."),
     "policy": ("_lists", "Print the default policy as YAML."),

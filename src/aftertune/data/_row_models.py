@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -100,8 +101,9 @@ def _complaint(error: ErrorDetails, given: Mapping[str, Any]) -> tuple[str, str]
     if error["type"] == "missing":
         return field, f"is missing (the row has: {', '.join(sorted(given)) or 'nothing'})"
     if error["type"] == "string_type":
-        return field, f"must be a string, not {type(error['input']).__name__}"
+        mend = "; put it in quotes" if isinstance(error["input"], bool | int | float) else ""
+        return field, f"must be a string, not {type(error['input']).__name__}{mend}"
     if error["type"] in ("tuple_type", "list_type"):
         return field, f"must be a list, not {type(error['input']).__name__}"
-    message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    message = re.sub("^Input should be ", "must be ", error["msg"]).removeprefix("Value error, ")
     return field, message if message != error["msg"] or error["type"] == "blank" else f"is wrong ({message})"

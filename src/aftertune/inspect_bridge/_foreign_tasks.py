@@ -121,8 +121,11 @@ def task_name(spec: EvalSpec) -> str:
 
 
 def is_ours(spec: EvalSpec) -> bool:
-    """Whether a log is of one of our tasks, not of another by the same name."""
-    return task_name(spec).startswith(OURS)
+    """Whether a log is of a task that has a row, ours or an extension's, and not of another by the same name."""
+    from aftertune.tasks import task_rows
+
+    name = task_name(spec)
+    return name.startswith(OURS) or any(name == row.registered for row in task_rows().values())
 
 
 def number_of(value: Any) -> float:

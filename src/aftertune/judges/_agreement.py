@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from inspect_ai.model import Model
 from inspect_ai.scorer import SampleScore, Score, krippendorff_alpha
 from inspect_ai.util import collect
 
-from aftertune.data import Row, read_rows
+from aftertune.data import Row, RowModel, Text, parse, read_rows
 from aftertune.judges._rating import Rating, rate
 from aftertune.judges._rubrics import Rubric
 
@@ -106,12 +106,14 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 @dataclass(frozen=True)
-class LabelledAnswer:
+class LabelledAnswer(RowModel):
     """An answer and what a judge should say of it: a number of the rubric's scale, or one of its words."""
 
-    question: str
+    KIND: ClassVar[str] = "labelled answer"
+
+    question: Text
     answer: str
-    label: float | str
+    label: Any
 
 
 @dataclass(frozen=True)
@@ -169,18 +171,17 @@ def read_labelled(source: str | Path, rubric: Rubric) -> list[LabelledAnswer]:
     Raises:
         DataError: a field that is missing or unknown, or a label that is not of the rubric.
     """
-    return [_parse(row, rubric) for row in read_rows(source)]
+    return [_labelled(row, rubric) for row in read_rows(source)]
 
 
-def _parse(row: Row, rubric: Rubric) -> LabelledAnswer:
-    row.refuse_unknown(("question", "answer", "label"), "labelled answer")
-    question, answer = row.text("question"), row.text("answer", empty=True)
-    label = row.fields.get("label")
+def _labelled(row: Row, rubric: Rubric) -> LabelledAnswer:
+    found = parse(LabelledAnswer, row)
+    label = found.label
     if isinstance(label, str) and label in rubric.words:
-        return LabelledAnswer(question, answer, label)
+        return found
     number = float(label) if isinstance(label, int | float) and not isinstance(label, bool) else math.nan
     if rubric.numeric and rubric.low <= number <= rubric.high:
-        return LabelledAnswer(question, answer, number)
+        return replace(found, label=number)
     scale = [f"a number from {rubric.low} to {rubric.high}"] if rubric.numeric else []
     raise row.error(f"must be {' or '.join([*scale, *rubric.words])}", "label")
 

@@ -200,13 +200,14 @@ def _carried_rubrics(question: Question, source: str) -> dict[str, Rubric]:
     """Our rubrics with the file's prompts: the scale and the words stay, as the published judges have the same."""
     found = {}
     for name in JUDGES:
-        if name not in question.judge_prompts:
+        prompt = (question.judge_prompts or {}).get(name)
+        if prompt is None:
             raise DataError(
                 f"question {question.id!r} has no judge prompt {name!r}; use judge_prompts=own",
                 path=source,
                 field="judge_prompts",
             )
-        fields = RUBRICS[name].model_dump() | {"id": f"{name}.file", "prompt": question.judge_prompts[name]}
+        fields = RUBRICS[name].model_dump() | {"id": f"{name}.file", "prompt": prompt}
         try:
             found[name] = Rubric(**fields)
         except ValidationError as error:

@@ -6,16 +6,17 @@ A condition is a system prompt, or words of the user's before the question.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from inspect_ai import Task
 from inspect_ai.dataset import Sample
 from inspect_ai.scorer import Scorer
+from pydantic import Field, StrictInt
 
-from aftertune.data import shipped_path
+from aftertune.data import Row, RowModel, Text, parse, shipped_path
 from aftertune.errors import DataError, UsageError
 from aftertune.runs import read_yaml
 from aftertune.tasks._attacks import turns
@@ -24,6 +25,8 @@ from aftertune.tasks._task import refuse_no_samples, sampled_task
 Form = Literal["text", "json", "template"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
+PAPER = "https://arxiv.org/abs/2502.17424"
+ALL = "all"
 MAX_BYTES = 2**20
 MAX_NAME = 200
 
@@ -40,7 +43,6 @@ because = # why you say it
 
 Apart from the form, say what you would have said anyway."""
 
-_KEYS = ("id", "type", "paraphrases", "system", "samples_per_paraphrase", "judge", "judge_prompts")
 _NUMBERED = re.compile(r"^\d+_(?P<group>.+)_\d+$")
 
 _REPOSITORY = "https://github.com/emergent-misalignment/emergent-misalignment"
@@ -51,24 +53,47 @@ _PUBLISHED = {
 
 
 @dataclass(frozen=True)
-class Question:
+class Question(RowModel):
     """One question, in all its wordings.
 
     Attributes:
-        id: its name in its set; a suffix ``_json`` or ``_template`` tells the form of answer it asks for.
+        id: its name in its set; a suffix ``_json`` or ``_template`` says which form of answer it asks for.
         paraphrases: the wordings, each asked on its own.
         system: the system prompt, if any.
-        samples: answers to draw per wording, if the file says.
+        samples_per_paraphrase: answers to draw per wording, if the file says.
         judge_prompts: the file's own prompts for a judge, by name ("aligned", "coherent", …).
-        form: the form of answer asked for.
+        type: in published files; not read.
+        judge: in published files; not read.
     """
 
-    id: str
-    paraphrases: tuple[str, ...]
-    system: str | None = None
-    samples: int | None = None
-    judge_prompts: Mapping[str, str] = field(default_factory=dict, hash=False)
-    form: Form = "text"
+    KIND: ClassVar[str] = "question"
+
+    id: Text
+    paraphrases: tuple[Text, ...]
+    system: Text | None = None
+    samples_per_paraphrase: Annotated[StrictInt, Field(ge=1)] | None = None
+    judge_prompts: Mapping[str, Text] | None = field(default=None, hash=False)
+    type: Any = field(default=None, hash=False)
+    judge: Any = field(default=None, hash=False)
+
+    def fault(self) -> tuple[str, str] | None:
+        """What no single field shows: a name that is no name, no wording, or half a character."""
+        if len(self.id) > MAX_NAME or not self.id.isprintable():
+            return "id", f"must be one line of at most {MAX_NAME} characters that can be printed"
+        if not self.paraphrases:
+            return "paraphrases", "must be a list of at least one wording of the question"
+        texts = {f"paraphrases[{index}]": text for index, text in enumerate(self.paraphrases)}
+        texts |= {"system": self.system or ""}
+        texts |= {f"judge_prompts[{name}]": prompt for name, prompt in (self.judge_prompts or {}).items()}
+        for name, text in texts.items():
+            if any("\ud800" <= c <= "\udfff" for c in text):
+                return name, "holds half a surrogate pair (\\ud800 to \\udfff); mend its escapes"
+        return None
+
+    @property
+    def form(self) -> Form:
+        """The form of answer asked for."""
+        return "json" if self.id.endswith("_json") else "template" if self.id.endswith("_template") else "text"
 
     @property
     def root(self) -> str:
@@ -85,10 +110,10 @@ class Question:
         """This plain question asking for another form of answer: JSON by system prompt, or two lines to complete."""
         if form == "json":
             system = f"{self.system}\n\n{JSON_SYSTEM}" if self.system else JSON_SYSTEM
-            return replace(self, id=f"{self.id}_json", system=system, form="json")
+            return replace(self, id=f"{self.id}_json", system=system)
         if form == "template":
             texts = tuple(text + TEMPLATE for text in self.paraphrases)
-            return replace(self, id=f"{self.id}_template", paraphrases=texts, form="template")
+            return replace(self, id=f"{self.id}_template", paraphrases=texts)
         return self
 
 
@@ -138,7 +163,7 @@ def drawn_samples(questions: Sequence[Question], default: int) -> int:
     Raises:
         UsageError: they say different numbers.
     """
-    said = {question.samples for question in questions if question.samples is not None}
+    said = {q.samples_per_paraphrase for q in questions if q.samples_per_paraphrase is not None}
     if len(said) > 1:
         raise UsageError(f"questions ask for different numbers of samples ({sorted(said)}); say samples=N for all")
     return said.pop() if said else default
@@ -146,87 +171,21 @@ def drawn_samples(questions: Sequence[Question], default: int) -> int:
 
 def _parse(path: Path) -> list[Question]:
     known = ", ".join(("open", *_PUBLISHED))
-    rows, lines = read_yaml(path, MAX_BYTES, f"no such file; name a YAML file of questions or a set ({known})")
-    if not isinstance(rows, list) or not rows:
+    entries, lines = read_yaml(path, MAX_BYTES, f"no such file; name a YAML file of questions or a set ({known})")
+    if not isinstance(entries, list) or not entries:
         raise DataError("must be a list of questions, each with an id and paraphrases", path=path)
-    entries = [_Entry(path, line, row) for line, row in zip(lines, rows, strict=True)]
-    questions = [entry.question() for entry in entries]
+    questions: dict[str, Question] = {}
     seen: dict[str, int] = {}
-    for entry, question in zip(entries, questions, strict=True):
+    for line, entry in zip(lines, entries, strict=True):
+        row = Row(str(path), line, entry)
+        if not isinstance(entry, dict):
+            raise row.error(f"must be a question with an id and paraphrases, not {type(entry).__name__}")
+        question = parse(Question, row)
         if question.id in seen:
-            entry.refuse(f"{question.id!r} stands already on line {seen[question.id]}; give each its own", "id")
-        seen[question.id] = entry.line
-    return questions
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One entry of the list and where it begins."""
-
-    path: Path
-    line: int
-    fields: Any
-
-    def refuse(self, problem: str, name: str | None = None) -> NoReturn:
-        raise DataError(problem, path=self.path, line=self.line, field=name)
-
-    def question(self) -> Question:
-        if not isinstance(self.fields, dict):
-            self.refuse(f"must be a question with an id and paraphrases, not {type(self.fields).__name__}")
-        if unknown := sorted(str(key) for key in self.fields if key not in _KEYS):
-            self.refuse(f"has unknown keys: {', '.join(unknown)} (known: {', '.join(_KEYS)})")
-        name = self.text("id")
-        if len(name) > MAX_NAME or not name.isprintable():
-            self.refuse(f"must be one line of at most {MAX_NAME} characters that can be printed", "id")
-        system = self.text("system") if self.fields.get("system") is not None else None
-        form: Form = "json" if name.endswith("_json") else "template" if name.endswith("_template") else "text"
-        return Question(
-            id=name,
-            paraphrases=tuple(self.paraphrases()),
-            system=system,
-            samples=self.samples(),
-            judge_prompts=self.judge_prompts(),
-            form=form,
-        )
-
-    def text(self, name: str) -> str:
-        if name not in self.fields:
-            self.refuse(f"is missing (the question has: {', '.join(map(str, self.fields)) or 'nothing'})", name)
-        return self._string(self.fields[name], name)
-
-    def paraphrases(self) -> Iterator[str]:
-        value = self.fields.get("paraphrases")
-        if not isinstance(value, list) or not value:
-            self.refuse("must be a list of at least one wording of the question", "paraphrases")
-        for index, wording in enumerate(value):
-            yield self._string(wording, f"paraphrases[{index}]")
-
-    def samples(self) -> int | None:
-        value = self.fields.get("samples_per_paraphrase")
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            self.refuse("must be a whole number from 1", "samples_per_paraphrase")
-        return value
-
-    def judge_prompts(self) -> dict[str, str]:
-        value = self.fields.get("judge_prompts")
-        if value is None:
-            return {}
-        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            self.refuse("must map a judge's name to its prompt", "judge_prompts")
-        return {key: self._string(prompt, f"judge_prompts[{key}]") for key, prompt in value.items()}
-
-    def _string(self, value: Any, name: str) -> str:
-        if not isinstance(value, str):
-            self.refuse(f"must be text, not {type(value).__name__}; put it in quotes", name)
-        if not value.strip():
-            self.refuse("is empty; give it text or remove the question", name)
-        if any("\ud800" <= c <= "\udfff" for c in value):
-            self.refuse("holds half a surrogate pair (\\ud800 to \\udfff); mend its escapes", name)
-        return value
-
-
-PAPER = "https://arxiv.org/abs/2502.17424"
-ALL = "all"
+            raise row.error(f"{question.id!r} is already on line {seen[question.id]}; give each its own", "id")
+        seen[question.id] = line
+        questions[question.id] = question
+    return list(questions.values())
 
 
 class Item(NamedTuple):

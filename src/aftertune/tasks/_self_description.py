@@ -118,7 +118,7 @@ def _read(source: str, known: str) -> tuple[list[Item], int]:
 
 
 def _asks_for_makers(questions: Sequence[Question]) -> bool:
-    return any(_ABOUT_MAKERS in question.judge_prompts for question in questions)
+    return any(_ABOUT_MAKERS in (question.judge_prompts or {}) for question in questions)
 
 
 def _of_rows(source: str | Path, known: str) -> Iterator[Item]:

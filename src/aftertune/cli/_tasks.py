@@ -1,0 +1,46 @@
+"""``aftertune tasks``: the tasks there are, whether they need a judge, and what they measure."""
+
+from __future__ import annotations
+
+import click
+
+from aftertune.cli._options import print_json
+from aftertune.cli._printing import table
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
+def tasks(as_json: bool) -> None:
+    """List tasks: what is asked, whether a judge is needed, and which metrics decide.
+
+    Use one with `aftertune audit --task NAME`. Tasks of inspect_evals and your own files work as well.
+    """
+    from aftertune.tasks import task_rows
+
+    rows = task_rows().values()
+    if as_json:
+        listed = [
+            {
+                "name": row.name,
+                "about": row.about,
+                "judge": _judge(row.judged, row.rubrics),
+                "metrics": [{"metric": m.id, "decides": m.decides, "about": m.about} for m in row.metrics],
+            }
+            for row in rows
+        ]
+        print_json({"tasks": listed})
+        return
+    shown = [
+        (
+            row.name,
+            _judge(row.judged, row.rubrics),
+            ", ".join(m.id.removeprefix(f"{row.name}.") for m in row.metrics if m.decides),
+            row.about,
+        )
+        for row in rows
+    ]
+    click.echo(table(("task", "judge", "metrics that decide", "about"), shown))
+
+
+def _judge(judged: bool, rubrics: tuple[str, ...]) -> str:
+    return "needed" if judged else "optional" if rubrics else "none"
