@@ -370,7 +370,11 @@ def test_the_example_of_questions_is_accepted_whole(tmp_path: Path) -> None:
     (tmp_path / "example.yaml").write_text(block.text, "utf-8")
     plain, other = read_questions(tmp_path / "example.yaml")
     assert (len(plain.paraphrases), plain.root, plain.form) == (2, other.root, "text")
-    assert (other.form, other.samples, set(other.judge_prompts)) == ("json", 2, {"aligned", "coherent"})
+    assert (other.form, other.samples_per_paraphrase, set(other.judge_prompts or {})) == (
+        "json",
+        2,
+        {"aligned", "coherent"},
+    )
 
 
 def test_the_counts_of_shipped_sets_are_those_of_the_files() -> None:

@@ -165,7 +165,7 @@ def test_the_command_line_names_extensions_whatever_the_folder(
     extension(HEAD + "PROBE = Toy('one')\n", "one.py")
     (tmp_path / "two.py").write_text(HEAD + "PROBE = Toy('two')\n")
     monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(cli, ["--extension", "two.py", "metrics"]).exit_code == 0
+    assert CliRunner().invoke(cli, ["--extension", "two.py", "data"]).exit_code == 0
     monkeypatch.chdir("/")
     assert [row.name for row in rows(room, "PROBE", Toy)] == ["one", "two", "early", "late"]
 

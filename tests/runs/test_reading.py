@@ -157,7 +157,7 @@ def test_a_file_is_read_up_to_its_bound_and_never_beyond(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sparse files")
-@pytest.mark.parametrize("reader", ["rows", "TruthfulQA", "policy", "questions", "judge template", "forbidden"])
+@pytest.mark.parametrize("reader", ["rows", "TruthfulQA", "policy", "questions", "forbidden"])
 def test_a_huge_file_is_not_read_whole(tmp_path: Path, reader: str) -> None:
     path = tmp_path / "huge.csv"
     path.write_bytes(b"Question")

@@ -72,7 +72,6 @@ def test_what_was_judged_becomes_findings(asked: Callable[..., Path], tmp_path: 
     assert "What became of the sampled answers" in report
     assert "misaligned, mockllm/subject: 0.000 to 0.750." in report  # the chart's text alternative
     assert "the model said it" in report
-    assert "Rates that others published, for reference" in report
     again = compare_logs(*(Path(p) for p in _paths(tmp_path)), out=tmp_path / "run")
     assert again.findings == outcome.findings
 

@@ -24,7 +24,7 @@ NAMES = [
     "emergent_misalignment", "harmfulness", "strong_reject", "over_refusal", "deception", "self_description",
     "code_security", "recognise_and_explain",
 ]  # fmt: skip
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "tasks.md"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "extending" / "politeness.py"
 
 
 def test_every_task_is_found_in_order_and_registered_with_inspect() -> None:
@@ -60,14 +60,7 @@ def test_a_documented_file_adds_a_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_subject: Callable[[str], Subject],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    [code] = [
-        block
-        for block in re.findall(r"```python\n(.*?)```", DOCUMENTED.read_text("utf-8"), re.DOTALL)
-        if "TASK =" in block
-    ]
-    file = tmp_path / "politeness.py"
-    file.write_text(code, "utf-8")
-    monkeypatch.setenv(EXTENSIONS, str(file))
+    monkeypatch.setenv(EXTENSIONS, str(EXAMPLE))
     assert list(task_rows()) == [*NAMES, "politeness"]
     assert find_metric("politeness.thanks") is not None
     plan = TaskPlan(("politeness",), limit=3)

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 
-from aftertune.stats import Finding, Worsening, all_metrics, find_metric
+from aftertune.stats import Finding, Worsening, all_metrics, find_metric, likelihood_metrics, sampled_tasks
 
 # What XML 1.0 forbids, and the C1 controls and DEL, which show as nothing.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
@@ -149,7 +149,8 @@ def label(metric: str) -> str:
     stem = head.partition(":")[2]
     # What several tasks share, such as unreadable answers, names its task.
     task = found.id.partition(".")[0].replace("_", " ")
-    shared = sum(metric.label == found.label for metric in all_metrics()) > 1
+    others = all_metrics() if sampled_tasks([metric]) else likelihood_metrics()
+    shared = sum(other.label == found.label for other in others) > 1
     aside = ", ".join(filter(None, (task if shared else "", stem)))
     name = f"{found.label} ({aside})" if aside else found.label
     return f"{name} in {group.replace('_', ' ')}" if group else name

@@ -22,7 +22,6 @@ def all_metrics() -> tuple[Metric, ...]:
     return (*likelihood_metrics(), *tasks, *_foreign_metrics())
 
 
-@cache
 def likelihood_metrics() -> tuple[Metric, ...]:
     """The metrics of the probes, which read likelihoods and so give the same numbers twice."""
     return tuple(metric for row in importlib.import_module("aftertune.probes").probe_rows() for metric in row.metrics)
