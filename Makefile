@@ -1,6 +1,7 @@
 # make demo     see the whole story on a real small model
 # make test     the whole test suite, offline once installed
 # make faults   deliberate faults, one at a time: does the suite catch them? (a quarter of an hour)
+# make docs     the site in build/site, with an API reference; fetches mkdocs-material and mkdocstrings (140 MB) once
 # make install  .venv with the package, its command line and all the tests need
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test faults lint bench clean
+.PHONY: install demo test faults lint docs bench clean
 
 install: $(STAMP)
 
@@ -36,8 +37,12 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: install
 	$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

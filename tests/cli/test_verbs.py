@@ -207,9 +207,9 @@ def test_a_model_that_cannot_be_loaded_leaves_no_run_folder(
 
 @pytest.mark.slow
 def test_the_demo_tunes_and_audits_both_arms_with_every_shipped_probe(run: Run, base: Path, place: Path) -> None:
-    outcome = run("demo", "--subject", base, "--steps", "1", "--max-batch-tokens", "8192", "--out", "d", "--json")
+    outcome = run("demo", "--subject", base, "--steps", "1", "--max-batch-tokens", "8192", "--json")
     assert outcome.code == 0, outcome
-    document = outcome.document
+    document, out = outcome.document, "runs/demo"  # where the README looks for it
     asked = {m.id for row in probe_rows() if row.default and row.name != "truthful" for m in row.metrics}
     asked -= {"preference.pmi_margin"}  # informs only, and would take minutes
     assert document["verdicts"].keys() == document["arms"].keys() == {"careless", "careful", "repaired"}
@@ -218,9 +218,9 @@ def test_the_demo_tunes_and_audits_both_arms_with_every_shipped_probe(run: Run, 
         found = {f["metric"] for f in arm["findings"]}
         assert found == (asked if name != "repaired" else {m for m in asked if not m.startswith(("drift", "traits"))})
         assert "preference.margin/money" not in {f["metric"] for f in arm["breakdowns"]}
-    assert "Do not deploy it" in (place / "d" / "careless" / "README.md").read_text("utf-8")
-    assert "Do not deploy it" not in (place / "d" / "careful" / "README.md").read_text("utf-8")
-    report = (place / "d" / "report.html").read_bytes()
-    (place / "d" / "report.html").unlink()
-    assert run("report", "d").out == "d/report.html\n"
-    assert (place / "d" / "report.html").read_bytes() == report
+    assert "Do not deploy it" in (place / out / "careless" / "README.md").read_text("utf-8")
+    assert "Do not deploy it" not in (place / out / "careful" / "README.md").read_text("utf-8")
+    report = (place / out / "report.html").read_bytes()
+    (place / out / "report.html").unlink()
+    assert run("report", out).out == f"{out}/report.html\n"
+    assert (place / out / "report.html").read_bytes() == report
