@@ -15,6 +15,8 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "aftertune"
+# Source files that pages link to, copied as they are.
+COPIED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").rglob("*.py"))
 # Files outside docs/ that become pages: where they lie, and the page they become.
 ELSEWHERE = {
     "README.md": "overview.md",
@@ -39,7 +41,7 @@ def rooms() -> dict[str, str]:
     modules = [PACKAGE / "__init__.py", *sorted(PACKAGE.glob("[!_]*/__init__.py")), PACKAGE / "errors.py"]
     found = {}
     for path in modules:
-        if public_names(path):
+        if public_names(path) and path.parent.name != "cli":  # the command line is no interface of Python
             inner = path.parent if path.name == "__init__.py" else path.with_suffix("")
             name = ".".join(inner.relative_to(PACKAGE.parent).parts)
             found[name] = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
@@ -75,6 +77,8 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
     files.append(File.generated(config, "api/index.md", content=text + "\n".join(listed) + "\n"))
     for source, page in ELSEWHERE.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text("utf-8")))
+    for source in COPIED:
+        files.append(File.generated(config, source, content=(ROOT / source).read_text("utf-8")))
     return files
 
 

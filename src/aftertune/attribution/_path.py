@@ -91,9 +91,6 @@ def refined_path_effects(
         steps: points on each path.
         view: the matrices; all editable ones if left out.
         step: told 1 after each point of both paths.
-
-    Raises:
-        As `path_effects`.
     """
     view = view or WeightView(subject.model)
     first = path_effects(subject, united(view, candidates), sets, steps=steps, view=view, step=step)
