@@ -65,8 +65,8 @@ def passes(subject: Subject, examples: int, rounds: int) -> None:
             gradient_sums(subject, keep, absolute=True, view=view),
         ),
         "both scores of every neuron and head": lambda: (
-            sum_units(subject, harm, "component", view=view),
-            sum_units(subject, keep, "component", view=view),
+            sum_units(subject, harm, "neuron+head", view=view),
+            sum_units(subject, keep, "neuron+head", view=view),
         ),
     }
     for parameter in subject.model.parameters():
@@ -99,7 +99,7 @@ def published(subject: Subject, examples: int, layers: int) -> None:
     theirs = layer_by_layer(subject, view, trees, range(count - layers, count))
     seconds = (time.perf_counter() - began) * count / layers
     began = time.perf_counter()
-    units = sum_units(subject, trees, "component", view=view)
+    units = sum_units(subject, trees, "neuron+head", view=view)
     by_unit = time.perf_counter() - began
     print(f"{examples} examples, {layers} of {count} layers run")
     print(f"published, all layers in proportion\t{seconds:.1f} s")

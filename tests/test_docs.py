@@ -38,8 +38,7 @@ from aftertune.data import (
 )
 from aftertune.errors import ExitCode
 from aftertune.locating import LocateOptions
-from aftertune.locating._formulas import FORMULAS
-from aftertune.locating._options import ScoreName
+from aftertune.locating._options import FORMULAS, ScoreName
 from aftertune.locating._search import AUTO, FIRST, KEEP_RATIO, MOST_SHARE, RATIO
 from aftertune.model import Identity
 from aftertune.probes import MeasurePlan
@@ -226,10 +225,14 @@ def test_the_defaults_of_tuning_are_those_in_code() -> None:
 
 
 def test_the_scores_are_those_in_code() -> None:
-    block = next(b for b in split_page(DOCS / "locating.md")[0] if b.text.startswith("contrastive"))
-    assert set(re.findall(r"(\w+) +=", block.text)) == set(FORMULAS) == set(get_args(ScoreName)) - {"auto"}
+    block = next(b for b in split_page(DOCS / "locating.md")[0] if b.text.startswith("snip-contrast"))
+    assert (
+        set(re.findall(r"^([\w-]+) +=", block.text, flags=re.MULTILINE))
+        == set(FORMULAS)
+        == set(get_args(ScoreName)) - {"auto"}
+    )
     assert f"The default, `{LocateOptions().score}`" in read("locating.md")
-    assert {score for score, _ in AUTO} == set(re.findall(r"^(\w+)", block.text, flags=re.MULTILINE)[:3])
+    assert {score for score, _ in AUTO} == set(re.findall(r"^([\w-]+)", block.text, flags=re.MULTILINE)[:3])
 
 
 def test_the_units_and_what_is_searched_are_those_in_code() -> None:

@@ -46,9 +46,9 @@ def test_sums_equal_those_of_the_weights_gradients(rows: Rows, subject: Subject,
     """
     subject.max_batch_tokens = bound
     view = WeightView(subject.model)
-    by_unit, by_weight = unit_sums(subject, rows(), "direction", view=view), gradient_sums(subject, rows())
+    by_unit, by_weight = unit_sums(subject, rows(), "singular-vector", view=view), gradient_sums(subject, rows())
     alone = [gradient_sums(subject, [row]) for row in rows()]
-    assert len(list(unit_spaces(view, "direction"))) == len(view)
+    assert len(list(unit_spaces(view, "singular-vector"))) == len(view)
     for name, matrix in view.items():
         found = view.directions(name)
         left, sizes, right = found.left.double(), found.sizes.double(), found.right.double()
@@ -88,11 +88,11 @@ def test_the_directions_are_the_strongest_terms_of_the_decomposition(subject: Su
 
 def test_a_direction_faded_a_little_changes_the_loss_as_its_score_says(rows: Rows, subject: Subject) -> None:
     view = WeightView(subject.model)
-    sums = unit_sums(subject, rows(), "direction", view=view)
-    space = max(unit_spaces(view, "direction"), key=lambda s: float(unit_score(sums)(s.matrix).abs().max()))
+    sums = unit_sums(subject, rows(), "singular-vector", view=view)
+    space = max(unit_spaces(view, "singular-vector"), key=lambda s: float(unit_score(sums)(s.matrix).abs().max()))
     score = unit_score(sums)(space.matrix)
     number = int(score.abs().argmax())
-    chosen = select_units(view, {space.matrix.name: torch.tensor([number])}, "direction")
+    chosen = select_units(view, {space.matrix.name: torch.tensor([number])}, "singular-vector")
     before = loss(subject, rows())
     with unit_patch(view, chosen, "scale", factor=0.98).applied(view):
         assert loss(subject, rows()) - before == pytest.approx(0.02 * float(score[number]), rel=0.05)
@@ -130,8 +130,8 @@ def test_an_update_of_rank_one_is_found_first_and_comes_out(rows: Rows, subject:
         parameter.copy_(original + update)
     assert without > planted + 0.5
     view = WeightView(subject.model)
-    sums, other = (unit_sums(subject, rows(seed), "direction", view=view) for seed in (1, 2))
-    chosen = select_count(view, unit_score(sums, other), count=1, unit="direction")
+    sums, other = (unit_sums(subject, rows(seed), "singular-vector", view=view) for seed in (1, 2))
+    chosen = select_count(view, unit_score(sums, other), count=1, unit="singular-vector")
     assert list(chosen.members) == [matrix.name]
     held = parameter.detach().clone()
     with unit_patch(view, chosen).applied(view):
@@ -140,7 +140,7 @@ def test_an_update_of_rank_one_is_found_first_and_comes_out(rows: Rows, subject:
     [effect] = exact_effects(subject, chosen, [rows(1), rows(2)], view=view)
     assert effect.rises[0] > 0.8 * (without - planted)
 
-    patch = unit_patch(view, chosen, about={"unit": "direction"}, digest=True)
+    patch = unit_patch(view, chosen, about={"unit": "singular-vector"}, digest=True)
     assert patch.operation == "remove"
     write_patch(tmp_path / "out.safetensors", patch)
     stored = read_patch(tmp_path / "out.safetensors")
@@ -156,7 +156,7 @@ def test_an_update_of_rank_one_is_found_first_and_comes_out(rows: Rows, subject:
 def test_parts_along_the_path_add_up_to_the_whole(rows: Rows, subject: Subject) -> None:
     view = WeightView(subject.model)
     names = list(view)[2:5]
-    candidates = select_units(view, {n: torch.tensor([0, 2]) for n in names}, "direction")
+    candidates = select_units(view, {n: torch.tensor([0, 2]) for n in names}, "singular-vector")
     sets = [rows(1), rows(2, 4)]
     before = [loss(subject, one) for one in sets]
     with unit_patch(view, candidates).applied(view):
@@ -169,8 +169,8 @@ def test_parts_along_the_path_add_up_to_the_whole(rows: Rows, subject: Subject) 
 
 def test_controls_are_of_the_same_matrices(rows: Rows, subject: Subject) -> None:
     view = WeightView(subject.model)
-    sums = unit_sums(subject, rows(), "direction", view=view)
-    chosen = select_count(view, unit_score(sums), count=5, unit="direction")
+    sums = unit_sums(subject, rows(), "singular-vector", view=view)
+    chosen = select_count(view, unit_score(sums), count=5, unit="singular-vector")
     assert chosen.units == 5
     assert chosen.weights == sum(view[name].weights for name in chosen.members)
     for control in (random_control(view, chosen), magnitude_control(view, chosen)):
@@ -187,14 +187,14 @@ def test_what_says_nothing_of_directions_is_refused(
     rows: Rows, subject: Subject, tiny_model: Any, tiny_tokenizer: Any, tiny_subject: Callable[[str], Subject]
 ) -> None:
     view = WeightView(subject.model)
-    with pytest.raises(UsageError, match="say nothing of directions"):
-        select_count(view, signed_score(gradient_sums(subject, rows())), count=1, unit="direction")
-    chosen = select_units(view, {next(iter(view)): torch.tensor([0])}, "direction")
-    with pytest.raises(UsageError, match="does not tell which directions"):
-        selection_of(view, chosen.chosen, "direction")
+    with pytest.raises(UsageError, match="cannot rank singular vectors"):
+        select_count(view, signed_score(gradient_sums(subject, rows())), count=1, unit="singular-vector")
+    chosen = select_units(view, {next(iter(view)): torch.tensor([0])}, "singular-vector")
+    with pytest.raises(UsageError, match="the vectors cannot be read from it"):
+        selection_of(view, chosen.chosen, "singular-vector")
     experts = as_subject(tiny_model("mixtral"), tiny_tokenizer, "mixtral")
     with pytest.raises(UsageError, match="fused"):
-        unit_sums(experts, rows(), "direction")
+        unit_sums(experts, rows(), "singular-vector")
 
 
 def test_a_gradient_that_is_no_number_names_its_example(rows: Rows, subject: Subject) -> None:
@@ -205,4 +205,4 @@ def test_a_gradient_that_is_no_number_names_its_example(rows: Rows, subject: Sub
     with torch.no_grad():
         matrix.parameter.fill_(float("nan"))
     with pytest.raises(NumericalError, match=r"row \d: its gradient"):
-        unit_sums(subject, rows(), "direction", names=[f"row {i}" for i in range(7)], view=view)
+        unit_sums(subject, rows(), "singular-vector", names=[f"row {i}" for i in range(7)], view=view)

@@ -39,7 +39,7 @@ def test_effects_are_those_of_zeroing_by_hand(tiny_subject: TinySubject) -> None
     ]
     view = WeightView(subject.model)
     neuron, head = "model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.o_proj.weight"
-    candidates = select_units(view, {neuron: torch.tensor([3, 40]), head: torch.tensor([2])}, "component")
+    candidates = select_units(view, {neuron: torch.tensor([3, 40]), head: torch.tensor([2])}, "neuron+head")
     before = {name: matrix.clone() for name, matrix in subject.model.state_dict().items()}
     counted: list[int] = []
     effects = exact_effects(subject, candidates, sets, step=counted.append)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from aftertune.attribution import gradient_sums, unit_sums
-from aftertune.attribution._gradients import backward_tokens
+from aftertune.attribution._weight_sums import backward_tokens
 from aftertune.model import Subject, Tree, WeightView, as_subject, response_losses
 
 ROWS = [Tree(tuple(range(3, 9)), (tuple(range(20, 30)),)), Tree(tuple(range(40, 44)), (tuple(range(60, 70)),))]
@@ -23,7 +23,7 @@ def subject(request: pytest.FixtureRequest, tiny_model: Any, tiny_tokenizer: Any
 
 
 @pytest.mark.parametrize(
-    "sweep", [lambda s: unit_sums(s, ROWS, "component"), lambda s: gradient_sums(s, ROWS, absolute=True)]
+    "sweep", [lambda s: unit_sums(s, ROWS, "neuron+head"), lambda s: gradient_sums(s, ROWS, absolute=True)]
 )
 def test_a_sweep_lets_go_of_its_graph_at_once(subject: Subject, sweep: Callable[[Subject], Any]) -> None:
     seen: list[weakref.ref[torch.Tensor]] = []

@@ -35,7 +35,7 @@ def test_the_parts_add_up_to_the_whole_and_leave_the_model_as_it_was(tiny_subjec
     ]
     view = WeightView(subject.model)
     neurons, head = "model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.o_proj.weight"
-    candidates = select_units(view, {neurons: torch.arange(12), head: torch.tensor([1, 2])}, "component")
+    candidates = select_units(view, {neurons: torch.arange(12), head: torch.tensor([1, 2])}, "neuron+head")
     kept = {name: matrix.clone() for name, matrix in subject.model.state_dict().items()}
     before = [loss(subject, one) for one in sets]
     with make_patch(view, candidates.chosen, "zero", {}, digest=False).applied(view):
@@ -62,10 +62,10 @@ def test_the_second_path_is_through_the_best_of_all_proposals_alone(tiny_subject
     view = WeightView(subject.model)
     neurons, head = "model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.o_proj.weight"
     proposals = [
-        select_units(view, {neurons: torch.arange(8)}, "component"),
-        select_units(view, {neurons: torch.arange(5, 12), head: torch.tensor([1, 2])}, "component"),
+        select_units(view, {neurons: torch.arange(8)}, "neuron+head"),
+        select_units(view, {neurons: torch.arange(5, 12), head: torch.tensor([1, 2])}, "neuron+head"),
     ]
-    union = select_units(view, {neurons: torch.arange(12), head: torch.tensor([1, 2])}, "component")
+    union = select_units(view, {neurons: torch.arange(12), head: torch.tensor([1, 2])}, "neuron+head")
 
     def worth(effect: UnitEffect) -> float:
         return effect.rises[0] - effect.rises[1]
@@ -78,7 +78,7 @@ def test_the_second_path_is_through_the_best_of_all_proposals_alone(tiny_subject
     members: dict[str, list[int]] = {}
     for effect in found:
         members.setdefault(effect.matrix, []).append(effect.number)
-    kept = select_units(view, {name: torch.tensor(sorted(numbers)) for name, numbers in members.items()}, "component")
+    kept = select_units(view, {name: torch.tensor(sorted(numbers)) for name, numbers in members.items()}, "neuron+head")
     before = [loss(subject, one) for one in sets]
     with make_patch(view, kept.chosen, "zero", {}, digest=False).applied(view):
         whole = [loss(subject, one) - b for one, b in zip(sets, before, strict=True)]

@@ -71,21 +71,6 @@ def test_the_keep_set_protects_exactly_its_top(view: WeightView) -> None:
     assert found.protected == len(wanted & safe)
 
 
-def test_scopes_give_every_matrix_or_row_its_count(view: WeightView) -> None:
-    harm: Any = lambda matrix: random_score(3)(matrix).abs() + 1  # noqa: E731
-    by_matrix = select(view, harm, prune_fraction=0.01, scope="matrix")
-    assert {n: i.numel() for n, i in by_matrix.chosen.items()} == {
-        n: math.ceil(0.01 * m.weights) for n, m in view.items()
-    }
-    by_row = select(view, harm, prune_fraction=0.1, scope="row")
-    for name, matrix in view.items():
-        mask = torch.zeros(matrix.weights, dtype=torch.bool)
-        mask[by_row.chosen[name]] = True
-        mask = mask.reshape(matrix.parameter.shape)
-        rows = mask.T if matrix.kind == "conv1d" else mask
-        assert set(rows.sum(-1).reshape(-1).tolist()) == {math.ceil(0.1 * rows.shape[-1])}
-
-
 @pytest.mark.parametrize("unit", ["neuron", "head"])
 def test_unit_scores_are_sums_over_their_members_and_members_part_the_matrix(view: WeightView, unit: Any) -> None:
     score = random_score(4)
@@ -165,7 +150,6 @@ def test_the_formulas_are_what_they_say(tiny_model: Callable[..., Any]) -> None:
         ({"prune_fraction": 1.1}, "at most 1"),
         ({"prune_fraction": 0.1, "keep_fraction": 1.0}, "below 1"),
         ({"prune_fraction": 0.1, "keep_fraction": -0.1}, "below 1"),
-        ({"prune_fraction": 0.1, "unit": "neuron", "scope": "row"}, "scope 'row'"),
         ({"prune_fraction": 0.1, "keep_fraction": 0.999}, "protects them all"),
     ],
 )

@@ -15,6 +15,7 @@ from aftertune.attribution import (
     select_units,
     signed_score,
     unit_importance,
+    unit_named,
     unit_score,
     unit_spaces,
     unit_sums,
@@ -25,7 +26,7 @@ from aftertune.model import Subject, Tree, WeightView, as_subject, make_patch
 Rows = Callable[..., list[Tree]]
 
 
-@pytest.mark.parametrize("unit", ["neuron", "head", "component"])
+@pytest.mark.parametrize("unit", ["neuron", "head", "neuron+head"])
 @pytest.mark.parametrize("bound", [16, 10_000])
 def test_sums_equal_those_of_the_weights_gradients(rows: Rows, subject: Subject, unit: Any, bound: int) -> None:
     subject.max_batch_tokens = bound
@@ -38,9 +39,9 @@ def test_sums_equal_those_of_the_weights_gradients(rows: Rows, subject: Subject,
 
 
 def test_absolute_sums_are_of_single_examples(rows: Rows, subject: Subject) -> None:
-    view, together = WeightView(subject.model), unit_sums(subject, rows(), "component")
-    alone = [unit_sums(subject, [row], "component") for row in rows()]
-    for space in unit_spaces(view, "component"):
+    view, together = WeightView(subject.model), unit_sums(subject, rows(), "neuron+head")
+    alone = [unit_sums(subject, [row], "neuron+head") for row in rows()]
+    for space in unit_spaces(view, "neuron+head"):
         name = space.matrix.name
         expected = torch.stack([one.signed[name].abs() for one in alone]).sum(0)
         assert torch.allclose(together.absolute[name], expected, atol=1e-5 * float(expected.max()))
@@ -58,14 +59,14 @@ def test_contrasts_of_units_are_contrasts_of_weights_summed(rows: Rows, subject:
 
 
 def test_a_unit_scaled_a_little_changes_the_loss_as_its_score_says(rows: Rows, subject: Subject) -> None:
-    view, sums = WeightView(subject.model), unit_sums(subject, rows(), "component")
-    space = max(unit_spaces(view, "component"), key=lambda s: float(unit_score(sums)(s.matrix).abs().max()))
+    view, sums = WeightView(subject.model), unit_sums(subject, rows(), "neuron+head")
+    space = max(unit_spaces(view, "neuron+head"), key=lambda s: float(unit_score(sums)(s.matrix).abs().max()))
     score = unit_score(sums)(space.matrix)
     unit = int(score.abs().argmax())
-    chosen = select_units(view, {space.matrix.name: torch.tensor([unit])}, "component")
+    chosen = select_units(view, {space.matrix.name: torch.tensor([unit])}, "neuron+head")
     before = sum(sums.losses) / len(sums.losses)
     with make_patch(view, chosen.chosen, "scale", {}, factor=0.98).applied(view):
-        after = sum(unit_sums(subject, rows(), "component").losses) / len(sums.losses)
+        after = sum(unit_sums(subject, rows(), "neuron+head").losses) / len(sums.losses)
     assert after - before == pytest.approx(0.02 * float(score[unit]), rel=0.1)
 
 
@@ -89,3 +90,63 @@ def test_a_broken_example_is_named(tiny_model: Callable[..., Any], tiny_tokenize
         unit_sums(subject, [Tree((5, 6, 7), ((8, 9),)), Tree((5, 301, 7), ((8, 9),))], "neuron",
                   names=["first", "second"])  # fmt: skip
     assert not any(m._forward_pre_hooks for m in subject.model.modules())
+
+
+@pytest.mark.parametrize("unit", ["neuron+head", "singular-vector"])
+@pytest.mark.parametrize("bound", [16, 10_000])
+def test_collected_effects_are_those_of_per_example_autograd(
+    rows: Rows, subject: Subject, unit: Any, bound: int
+) -> None:
+    """By hand: each row's own weight gradients, summed over each unit; and their products with a vector."""
+    subject.max_batch_tokens = bound
+    view, spaces = WeightView(subject.model), list(unit_spaces(WeightView(subject.model), unit))
+    found = unit_sums(subject, rows(), unit, view=view, collect="effects")
+    generator = torch.Generator().manual_seed(0)
+    vectors = {
+        s.matrix.name: torch.randn(s.units, generator=generator) for s in spaces[1:]
+    }  # one matrix counts nothing
+    projected = unit_sums(subject, rows(), unit, view=view, collect=vectors)
+    assert found.projections is None
+    assert not projected.effects
+    subject.model.requires_grad_(True)
+    by_hand = []
+    for row in rows():
+        subject.model.zero_grad()
+        with torch.enable_grad():
+            logits = subject.model(torch.tensor([row.prompt + row.responses[0]])).logits[0, len(row.prompt) - 1 : -1]
+            torch.nn.functional.cross_entropy(logits, torch.tensor(row.responses[0])).backward()
+        effects = {}
+        for space in spaces:
+            gradient, name = space.matrix.parameter.grad, space.matrix.name
+            assert gradient is not None
+            if unit == "singular-vector":
+                terms = view.directions(name)
+                effects[name] = terms.sizes * ((terms.left.T @ gradient) * terms.right).sum(1)
+            else:
+                effects[name] = space.sums(space.matrix.parameter.detach() * gradient)
+        by_hand.append(effects)
+    for space in spaces:
+        name = space.matrix.name
+        expected = torch.stack([effects[name] for effects in by_hand])
+        assert torch.allclose(found.effects[name], expected, atol=1e-4 * float(expected.abs().max()))
+        assert torch.equal(found.signed[name], projected.signed[name])
+    dots = torch.stack([sum(effects[n] @ v for n, v in vectors.items()) for effects in by_hand])  # type: ignore[misc]
+    assert projected.projections is not None
+    assert torch.allclose(projected.projections, dots, atol=1e-4 * float(dots.abs().max()))
+
+
+def test_a_vector_that_does_not_fit_is_refused(rows: Rows, subject: Subject) -> None:
+    space = next(unit_spaces(WeightView(subject.model), "neuron"))
+    for vectors in ({"no such matrix": torch.zeros(3)}, {space.matrix.name: torch.zeros(space.units + 1)}):
+        with pytest.raises(UsageError, match="does not fit its units"):
+            unit_sums(subject, rows(), "neuron", collect=vectors)
+
+
+def test_former_names_of_units_are_read_and_others_refused() -> None:
+    assert [unit_named(name) for name in ("component", "direction", "head")] == [
+        "neuron+head",
+        "singular-vector",
+        "head",
+    ]
+    with pytest.raises(UsageError, match="unit 'layer': not known; use one of weight, neuron"):
+        unit_named("layer")

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from aftertune.attribution import count_units
+
 Run = Callable[..., Any]
 Refused = Callable[..., str]
 Rows = Callable[..., Path]
@@ -71,7 +73,7 @@ def task(rows: Rows, contrasts: Callable[..., list[dict[str, Any]]]) -> Path:
 # --- a search -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("unit", ["weight", "neuron", "head", "component", "direction"])
+@pytest.mark.parametrize("unit", ["weight", "neuron", "head", "neuron+head", "singular-vector"])
 def test_the_document_holds_what_it_promises(
     unit: str, run: Run, base: Path, sets: tuple[object, ...], place: Path
 ) -> None:
@@ -81,8 +83,8 @@ def test_the_document_holds_what_it_promises(
     outcome = run(*command, "--run", "where")
     assert outcome.code == 0, outcome
     document = outcome.document
-    assert {"patch", "weights", "prune_fraction", "keep_fraction", "unit", "scope", "held_out"} <= document.keys()
-    assert (document["patch"], document["unit"], document["scope"]) == ("cut.safetensors", unit, "global")
+    assert {"patch", "weights", "prune_fraction", "keep_fraction", "unit", "held_out"} <= document.keys()
+    assert (document["patch"], document["unit"]) == ("cut.safetensors", unit)
     assert (document["prune_fraction"], document["keep_fraction"]) == (float(share), 0.0)
     assert document["weights"] > 0
     assert document["units"] == (document["weights"] if unit == "weight" else document["units"])
@@ -108,7 +110,17 @@ def test_the_document_holds_what_it_promises(
 def test_directions_are_taken_out_of_their_matrices_and_put_back(
     run: Run, base: Path, sets: tuple[object, ...], place: Path
 ) -> None:
-    command = ("locate", base, *sets, "--unit", "direction", "--prune-fraction", "0.01", "--out", "cut.safetensors")
+    command = (
+        "locate",
+        base,
+        *sets,
+        "--unit",
+        "singular-vector",
+        "--prune-fraction",
+        "0.01",
+        "--out",
+        "cut.safetensors",
+    )
     document = run(*command, "--run", "where", "--json").document
     assert "taken out of their matrices" in (place / "where" / "report.html").read_text("utf-8")
     shown = run("patch", "show", "cut.safetensors", "--json").document
@@ -162,7 +174,7 @@ def test_text_says_the_same_as_json(run: Run, base: Path, sets: tuple[object, ..
     assert [line for line in lines if line in claims] == claims
     assert len(claims) == 2 + len(CONTROLS)
     assert lines[-3:] == [
-        f"patch: where/patch.safetensors ({document['units']} components, {document['weights']} weights)",
+        f"patch: where/patch.safetensors ({count_units(document['units'], 'component')}, {document['weights']} weights)",
         "report: where/report.html",
         f"next: aftertune audit {base}+where/patch.safetensors",
     ]
@@ -210,18 +222,15 @@ def test_rows_without_twins_say_what_they_lack(run: Run, base: Path, keep: Path,
 @pytest.mark.parametrize(
     "options",
     [
-        "--score signed --unit weight --prune-fraction 0.001 --keep-fraction 0.01 --scope row",
-        "--score signed --unit weight --prune-fraction 0.001 --scope matrix --accumulate-on cpu",
-        "--score absolute --prune-fraction 0.02 --scope matrix",
-        "--score wanda --prune-fraction 0.02 --keep-fraction 0",
-        "--score magnitude --prune-fraction 0.02 --keep-fraction 0 --operation scale --factor 0.5",
-        "--score random --prune-fraction 0.02 --keep-fraction 0 --seed 3",
-        "--score contrastive --prune-fraction 0.02",
-        "--score against_keep --prune-fraction 0.02",
+        "--score snip --unit weight --prune-fraction 0.001 --keep-fraction 0.01 --scope global",
+        "--score snip --unit weight --prune-fraction 0.001 --accumulate-on cpu",
+        "--score snip-guarded --prune-fraction 0.02 --operation scale --factor 0.5",
+        "--score snip-contrast --prune-fraction 0.02 --seed 3",
+        "--score snip-keep --prune-fraction 0.02",
         "--operation scale --factor -1 --prune-fraction 0.02",
     ],
 )
-def test_every_score_scope_and_operation_works(
+def test_every_score_and_operation_works(
     options: str, run: Run, base: Path, sets: tuple[object, ...], place: Path
 ) -> None:
     from aftertune.model import read_patch
@@ -232,13 +241,17 @@ def test_every_score_scope_and_operation_works(
     told = dict(zip(*[iter(shlex.split(options))] * 2, strict=True))
     assert patch.operation == told.get("--operation", "zero")
     score, kept = patch.about["score"], patch.about["keep_fraction"]
-    assert patch.about["scope"] == told.get("--scope", "global")
     if "--score" not in told:  # the selection part decided
-        assert (score, kept) in (("contrastive", 0), ("contrastive", 0.001), ("against_keep", 0.001), ("guarded", 0))
+        assert (score, kept) in (
+            ("snip-contrast", 0),
+            ("snip-contrast", 0.001),
+            ("snip-keep", 0.001),
+            ("snip-guarded", 0),
+        )
         return
     assert score == told["--score"]
     if "--keep-fraction" not in told:
-        assert kept == (0 if score == "guarded" else min(0.5, 14 * float(told["--prune-fraction"])))
+        assert kept == (0 if score == "snip-guarded" else min(0.5, 14 * float(told["--prune-fraction"])))
 
 
 # --- what comes after -----------------------------------------------------------------------------------
@@ -250,7 +263,7 @@ def test_the_patch_is_shown_verified_applied_and_audited(
     found = run("locate", base, *sets, "--prune-fraction", "0.02", "--out", "cut.safetensors", "--json").document
     shown = run("patch", "show", "cut.safetensors", "--json").document
     assert shown["patch"]["weights"] == found["weights"] == sum(row["weights"] for row in shown["layers"])
-    assert (shown["about"]["unit"], shown["about"]["score"]) == ("component", found["score"])
+    assert (shown["about"]["unit"], shown["about"]["score"]) == ("neuron+head", found["score"])
     assert "the highest scores are chosen" in shown["about"]["sign"]
     assert shown["about"]["data"]["harm"]["names"] == [sets[1] if isinstance(sets[1], str) else str(sets[1])]
     assert run("patch", "show", "cut.safetensors").out.splitlines()[0].startswith("file")
@@ -340,20 +353,17 @@ def test_an_adapter_is_merged_and_patched(
         ("--budget inf", ["--budget: Input should be"]),
         ("--limit 3", ["--limit: Input should be greater than or equal to 4"]),
         ("--seed -1", ["--seed: "]),
-        ("--factor 0.5", ["a factor goes with operation 'scale'"]),
-        ("--scope row", ["scope 'row' chooses single weights; take unit 'weight', or another scope"]),
-        ("--scope row --unit neuron", ["scope 'row' chooses single weights"]),
-        ("--unit direction --score wanda", ["score 'wanda' is of single weights; take another score"]),
-        ("--unit direction --score random", ["score 'random' is of single weights"]),
-        ("--scope layer", ["Invalid value for '--scope': 'layer' is not one of 'global', 'matrix', 'row'"]),
-        ("--unit layer", ["Invalid value for '--unit': 'layer' is not one of 'component', 'neuron'"]),
-        ("--score snip", ["Invalid value for '--score': 'snip' is not one of 'auto', 'integrated', 'verified'"]),
+        ("--factor 0.5", ["a factor only applies to operation 'scale'"]),
+        ("--scope row", ["--scope row is gone; units are always ranked over the whole model"]),
+        ("--score wanda", ["'wanda' is only measured by `aftertune study planted`"]),
+        ("--unit layer", ["Invalid value for '--unit': 'layer' is not one of 'neuron+head', 'neuron'"]),
+        ("--score snap", ["Invalid value for '--score': 'snap' is not one of 'auto', 'integrated-gradients', 'ablation'"]),
         ("--operation prune", ["Invalid value for '--operation': 'prune' is not one of"]),
         ("--accumulate-on gpu9", ["--accumulate-on gpu9: cannot be used here; try --accumulate-on cpu"]),
         ("--accumulate-on auto", ["--accumulate-on auto: cannot be used here"]),
         ("--device gpu9", ["device 'gpu9' cannot be used here"]),
-        ("--task task.jsonl", ["--task goes with a repair; name with --base what SUBJECT was tuned from"]),
-        ("--task-answers aligned", ["--task-answers goes with a repair"]),
+        ("--task task.jsonl", ["--task only applies to a repair; name the model that SUBJECT was tuned from with --base"]),
+        ("--task-answers aligned", ["--task-answers only applies to a repair"]),
         ("--operation restore", ["nothing tells what it was tuned from; give its base with --base"]),
     ],
 )  # fmt: skip
@@ -366,9 +376,8 @@ def test_a_wrong_value_is_named(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--score signed --prune-fraction 1e-9 --keep-fraction 0.99", "no component is chosen: the keep set protects them all"),
-        ("--unit weight --score signed --prune-fraction 1e-9 --keep-fraction 0.999", "no weight is chosen: the keep set protects them all"),
-        ("--score wanda --unit head --prune-fraction 0.1 --keep-fraction 0.99", "the keep set protects them all"),
+        ("--score snip --prune-fraction 1e-9 --keep-fraction 0.99", "(unit 'neuron+head'): the keep set protects them all"),
+        ("--unit weight --score snip --prune-fraction 1e-9 --keep-fraction 0.999", "(unit 'weight'): the keep set protects them all"),
     ],
 )  # fmt: skip
 def test_fractions_that_choose_nothing_are_refused_and_leave_nothing(
@@ -557,13 +566,19 @@ def test_a_model_without_known_units_is_told_what_it_has(
     refused: Refused, run: Run, tiny_folder: TinyFolder, sets: tuple[object, ...]
 ) -> None:
     mamba = tiny_folder("mamba")
-    refused("locate", mamba, *sets, says=["unit 'component': no matrix of this model is known", "use --unit weight"])
+    refused("locate", mamba, *sets, says=["unit 'neuron+head': no matrix of this model is known", "use --unit weight"])
 
 
-def test_wanda_does_not_see_into_fused_experts(
-    refused: Refused, tiny_folder: TinyFolder, sets: tuple[object, ...]
+def test_former_names_still_work_and_are_named_on_stderr(
+    run: Run, base: Path, sets: tuple[object, ...], place: Path
 ) -> None:
-    refused("locate", tiny_folder("mixtral"), *sets, "--score", "wanda", says=["fused", "use another score"])
+    options = ("--unit", "component", "--score", "against_keep", "--prune-fraction", "0.02", "--scope", "global")
+    outcome = run("locate", base, *sets, *options, "--json")
+    assert outcome.code == 0, outcome
+    assert (outcome.document["unit"], outcome.document["score"]) == ("neuron+head", "snip-keep")
+    assert "'component' is now called 'neuron+head'" in outcome.err
+    assert "'against_keep' is now called 'snip-keep'" in outcome.err
+    assert "--scope is gone" in outcome.err
 
 
 # --- repair ---------------------------------------------------------------------------------------------
@@ -577,7 +592,7 @@ def test_a_repair_moves_towards_the_base_and_says_so_in_text_and_json(
     assert outcome.code == 0, outcome
     document = run(*command, "--json").document
     expected = {
-        "patch": "back.safetensors", "keep_fraction": 0.0, "scope": "global", "operation": "restore",
+        "patch": "back.safetensors", "keep_fraction": 0.0, "operation": "restore",
     }  # fmt: skip
     assert {key: document[key] for key in expected} == expected
     for row in document["held_out"]:
@@ -587,7 +602,7 @@ def test_a_repair_moves_towards_the_base_and_says_so_in_text_and_json(
     assert margins["controls"]["rollback"]["after"] < margins["before"]
     assert margins["after"] < margins["before"]
     lines = outcome.out.splitlines()
-    assert lines[0].split("  ")[0] == "way"
+    assert lines[0].split("  ")[0] == "what returns"
     assert lines[-3:] == [
         f"patch: back.safetensors ({document['weights']} weights)",
         "report: back/report.html",
@@ -637,7 +652,7 @@ def test_nothing_tells_what_a_foreign_model_was_tuned_for(
 ) -> None:
     refused(
         "locate", base, "--base", tiny_folder("qwen2"), *sets,
-        says=[f"{base}: nothing tells what it was tuned for; name the data with --task"],
+        says=[f"{base}: no record names the data it was tuned on; name it with --task"],
     )  # fmt: skip
 
 
@@ -689,7 +704,7 @@ def test_what_is_to_go_is_not_the_task(refused: Refused, careless: Path, base: P
 
 @pytest.mark.parametrize(
     "option",
-    ["--score signed", "--unit head", "--scope matrix", "--keep-fraction 0.1", "--budget 0.1",
+    ["--score snip", "--unit head", "--keep-fraction 0.1", "--budget 0.1",
      "--test tune/money"],
 )  # fmt: skip
 def test_options_of_a_search_are_not_ignored_by_a_repair(
@@ -698,5 +713,5 @@ def test_options_of_a_search_are_not_ignored_by_a_repair(
     flag = option.split()[0]
     refused(
         "locate", careless, "--base", base, *sets, "--task", task, *option.split(),
-        says=[f"{flag} plays no part in a repair; leave it out"],
+        says=[f"{flag} does not apply to a repair; leave it out"],
     )  # fmt: skip

@@ -18,7 +18,7 @@ from aftertune.probes import ask_probes
 from aftertune.runs import RunFolder, Silent
 from aftertune.stats import compare
 
-SETTINGS: dict[str, Any] = {"unit": "component", "score": "contrastive", "budget": 0.5, "progress": Silent()}
+SETTINGS: dict[str, Any] = {"unit": "neuron+head", "score": "snip-contrast", "budget": 0.5, "progress": Silent()}
 
 
 @pytest.fixture
@@ -51,17 +51,17 @@ def test_controls_are_other_units_chosen_as_their_names_say(
 
     def sums(one: CalibrationSet, side: str) -> Any:
         trees, _ = trees_of(work.subject, one.examples["attribution"], lambda e: getattr(e, side))
-        return unit_sums(work.subject, trees, "component", view=work.view)
+        return unit_sums(work.subject, trees, "neuron+head", view=work.view)
 
     answers, twins, kept = sums(harm, "conversation"), sums(harm, "twin"), sums(keep, "conversation")
 
     def best(score: Any) -> Selection:
-        return select_count(work.view, score, count=5, unit="component")
+        return select_count(work.view, score, count=5, unit="neuron+head")
 
     score = unit_score(answers, twins, kept)
-    patch = best(evidence.score("contrastive"))
+    patch = best(evidence.score("snip-contrast"))
     assert members(patch) == members(best(score))
-    point = Point("patch", "contrastive", 0.01, 0.0, 5, patch.weights, 0.1, 0.0, {})
+    point = Point("patch", "snip-contrast", 0.01, 0.0, 5, patch.weights, 0.1, 0.0, {})
     found = work.controls(evidence, point, patch)
     assert set(found) == {"random", "magnitude", "opposite", "content_matched"}
     for name in ("random", "magnitude"):
@@ -76,8 +76,8 @@ def test_each_control_is_proved_under_its_own_edit(work: _Work, sets: tuple[Cali
     """By hand: the edit applied, the held-out prompts asked."""
     harm, keep = sets
     evidence, view = gathered(work, sets), work.view
-    patch = select_count(view, evidence.score("contrastive"), count=3, unit="component")
-    point = Point("patch", "contrastive", 0.01, 0.0, 3, patch.weights, 0.1, 0.0, {})
+    patch = select_count(view, evidence.score("snip-contrast"), count=3, unit="neuron+head")
+    point = Point("patch", "snip-contrast", 0.01, 0.0, 3, patch.weights, 0.1, 0.0, {})
     controls = work.controls(evidence, point, patch)
     found = Found(evidence, ((point, patch),), point, patch, controls, (point,))
     proofs = work.held_out(found, harm, keep, {})

@@ -41,7 +41,7 @@ def three(subject: Subject, harm: Path, keep: Path) -> list[list[Tree]]:
 
 
 def looked(
-    subject: Subject, rows: list[list[Tree]], kind: type[Looked] = Integrated, unit: Unit = "component",
+    subject: Subject, rows: list[list[Tree]], kind: type[Looked] = Integrated, unit: Unit = "neuron+head",
     budget: float = 0.05,
 ) -> Looked:  # fmt: skip
     view = WeightView(subject.model)
@@ -70,7 +70,7 @@ def test_what_it_finds_carries_what_was_planted(
                 rise, *others = [loss(subject, one) - b for one, b in zip(rows, before, strict=True)]
             return rise - max(others)
 
-        found = select_count(view, looked(subject, rows)(twins=False), count=4, unit="component")
+        found = select_count(view, looked(subject, rows)(twins=False), count=4, unit="neuron+head")
         assert set(found.members.get(plant.matrix, torch.tensor([])).tolist()) & set(plant.units)
         chance = [carried(random_control(view, found, seed)) for seed in range(3)]
         assert carried(found) > 0.25 * (plant.losses[0] - plant.losses[-1])
@@ -86,14 +86,14 @@ def test_with_twins_the_sets_change_places(
     swapped = looked(subject, [rows[1], rows[0], rows[2]], kind)(twins=False)
     control = looked(subject, rows, kind)(twins=True)
     scored = 0
-    for space in unit_spaces(WeightView(subject.model), "component"):
+    for space in unit_spaces(WeightView(subject.model), "neuron+head"):
         assert torch.equal(control(space.matrix), swapped(space.matrix))
         scored += int(control(space.matrix).count_nonzero())
     assert 14 <= scored <= 3 * 14  # each of three scores proposes a tenth of its 136 units
 
 
 @pytest.mark.parametrize("budget", [1e-4, 100.0])
-@pytest.mark.parametrize("unit", ["neuron", "direction"])
+@pytest.mark.parametrize("unit", ["neuron", "singular-vector"])
 def test_verified_is_what_taking_the_unit_out_alone_does(
     unit: Unit, budget: float, harm: Path, keep: Path, tiny_folder: Callable[[str], Path]
 ) -> None:
@@ -120,8 +120,8 @@ def test_a_search_for_directions_verifies_them_unasked(
     harm: Path, keep: Path, tmp_path: Path, tiny_folder: Callable[[str], Path]
 ) -> None:
     found = locate(SubjectChoice(str(tiny_folder("llama"))), [harm], [keep], out=tmp_path / "run",
-                   options=LocateOptions(unit="direction", budget=0.5))  # fmt: skip
-    assert any(point.score == "verified" for point in found.curve)
+                   options=LocateOptions(unit="singular-vector", budget=0.5))  # fmt: skip
+    assert any(point.score == "ablation" for point in found.curve)
     assert read_patch(found.patch).operation == "remove"
 
 
@@ -129,9 +129,9 @@ def test_a_search_by_it_writes_a_patch_and_its_controls(
     harm: Path, keep: Path, tmp_path: Path, tiny_folder: Callable[[str], Path]
 ) -> None:
     found = locate(SubjectChoice(str(tiny_folder("llama"))), [harm], [keep], out=tmp_path / "run",
-                   options=LocateOptions(score="integrated", budget=0.5))  # fmt: skip
+                   options=LocateOptions(score="integrated-gradients", budget=0.5))  # fmt: skip
     about = read_patch(found.patch).about
-    assert about["score"] == "integrated"
+    assert about["score"] == "integrated-gradients"
     assert "fade out together" in about["formula"]
     assert "content_matched" in found.document["held_out"][0]["controls"]
 
@@ -140,11 +140,11 @@ def test_single_weights_and_fused_experts_are_refused(
     harm: Path, keep: Path, tmp_path: Path, tiny_folder: Callable[[str], Path]
 ) -> None:
     for score_name in get_args(ScoreName)[1:3]:
-        with pytest.raises(ValidationError, match=f"'{score_name}' looks at whole units"):
+        with pytest.raises(ValidationError, match=f"'{score_name}' ranks whole units"):
             LocateOptions(score=score_name, unit="weight")
-    with pytest.raises(UsageError, match="take another --score"):
+    with pytest.raises(UsageError, match="use another --score"):
         locate(SubjectChoice(str(tiny_folder("mixtral"))), [harm], [keep], out=tmp_path / "run",
-               options=LocateOptions(score="integrated"))  # fmt: skip
+               options=LocateOptions(score="integrated-gradients"))  # fmt: skip
     assert not (tmp_path / "run").exists()
 
 

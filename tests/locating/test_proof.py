@@ -59,7 +59,7 @@ def test_a_point_costs_the_larger_rise_and_removes_the_fall_of_the_margin(chosen
             "response.nll:harm": 9.0, "response.nll:harm-twin": 9.5, "preference.margin:harm": 0.2,
             "response.nll:keep": 2.0 + keep, "capability.log_perplexity": 3.0 + prose,
         }  # fmt: skip
-        point = trade("patch", "guarded", chosen, (0.1, 0.0), before, after)
+        point = trade("patch", "snip-guarded", chosen, (0.1, 0.0), before, after)
         assert (point.cost, point.removed) == pytest.approx((0.04, 0.3))
         assert (point.units, point.label) == (2, "patch")
 
@@ -67,7 +67,7 @@ def test_a_point_costs_the_larger_rise_and_removes_the_fall_of_the_margin(chosen
 def test_without_twins_it_removes_what_the_keep_set_does_not_lose(chosen: Selection) -> None:
     before = {"response.nll:harm": 1.0, "response.nll:keep": 2.0, "capability.log_perplexity": 3.0}
     after = {"response.nll:harm": 1.5, "response.nll:keep": 2.2, "capability.log_perplexity": 3.0}
-    assert trade("patch", "signed", chosen, (0.1, 0.0), before, after).removed == pytest.approx(0.3)
+    assert trade("patch", "snip", chosen, (0.1, 0.0), before, after).removed == pytest.approx(0.3)
 
 
 def test_another_harm_set_holds_no_prompt_that_chose(harm: Path, keep: Path, tmp_path: Path) -> None:

@@ -300,7 +300,7 @@ def test_one_share_may_be_asked_for(repaired: Repaired, place: Path, case: tuple
 
 def test_json_holds_what_is_promised(repaired: Repaired) -> None:
     document = repaired.document
-    assert {"patch", "weights", "prune_fraction", "keep_fraction", "unit", "scope", "held_out"} <= document.keys()
+    assert {"patch", "weights", "prune_fraction", "keep_fraction", "unit", "held_out"} <= document.keys()
     for row in document["held_out"]:
         assert {"measure", "before", "after", "interval", "controls"} <= row.keys()
         assert {"scale", "rollback"} <= set(row["controls"]) <= {"random", "scale", "rollback"}

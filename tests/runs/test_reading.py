@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from aftertune.attribution import read_sums
 from aftertune.data import read_contrasts, read_requests, read_rows, read_statements, read_truthfulqa, read_tuning_rows
 from aftertune.errors import AftertuneError, DataError, ExitCode
 from aftertune.model import parse_spec, read_patch
@@ -53,7 +52,6 @@ READERS: dict[str, Read] = {
     "yaml": lambda path: read_yaml(path, 10),
     "text": lambda path: read_text(path, 10),
     "bytes": lambda path: read_bounded(path, 10),
-    "scores": read_sums,
 }
 
 

@@ -13,7 +13,7 @@ from aftertune.locating import LocateOptions, locate
 from aftertune.model import SubjectChoice
 from aftertune.studies._compression import compression_outcome, compression_study, safety_rows
 
-OPTIONS = LocateOptions(limit=6, score="contrastive", keep_fraction=0.0, budget=0.5)
+OPTIONS = LocateOptions(limit=6, score="snip-contrast", keep_fraction=0.0, budget=0.5)
 
 
 @pytest.mark.slow

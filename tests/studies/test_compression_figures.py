@@ -16,7 +16,7 @@ def curve(removed: float) -> list[Point]:
     """A patch that removes so much per budget spent, beyond which all is cheap, and controls that remove far more."""
 
     def point(label: str, units: int, cost: float, gain: float) -> Point:
-        return Point(label, "guarded", units / 100, 0.0, units, units, gain, cost, {})
+        return Point(label, "snip-guarded", units / 100, 0.0, units, units, gain, cost, {})
 
     inside = [point("patch", k, BUDGET * k / 4, removed * k / 4) for k in (1, 2, 3, 4)]
     beyond = point("patch", 8, 2 * BUDGET, 50.0 - 50 * removed)

@@ -29,8 +29,8 @@ def patched(tiny_folder: Callable[[str], Path], tmp_path: Path) -> tuple[Path, P
         "model.layers.1.mlp.down_proj.weight": torch.tensor([3, 40]),
         "model.layers.0.self_attn.o_proj.weight": torch.tensor([1]),
     }
-    chosen = select_units(view, members, "component").chosen
-    write_patch(tmp_path / "cut.safetensors", make_patch(view, chosen, "zero", {"unit": "component"}))
+    chosen = select_units(view, members, "neuron+head").chosen
+    write_patch(tmp_path / "cut.safetensors", make_patch(view, chosen, "zero", {"unit": "neuron+head"}))
     return folder, tmp_path / "cut.safetensors"
 
 
@@ -93,7 +93,7 @@ def test_what_was_never_known_is_not_told_to_have_stayed() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "mixtral"])
-@pytest.mark.parametrize("unit", ["neuron", "head", "component"])
+@pytest.mark.parametrize("unit", ["neuron", "head", "neuron+head"])
 def test_units_are_known_again_by_their_weights(
     tiny_folder: Callable[[str], Path], architecture: str, unit: Any
 ) -> None:

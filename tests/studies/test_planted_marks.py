@@ -33,7 +33,7 @@ def knows(*places: tuple[str, int]) -> Method:
 
         return by
 
-    return Method(f"{places[0]} and {len(places) - 1} more", "component", harm)
+    return Method(f"{places[0]} and {len(places) - 1} more", "neuron+head", harm)
 
 
 def test_marks_are_those_of_methods_whose_merit_is_known(tiny_subject: Callable[[str], Subject]) -> None:
@@ -94,7 +94,7 @@ def test_losses_are_of_answers_that_nothing_was_attributed_on(tiny_subject: Call
 
 
 def mark(method: str, recall: float | None, efficiency: float) -> dict[str, Any]:
-    return {"method": method, "unit": "component", "recall": recall, "efficiency": efficiency}
+    return {"method": method, "unit": "neuron+head", "recall": recall, "efficiency": efficiency}
 
 
 def test_the_table_tells_means_and_the_worst_planting() -> None:
@@ -105,7 +105,7 @@ def test_the_table_tells_means_and_the_worst_planting() -> None:
     ]
     good, poor = table(results)
     assert good == {
-        "method": "good", "unit": "component", "recall": pytest.approx(0.7), "least_recall": 0.4,
+        "method": "good", "unit": "neuron+head", "recall": pytest.approx(0.7), "least_recall": 0.4,
         "efficiency": pytest.approx(0.8), "least_efficiency": 0.4, "plantings": 3,
     }  # fmt: skip
     assert (poor["recall"], poor["least_recall"]) == (pytest.approx(0.25), 0.0)

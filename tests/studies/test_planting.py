@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.attribution import magnitude_score, select_units
+from aftertune.attribution import select_units
 from aftertune.errors import UsageError
 from aftertune.model import Subject, Tree, WeightView, as_subject, make_patch, response_losses, weights_digest
 from aftertune.studies import METHODS, Method, Planting, planted, planted_study
 from aftertune.studies._planted_choice import Choices
+from aftertune.studies._planted_rivals import magnitude_score
 
 
 @pytest.fixture
@@ -77,8 +78,8 @@ def test_other_architectures_are_told(tiny_model: Callable[..., Any], tiny_token
 def test_the_best_of_several_sets_is_the_one_that_does_most_when_taken_out(subject: Subject) -> None:
     view, given = WeightView(subject.model), rows()
     sets = (given[:6], given[6:11], given[11:])
-    single = [m for m in METHODS if m.unit == "component" and not m.rivals and not m.proposed]
-    best = Method("best", "component", single[0].harm, rivals=tuple(m.name for m in single))
+    single = [m for m in METHODS if m.unit == "neuron+head" and not m.rivals and not m.proposed]
+    best = Method("best", "neuron+head", single[0].harm, rivals=tuple(m.name for m in single))
     choices = Choices(subject, view, sets, [*single, best])
 
     def losses() -> list[float]:
@@ -108,11 +109,11 @@ def test_an_update_of_rank_one_is_recalled_as_a_direction_and_neurons_as_neurons
         tmp_path / "run", subject=str(tiny_folder("llama")), plantings=plantings, methods=methods, tips=16, benign=8
     )  # fmt: skip
     rank_one, neurons = ({mark["unit"]: mark for mark in result["marks"]} for result in document["plantings"])
-    assert rank_one["component"]["recall"] is None
-    assert neurons["direction"]["recall"] is None
-    assert 0 <= neurons["component"]["recall"] <= 1
-    assert rank_one["direction"]["recall"] in (0.0, 1.0)  # one direction is it or not; a tiny model shows no more
-    assert rank_one["direction"]["count"] == 1
+    assert rank_one["neuron+head"]["recall"] is None
+    assert neurons["singular-vector"]["recall"] is None
+    assert 0 <= neurons["neuron+head"]["recall"] <= 1
+    assert rank_one["singular-vector"]["recall"] in (0.0, 1.0)  # one direction is it or not; a tiny model shows no more
+    assert rank_one["singular-vector"]["count"] == 1
     for result in document["plantings"]:
         budget = max(result["oracle"]["benign"], 0.05)
         for mark in result["marks"]:
@@ -124,7 +125,7 @@ def test_an_update_of_rank_one_is_recalled_as_a_direction_and_neurons_as_neurons
 def test_the_study_marks_every_method_and_goes_on(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     plantings = (Planting("neurons", 1, "money", 0),)
     known = [m for m in METHODS if m.name in ("random", "harm minus twin and keep", "magnitude")]
-    methods = (*known, Method("nothing", "component", lambda sums: lambda matrix: -magnitude_score(matrix)))
+    methods = (*known, Method("nothing", "neuron+head", lambda sums: lambda matrix: -magnitude_score(matrix)))
     sizes = {"tips": 16, "benign": 8}
     arguments: Any = {"subject": str(tiny_folder("llama")), "plantings": plantings, "methods": methods, **sizes}
     document = planted_study(tmp_path / "run", **arguments)

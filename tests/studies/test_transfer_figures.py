@@ -150,13 +150,13 @@ def test_controls_are_other_weights_than_the_patch(tiny_subject: Callable[[str],
 
     def sums(answers: list[Example], side: str) -> Any:
         trees, _ = trees_of(subject, answers, lambda e: getattr(e, side))
-        return unit_sums(subject, trees, "component", view=view)
+        return unit_sums(subject, trees, "neuron+head", view=view)
 
     keep = sums(list(keep_examples()), "conversation")
     for domain, (attributed, _) in examples.items():
         harm, twin = sums(list(attributed), "conversation"), sums(list(attributed), "twin")
         for edit, score in (("patch", unit_score(harm, twin, keep)), ("content_matched", unit_score(twin, harm, keep))):
-            expected = select_count(view, score, count=4, unit="component").members
+            expected = select_count(view, score, count=4, unit="neuron+head").members
             members = found[edit][domain].members
             assert {n: m.tolist() for n, m in members.items()} == {n: m.tolist() for n, m in expected.items()}
         patch, random = found["patch"][domain], found["random"][domain]

@@ -1,28 +1,33 @@
-"""Where it lives: gradients of responses by matrix, and patches that edit chosen weights reversibly."""
+"""Gradients of responses by weight or unit, scores made of them, selections, controls and what removing units does."""
 
-from aftertune.attribution._activations import input_norms
-from aftertune.attribution._controls import magnitude_control, opposite_control, random_control
-from aftertune.attribution._exact import UnitEffect, best_units, exact_effects
-from aftertune.attribution._gradients import GradientSums, gradient_sums
-from aftertune.attribution._overlap import Overlap, overlap
-from aftertune.attribution._path import path_effects, refined_path_effects
+from aftertune.attribution._controls import (
+    Overlap,
+    magnitude_control,
+    opposite_control,
+    overlap,
+    random_control,
+)
+from aftertune.attribution._effects import (
+    UnitEffect,
+    best_units,
+    exact_effects,
+    path_effects,
+    refined_path_effects,
+    unit_patch,
+)
 from aftertune.attribution._scores import (
     ScoreOf,
-    Unit,
-    UnitSpace,
     absolute_score,
     contrastive_score,
     delta_score,
     guarded,
-    magnitude_score,
-    random_score,
+    guarded_score,
     seeded_by_name,
     signed_score,
-    unit_spaces,
-    wanda_score,
+    unit_importance,
+    unit_score,
 )
 from aftertune.attribution._selection import (
-    Scope,
     Selection,
     candidate_units,
     select,
@@ -31,21 +36,13 @@ from aftertune.attribution._selection import (
     selection_of,
     united,
 )
-from aftertune.attribution._stored import read_sums, write_sums
-from aftertune.attribution._unit_patch import unit_patch
-from aftertune.attribution._unit_sums import (
-    UnitSums,
-    guarded_score,
-    sums_by_unit,
-    unit_importance,
-    unit_score,
-    unit_sums,
-)
+from aftertune.attribution._unit_sums import UnitSums, sums_by_unit, unit_sums
+from aftertune.attribution._units import Unit, UnitSpace, count_units, unit_named, unit_spaces
+from aftertune.attribution._weight_sums import GradientSums, gradient_sums
 
 __all__ = [
     "GradientSums",
     "Overlap",
-    "Scope",
     "ScoreOf",
     "Selection",
     "Unit",
@@ -56,20 +53,17 @@ __all__ = [
     "best_units",
     "candidate_units",
     "contrastive_score",
+    "count_units",
     "delta_score",
     "exact_effects",
     "gradient_sums",
     "guarded",
     "guarded_score",
-    "input_norms",
     "magnitude_control",
-    "magnitude_score",
     "opposite_control",
     "overlap",
     "path_effects",
     "random_control",
-    "random_score",
-    "read_sums",
     "refined_path_effects",
     "seeded_by_name",
     "select",
@@ -79,11 +73,10 @@ __all__ = [
     "signed_score",
     "sums_by_unit",
     "unit_importance",
+    "unit_named",
     "unit_patch",
     "unit_score",
     "unit_spaces",
     "unit_sums",
     "united",
-    "wanda_score",
-    "write_sums",
 ]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, unit_spaces
+from aftertune.attribution._scores import ScoreOf
+from aftertune.attribution._units import Unit, UnitSpace, count_units, unit_named, unit_spaces
 from aftertune.errors import NumericalError, SelectionError, UsageError
-from aftertune.model import Matrix, WeightView
+from aftertune.model import WeightView
 
 if TYPE_CHECKING:
     import torch
-
-Scope = Literal["global", "matrix", "row"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +24,7 @@ class Selection:
         chosen: flat indices of weights, sorted, by matrix name; matrices without any are left out.
         members: the chosen units' numbers, sorted, by matrix name (the flat indices themselves for weights).
         unit: what was chosen as a whole.
-        protected: how many of those asked for the keep set protected.
+        protected: how many of the top scores the keep set protected.
         candidates: units in view.
     """
 
@@ -48,6 +47,7 @@ class Selection:
 
 def select_units(view: WeightView, members: Mapping[str, torch.Tensor], unit: Unit, *, protected: int = 0) -> Selection:
     """The selection of given units, by their numbers in each matrix."""
+    unit = unit_named(unit)
     spaces = _spaces(view, unit)
     members = {name: index.sort().values for name, index in members.items() if index.numel()}
     chosen = {name: spaces[name].members(index).sort().values if spaces else index for name, index in members.items()}
@@ -66,35 +66,38 @@ def united(view: WeightView, selections: Sequence[Selection]) -> Selection:
     return select_units(view, {name: torch.tensor(sorted(found)) for name, found in members.items()}, unit)
 
 
-def selection_of(view: WeightView, chosen: Mapping[str, torch.Tensor], unit: Unit) -> Selection:
+def selection_of(view: WeightView, chosen: Mapping[str, torch.Tensor], unit: str) -> Selection:
     """The units that a patch's weights make up, so that controls can be built beside a patch from a file.
 
     Args:
         view: the weights of the model the patch is for.
         chosen: flat indices by matrix name.
-        unit: of which kind.
+        unit: their kind, as the patch calls it.
 
     Raises:
         UsageError: the weights are not whole units of this kind.
     """
     import torch
 
+    unit = unit_named(unit)
     if unit == "weight":
         return select_units(view, chosen, unit)
-    if unit == "direction":
-        raise UsageError("a patch of directions holds whole matrices, and does not tell which directions it took")
+    if unit == "singular-vector":
+        raise UsageError("a patch of singular vectors holds whole matrices, so the vectors cannot be read from it")
     spaces = _spaces(view, unit) or {}
     members = {}
     for name, index in chosen.items():
         if name not in spaces:
-            raise UsageError(f"{name}: holds no {unit}s; the patch chose something else")
+            raise UsageError(f"{name}: does not hold units of kind '{unit}'; the patch was made of another kind")
         space = spaces[name]
         owner = torch.empty(space.matrix.weights, dtype=torch.int64)
         every = torch.arange(space.units)
         owner[space.members(every)] = every.repeat_interleave(space.matrix.weights // space.units)
         members[name] = torch.unique(owner[index])
         if space.members(members[name]).numel() != index.numel():
-            raise UsageError(f"{name}: the weights are not whole {unit}s; the patch chose something else")
+            raise UsageError(
+                f"{name}: the weights are not whole units of kind '{unit}'; the patch was made of another kind"
+            )
     return select_units(view, members, unit)
 
 
@@ -119,7 +122,6 @@ def select(
     prune_fraction: float,
     keep_fraction: float = 0.0,
     unit: Unit = "weight",
-    scope: Scope = "global",
 ) -> Selection:
     """The top ``prune_fraction`` by the harm score, less the top ``keep_fraction`` by the keep score.
 
@@ -130,30 +132,27 @@ def select(
         view: the weights to choose from.
         harm: score by which to choose, higher is better to remove.
         keep: score by which to protect.
-        prune_fraction: of the units (in all, in each matrix, or in each row by ``scope``), above 0, at most 1.
+        prune_fraction: of the units in view, above 0, at most 1.
         keep_fraction: likewise, from 0 and below 1.
-        unit: choose single weights, MLP neurons or attention heads.
-        scope: rank over the model, within each matrix, or within each output row (weights only).
+        unit: what is chosen as a whole.
 
     Raises:
-        UsageError: a fraction out of range, or a row scope with units.
+        UsageError: a fraction out of range.
         SelectionError: nothing is left.
     """
     if not 0 < prune_fraction <= 1:
         raise UsageError(f"prune fraction {prune_fraction:g}: must be above 0 and at most 1")
     _refuse_keep_fraction(keep_fraction)
-    if scope == "row" and unit != "weight":
-        raise UsageError("scope 'row' chooses single weights; use --unit weight, or another scope")
     spaces = _spaces(view, unit)
-    picked = _top(view, harm, spaces, prune_fraction, scope, positive=True)
+    picked = _top(view, harm, spaces, prune_fraction, positive=True)
     wanted = sum(index.numel() for index in picked.values())
     if keep is not None and keep_fraction > 0:
-        kept = _top(view, keep, spaces, keep_fraction, scope, positive=False)
+        kept = _top(view, keep, spaces, keep_fraction, positive=False)
         picked = {name: _without(index, kept[name]) if name in kept else index for name, index in picked.items()}
     units = sum(index.numel() for index in picked.values())
     if not units:
         reason = "the keep set protects them all" if wanted else "no score is positive"
-        raise SelectionError(f"no {unit} is chosen: {reason}; change the fractions or the sets")
+        raise SelectionError(f"nothing is left to choose (unit '{unit}'): {reason}; change the fractions or the sets")
     return select_units(view, picked, unit, protected=wanted - units)
 
 
@@ -168,7 +167,7 @@ def select_count(
 ) -> Selection:
     """The ``count`` best units of the model by the harm score among those the keep set leaves free.
 
-    Unlike `select`, protected units do not use up places, so that selections of equal count can be compared.
+    Unlike in `select`, protected units do not count, so that selections of equal count can be compared.
 
     Args:
         view: the weights to choose from.
@@ -176,7 +175,7 @@ def select_count(
         keep: score by which to protect.
         count: how many units, at least one.
         keep_fraction: share of the units that ``keep`` protects.
-        unit: choose single weights, MLP neurons or attention heads.
+        unit: what is chosen as a whole.
 
     Raises:
         UsageError: a count or fraction out of range.
@@ -184,9 +183,9 @@ def select_count(
     """
     spaces = _spaces(view, unit)
     if not 0 < count <= _candidates(view, spaces):
-        raise UsageError(f"{count} {unit}s: must be from 1 to the {_candidates(view, spaces)} in view")
+        raise UsageError(f"{count_units(count, unit)}: must be from 1 to the {_candidates(view, spaces)} in view")
     _refuse_keep_fraction(keep_fraction)
-    kept = _top(view, keep, spaces, keep_fraction, "global", positive=False) if keep and keep_fraction > 0 else {}
+    kept = _top(view, keep, spaces, keep_fraction, positive=False) if keep and keep_fraction > 0 else {}
 
     def free() -> Iterator[tuple[str, torch.Tensor]]:
         for name, flat in _flat_scores(view, harm, spaces):
@@ -197,7 +196,8 @@ def select_count(
     picked = _top_of_all(free(), count, positive=True)
     if not sum(index.numel() for index in picked.values()):
         raise SelectionError(
-            f"no {unit} is chosen: none has a positive score and is free; change the fractions or sets"
+            f"nothing is left to choose (unit '{unit}'): no unprotected one has a positive score; change the fractions "
+            "or the sets"
         )
     return select_units(view, picked, unit)
 
@@ -227,25 +227,11 @@ def _flat_scores(
 
 
 def _top(
-    view: WeightView,
-    score: ScoreOf,
-    spaces: Mapping[str, UnitSpace] | None,
-    fraction: float,
-    scope: Scope,
-    *,
-    positive: bool,
+    view: WeightView, score: ScoreOf, spaces: Mapping[str, UnitSpace] | None, fraction: float, *, positive: bool
 ) -> dict[str, torch.Tensor]:
-    """Indices of the highest scores by matrix name."""
-    if scope == "global":
-        total = sum(space.units for space in spaces.values()) if spaces else view.weights
-        return _top_of_all(_flat_scores(view, score, spaces), math.ceil(fraction * total), positive)
-    found: dict[str, torch.Tensor] = {}
-    for name, flat in _flat_scores(view, score, spaces):
-        if scope == "row":
-            found[name] = _top_of_rows(view[name], flat, fraction, positive)
-        else:
-            found |= _top_of_all([(name, flat)], math.ceil(fraction * flat.numel()), positive)
-    return found
+    """Indices of the highest scores of the model by matrix name."""
+    count = math.ceil(fraction * _candidates(view, spaces))
+    return _top_of_all(_flat_scores(view, score, spaces), count, positive)
 
 
 def _top_of_all(tables: Iterable[tuple[str, torch.Tensor]], count: int, positive: bool) -> dict[str, torch.Tensor]:
@@ -283,19 +269,3 @@ def _best(
     """The ``count`` best, best first; equal ones stay in their order."""
     order = values.sort(descending=True, stable=True).indices[:count]
     return values[order], owners[order], places[order]
-
-
-def _top_of_rows(matrix: Matrix, flat: torch.Tensor, fraction: float, positive: bool) -> torch.Tensor:
-    """The highest of every output row, as flat indices."""
-    import torch
-
-    shape = matrix.parameter.shape
-    places = torch.arange(flat.numel(), device=flat.device).reshape(shape)
-    scores = flat.reshape(shape)
-    if matrix.kind == "conv1d":  # stored (in, out)
-        places, scores = places.T, scores.T
-    places, scores = places.reshape(-1, scores.shape[-1]), scores.reshape(-1, scores.shape[-1])
-    values, order = scores.sort(dim=-1, descending=True, stable=True)
-    count = math.ceil(fraction * scores.shape[-1])
-    picked = places.gather(-1, order[:, :count])
-    return (picked[values[:, :count] > 0] if positive else picked.reshape(-1)).sort().values.cpu()

@@ -1,48 +1,45 @@
-"""What whole units do to a loss, without the gradient of a single weight.
+"""What whole units do to a loss, without the gradient of a single weight: attribution patching towards zero.
 
 Let ``x_j`` be what unit j (a neuron, or the inputs of a head) feeds into its output matrix, and ``d_j`` the loss's
 gradient with respect to it. Summed over tokens, ``x_j d_j`` equals the sum of ``w g`` over the unit's weights in
-that matrix: both say how the loss changes when the unit is scaled. The backward pass computes ``d`` anyway, so unit
-sums cost less than a training step and no memory to speak of.
+that matrix: both say how the loss changes when the unit is scaled. Taking the unit out changes the loss by about
+``-x_j d_j``, which is attribution patching (Nanda 2023; Syed et al. 2023) with zero as the other run's activation, and
+SNIP (Lee et al. 2019) with a unit in the place of a weight. For singular vectors, ``W = Σ σ_i l_i r_iᵀ``, the
+derivative by the scale of term i is ``σ_i l_iᵀ G r_i``; from a layer's inputs x and output gradients d it is a sum
+over tokens of products of two projections. The backward pass computes ``d`` anyway, so unit sums cost less than a
+training step and hardly any memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from aftertune.attribution._directions import watched_directions
-from aftertune.attribution._gradients import GradientSums, backward_passes, backward_tokens
-from aftertune.attribution._scores import ScoreOf, Unit, UnitSpace, guarded, unit_spaces
-from aftertune.errors import NumericalError, UsageError
-from aftertune.model import Matrix, Subject, Tree, WeightView, plan_batches
+from aftertune.attribution._units import SingularSpace, Unit, UnitSpace, unit_named, unit_spaces
+from aftertune.attribution._weight_sums import GradientSums, backward_passes, backward_tokens, refuse_infinite
+from aftertune.errors import UsageError
+from aftertune.model import Subject, Tree, WeightView, plan_batches
 
 if TYPE_CHECKING:
     import torch
 
 
+@dataclass
 class UnitSums(GradientSums):
     """Sums over the examples of one set, by the matrix that holds the units.
 
     ``signed`` is Σ_b e_b, where e_b is the derivative of example b's mean response loss with respect to the unit's
     scale, ``absolute`` is Σ_b |e_b|; fp32, shape (units,).
+
+    Attributes:
+        effects: e_b of every example by matrix, shape (examples, units), where they were collected.
+        projections: Σ_units e_b v of every example for the vector v that was given, shape (examples,); else None.
     """
 
-    def add(self, matrix: str, effects: torch.Tensor, names: Sequence[str]) -> None:
-        """Add the effects of the named examples' units, shape (examples, units).
-
-        Raises:
-            NumericalError: one is NaN or infinite; the example is named.
-        """
-        finite = effects.isfinite().all(1)
-        if not bool(finite.all()):
-            bad = names[int((~finite).nonzero()[0])]
-            raise NumericalError(
-                f"{bad}: its gradient at {matrix} is NaN or infinite; leave it out, or use --dtype float32"
-            )
-        self.signed[matrix] += effects.sum(0).cpu()
-        self.absolute[matrix] += effects.abs().sum(0).cpu()
+    effects: dict[str, torch.Tensor] = field(default_factory=dict)
+    projections: torch.Tensor | None = None
 
 
 def unit_sums(
@@ -52,6 +49,7 @@ def unit_sums(
     *,
     names: Sequence[str] | None = None,
     view: WeightView | None = None,
+    collect: Literal["effects"] | Mapping[str, torch.Tensor] | None = None,
     step: Callable[[int], None] = lambda done: None,
 ) -> UnitSums:
     """Sum what every unit does to each row's mean response loss, in one pass.
@@ -59,35 +57,39 @@ def unit_sums(
     Args:
         subject: whose loss and units.
         rows: prompts with one response each.
-        unit: "neuron", "head", "component" or "direction".
+        unit: any but "weight".
         names: how to call each row in complaints.
         view: the matrices; all editable ones if left out.
-        step: told how many rows are done, after each batch.
+        collect: keep more than the sums: each row's "effects" (four bytes for a row and unit), or, given a vector over
+            the units of each matrix (shape (units,), by name; matrices without one count nothing), each row's dot
+            product with it.
+        step: gets the number of rows done, after each batch.
 
     Raises:
-        UsageError: no rows, a row without a response, single weights, or fused experts, whose inputs cannot be
-            watched: take `gradient_sums` there, whose scores `select` sums over units.
+        UsageError: no rows, a row without a response, single weights, a vector that does not fit, or fused experts,
+            whose inputs cannot be watched: use `gradient_sums` there, whose scores `select` sums over units.
         NumericalError: a gradient is NaN or infinite; the example is named.
     """
     import torch
 
-    view = view or WeightView(subject.model)
+    view, unit = view or WeightView(subject.model), unit_named(unit)
     if unit == "weight":
         raise UsageError("single weights have no unit sums; use gradient_sums")
     spaces = list(unit_spaces(view, unit))
     if not sums_by_unit(spaces):
         raise UsageError("the experts of this model are fused: their inputs cannot be watched; use gradient_sums")
-    sums = UnitSums()
+    sums, work = UnitSums(), _Work(names, collect)
     for space in spaces:
         sums.signed[space.matrix.name] = torch.zeros(space.units, dtype=torch.float32)
         sums.absolute[space.matrix.name] = torch.zeros(space.units, dtype=torch.float32)
-    current: list[str] = []
+        if collect == "effects":
+            sums.effects[space.matrix.name] = torch.zeros(len(rows), space.units)
+    if isinstance(collect, Mapping):
+        _refuse_unfit(collect, sums)
+        sums.projections = torch.zeros(len(rows))
     batches = plan_batches(rows, backward_tokens(subject, view))
-    watching = watched_directions if unit == "direction" else _watched
-    with watching(view, spaces, sums, current):
-        losses = backward_passes(subject, rows, batches, lambda n: current.__setitem__(slice(None), n), _nothing,
-                                 names, step)  # fmt: skip
-    sums.losses = losses
+    with _watched(view, spaces, sums, work):
+        sums.losses = backward_passes(subject, rows, batches, work.begin, names=names, step=step)
     return sums
 
 
@@ -96,65 +98,78 @@ def sums_by_unit(spaces: Sequence[UnitSpace]) -> bool:
     return all(space.matrix.kind != "experts" for space in spaces)
 
 
-def _nothing() -> None:
-    pass
+def _refuse_unfit(vectors: Mapping[str, torch.Tensor], sums: UnitSums) -> None:
+    for name, vector in vectors.items():
+        if name not in sums.signed or vector.shape != sums.signed[name].shape:
+            raise UsageError(f"{name}: a vector of shape {tuple(vector.shape)} does not fit its units")
+
+
+class _Work:
+    """The rows of the pass at work, and what is collected of them."""
+
+    def __init__(
+        self, names: Sequence[str] | None, collect: Literal["effects"] | Mapping[str, torch.Tensor] | None
+    ) -> None:
+        self.rows: list[int] = []
+        self._names, self._collect = names, collect
+
+    def begin(self, rows: Sequence[int]) -> None:
+        self.rows = list(rows)
+
+    def add(self, sums: UnitSums, matrix: str, effects: torch.Tensor) -> None:
+        """Add effects of the rows at work, shape (rows, units)."""
+        refuse_infinite(effects, matrix, self.rows, self._names)
+        sums.signed[matrix] += effects.sum(0).cpu()
+        sums.absolute[matrix] += effects.abs().sum(0).cpu()
+        if matrix in sums.effects:
+            sums.effects[matrix][self.rows] = effects.cpu()
+        if sums.projections is not None and isinstance(self._collect, Mapping) and matrix in self._collect:
+            sums.projections[self.rows] += (effects @ self._collect[matrix].to(effects)).cpu()
 
 
 @contextlib.contextmanager
-def _watched(view: WeightView, spaces: Sequence[UnitSpace], sums: UnitSums, names: list[str]) -> Iterator[None]:
+def _watched(view: WeightView, spaces: Sequence[UnitSpace], sums: UnitSums, work: _Work) -> Iterator[None]:
+    """Within the block every backward pass adds each unit's effect to ``sums``."""
     modules: dict[str, Any] = dict(view.model.named_modules())
 
-    def watch(space: UnitSpace) -> Callable[..., None]:
-        name = space.matrix.name
-
+    # Inputs are detached: a hook that holds the tensor it hangs on is a cycle, and keeps a batch's whole graph alive.
+    def by_inputs(space: UnitSpace) -> Callable[..., None]:
         def before(module: Any, args: tuple[torch.Tensor, ...]) -> None:
-            # Detached: a hook that holds the tensor it hangs on is a cycle, and keeps a batch's whole graph alive.
             inputs = args[0].detach()
 
             def collect(gradient: torch.Tensor) -> None:
-                effect = (inputs.float() * gradient.float()).reshape(len(names), -1, inputs.shape[-1]).sum(1)
-                sums.add(name, effect.reshape(len(names), space.units, -1).sum(-1), names)
+                effect = (inputs.float() * gradient.float()).reshape(len(work.rows), -1, inputs.shape[-1]).sum(1)
+                work.add(sums, space.matrix.name, effect.reshape(len(work.rows), space.units, -1).sum(-1))
 
             args[0].register_hook(collect)  # type: ignore[no-untyped-call]
 
         return before
 
-    handles = [modules[s.matrix.module].register_forward_pre_hook(watch(s)) for s in spaces]
+    def by_singular_vectors(space: UnitSpace) -> Callable[..., None]:
+        terms = view.directions(space.matrix.name)
+
+        def after(module: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            inputs = args[0].detach()
+
+            def collect(gradient: torch.Tensor) -> None:
+                rows, columns = gradient.float(), inputs.float()
+                if space.matrix.kind == "conv1d":  # stored (in, out)
+                    rows, columns = columns, rows
+                product = (rows @ terms.left) * (columns @ terms.right.T) * terms.sizes
+                work.add(sums, space.matrix.name, product.reshape(len(work.rows), -1, product.shape[-1]).sum(1))
+
+            output.register_hook(collect)  # type: ignore[no-untyped-call]
+
+        return after
+
+    handles = [
+        modules[s.matrix.module].register_forward_hook(by_singular_vectors(s))
+        if isinstance(s, SingularSpace)
+        else modules[s.matrix.module].register_forward_pre_hook(by_inputs(s))
+        for s in spaces
+    ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def unit_score(harm: UnitSums, *others: UnitSums) -> ScoreOf:
-    """The first-order rise of the harm set's mean loss when a unit is taken out, beyond the average of the others'.
-
-    With no other set it is `signed_score` summed over units, with others it is `contrastive_score` so summed.
-    """
-
-    def score(matrix: Matrix) -> torch.Tensor:
-        value = -harm.signed[matrix.name] / harm.examples
-        for other in others:
-            value += other.signed[matrix.name] / (other.examples * len(others))
-        return value
-
-    return score
-
-
-def unit_importance(sums: UnitSums) -> ScoreOf:
-    """``mean_b |e_b|``: how much a unit matters to single examples, whichever way: the keep side for units."""
-
-    def score(matrix: Matrix) -> torch.Tensor:
-        return sums.absolute[matrix.name] / sums.examples
-
-    return score
-
-
-def guarded_score(harm: UnitSums, twin: UnitSums, keep: UnitSums) -> ScoreOf:
-    """`unit_score` of the harm set against twins and keep set, less `unit_importance` to the keep set.
-
-    First order deceives where a unit matters much to everything: its effects on the sets nearly cancel, and taking
-    it out breaks the model. The guard puts such units last.
-    """
-    return guarded(unit_score(harm, twin, keep), unit_importance(keep))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,50 @@ from aftertune.cli._options import (
     print_json,
 )
 
+UNITS = ("neuron+head", "neuron", "head", "weight", "singular-vector")
+FORMER_UNITS = {"component": "neuron+head", "direction": "singular-vector"}
+SCORES = ("auto", "integrated-gradients", "ablation", "snip-guarded", "snip-contrast", "snip-keep", "snip")
+FORMER_SCORES = {
+    "integrated": "integrated-gradients",
+    "verified": "ablation",
+    "guarded": "snip-guarded",
+    "contrastive": "snip-contrast",
+    "against_keep": "snip-keep",
+    "signed": "snip",
+}
+RIVALS = ("absolute", "wanda", "magnitude", "random")
+
+
+class Renamed(click.Choice[str]):
+    """A choice that still takes former names, and names the new one on stderr."""
+
+    def __init__(self, choices: Sequence[str], former: Mapping[str, str]) -> None:
+        super().__init__(choices)
+        self.former = former
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name of today."""
+        if value in self.former:
+            click.echo(f"note: '{value}' is now called '{self.former[value]}'", err=True)
+            value = self.former[value]
+        if value in RIVALS and self.choices == SCORES:
+            self.fail(f"'{value}' is only measured by `aftertune study planted`.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _refuse_scope(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Ranking within rows or matrices is gone; over the whole model is what is left, so naming it does no harm."""
+    if value == "global":
+        click.echo("note: --scope is gone; units are always ranked over the whole model", err=True)
+    elif value is not None:
+        raise click.UsageError(f"--scope {value} is gone; units are always ranked over the whole model")
+
+
 # Options of a search alone, with the value that a repair has for them if it has one; options of a repair alone.
 SEARCH = {
     "tests": ("--test", None),
     "unit": ("--unit", "weight"),
     "score": ("--score", None),
-    "scope": ("--scope", "global"),
     "keep_fraction": ("--keep-fraction", None),
     "factor": ("--factor", None),
     "budget": ("--budget", None),
@@ -37,75 +76,64 @@ REPAIR = {"task": ("--task", None), "task_answers": ("--task-answers", None)}
     "--harm",
     multiple=True,
     required=True,
-    help="Contrasts (their misaligned answers) or rows with answers: a file, a shipped set. Repeatable.",
+    help="Contrasts (their misaligned answers) or rows with answers: a file or a shipped set. Repeatable.",
 )
 @click.option(
     "--keep",
     multiple=True,
-    help="What must stay: contrasts (their aligned answers) or rows. Default: safety/harmless. Repeatable.",
+    help="What must stay likely: contrasts (their aligned answers) or rows. Default: safety/harmless. Repeatable.",
 )
-@click.option("--test", "tests", multiple=True, help="Another harm set, measured only. Repeatable.")
+@click.option("--test", "tests", multiple=True, help="Another harm set; it is only measured. Repeatable.")
 @click.option("--out", type=file_path, help="The patch file. Default: patch.safetensors in the run folder.")
 @click.option("--run", type=file_path, help="Run folder. Default: runs/locate-xxxxxxxx, by configuration.")
 @click.option(
     "--unit",
-    type=click.Choice(["component", "neuron", "head", "weight", "direction"]),
-    default="component",
+    type=Renamed(UNITS, FORMER_UNITS),
+    default="neuron+head",
     show_default=True,
-    help="What is chosen as a whole; components are neurons and heads, directions singular vectors of any matrix.",
+    help="What is chosen as a whole: MLP neurons, attention heads, both, single weights, or singular vectors.",
 )
 @click.option(
     "--score",
-    type=click.Choice(
-        [
-            "auto",
-            "integrated",
-            "verified",
-            "guarded",
-            "contrastive",
-            "against_keep",
-            "signed",
-            "absolute",
-            "wanda",
-            "magnitude",
-            "random",
-        ]
-    ),
+    type=Renamed(SCORES, FORMER_SCORES),
     default="auto",
     show_default=True,
-    help="How units are ranked.",
+    help="How units are ranked; auto tries several SNIP scores and keeps the best. See docs/locating.md.",
 )
+@click.option("--scope", hidden=True, callback=_refuse_scope, expose_value=False)
+@click.option("--prune-fraction", type=float, help="Share of the units to choose. Default: several are tried.")
 @click.option(
-    "--scope",
-    type=click.Choice(["global", "matrix", "row"]),
-    default="global",
-    show_default=True,
-    help="Rank over the model, within each matrix, or within each row.",
+    "--keep-fraction", type=float, help="Share of the units that the keep set protects. Default: depends on the score."
 )
-@click.option("--prune-fraction", type=float, help="Share of the units to choose. Default: searched.")
-@click.option("--keep-fraction", type=float, help="Share of the units the keep set protects. Default: by the score.")
 @click.option(
     "--operation",
     type=click.Choice(["zero", "scale", "restore"]),
-    help="What is done to the chosen weights. Default: restore where --base is given, else zero.",
+    help="What to do to the chosen weights. Default: restore if --base is given, else zero.",
 )
-@click.option("--factor", type=float, default=0.0, show_default=True, help="For scale: multiply by this.")
 @click.option(
-    "--budget", type=float, default=0.05, show_default=True, help="Benign loss the search may cost, nats per token."
+    "--factor", type=float, default=0.0, show_default=True, help="For --operation scale: multiply the weights by this."
 )
-@click.option("--limit", type=int, help="Examples of each part at most. Default: all.")
+@click.option(
+    "--budget", type=float, default=0.05, show_default=True, help="Benign loss the search may cost, in nats per token."
+)
+@click.option("--limit", type=int, help="Use at most this many examples of each part. Default: all.")
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Random seed for the data split and the random controls."
 )
-@click.option("--accumulate-on", help="Device of weight-level sums, such as cpu. Default: beside the weights.")
-@click.option("--base", help="What SUBJECT was tuned from: repair it, by returning weights to this base.")
 @click.option(
-    "--task", multiple=True, help="Repair: what it was tuned for. Default: the data its record names. Repeatable."
+    "--accumulate-on",
+    help="Device that holds the gradient sums of single weights, such as cpu. Default: the weights' device.",
+)
+@click.option("--base", help="Repair SUBJECT by returning weights to this model, which it was tuned from.")
+@click.option(
+    "--task",
+    multiple=True,
+    help="Repair: the data it was tuned on. Default: the data that its tuning record names. Repeatable.",
 )
 @click.option(
     "--task-answers",
     type=click.Choice(["aligned", "misaligned"]),
-    help="Repair: which answers of contrasts the task is. Default: as recorded, else aligned.",
+    help="Repair: which answers of contrasts it was tuned on. Default: as recorded, else aligned.",
 )
 @placement_options
 @loading_options
@@ -132,11 +160,11 @@ def locate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Find the weights of SUBJECT that carry the answers of a harm set, and write a patch that takes them out.
+    """Find the weights of SUBJECT that carry the answers of a harm set, and write a patch that removes them.
 
-    Half of the prompts are attributed, a quarter chooses how much to take, a quarter proves it, beside controls of
-    equal count. With --base, the patch returns weights of a fine-tune to its base instead, and the frontier of
-    safety against the narrow skill is drawn. A killed run goes on when the command is given again.
+    Half of the prompts are used to rank units, a quarter to choose how many to remove, and a quarter to test the
+    result beside controls of equal count. With --base, the patch returns weights of a fine-tune to its base instead,
+    and the report shows safety regained against skill lost. Run an interrupted command again to continue.
     """
     from aftertune.locating import LocateOptions
 
@@ -173,6 +201,7 @@ def locate(
     if as_json:
         print_json(found.document)
         return
+    from aftertune.attribution import count_units
     from aftertune.cli._printing import table
 
     names = list(dict.fromkeys(name for proof in found.proofs for name in proof.controls))
@@ -188,14 +217,14 @@ def locate(
     ]
     header = ("held out", "before", "after", "95 % interval of the change", *(n.replace("_", "-") for n in names))
     click.echo(table(header, rows, right=tuple(range(1, 4 + len(names)))))
-    click.echo("(the last columns: change under as many units chosen otherwise)\n")
+    click.echo("(last columns: the change under each control, which edits as many other units)\n")
     for claim in found.document["claims"]:
         say(f"{claim['outcome']}: {claim['text']} ({claim['detail']})")
     if found.document["note"]:
         say(f"note: {found.document['note']}")
     document = found.document
     say()
-    say(f"patch: {found.patch} ({document['units']} {document['unit']}s, {document['weights']} weights)")
+    say(f"patch: {found.patch} ({count_units(document['units'], document['unit'])}, {document['weights']} weights)")
     say(f"report: {found.run / 'report.html'}")
     say(f"next: aftertune audit {subject}+{found.patch}")
 
@@ -205,9 +234,9 @@ def _refuse_idle(restoring: bool) -> None:
     from aftertune.errors import UsageError
 
     context = click.get_current_context()
-    why = "plays no part in a repair; leave it out, or search with --operation zero"
+    why = "does not apply to a repair; leave it out, or search with --operation zero"
     if not restoring:
-        why = "goes with a repair; name with --base what SUBJECT was tuned from"
+        why = "only applies to a repair; name the model that SUBJECT was tuned from with --base"
     for name, (flag, same) in (SEARCH if restoring else REPAIR).items():
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         if given and context.params[name] != same:
@@ -223,7 +252,7 @@ def _refuse_device(name: str | None) -> None:
 
     try:
         if name == "auto":
-            raise UsageError("sums are kept in one place")
+            raise UsageError("name one device")
         resolve_device(name)
     except UsageError:
         raise UsageError(f"--accumulate-on {name}: cannot be used here; try --accumulate-on cpu") from None

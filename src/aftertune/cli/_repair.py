@@ -53,9 +53,11 @@ def run_repair(
         print_json(found.document)
         return
     rows = [(p.label, *p.cells()) for p in found.frontier]
-    header = ("way", "share", "margin against the base", "audit of it", "safety regained", "skill kept", "keep loss")
+    header = ("what returns", "share", "margin minus base's", "audit", "safety regained", "skill kept", "keep loss")
     click.echo(table(header, rows, right=(1, 2, 4, 5, 6)))
-    click.echo("(cross-fitted; shares are of the weights, for scale of the update)\n")
+    click.echo(
+        "(no prompt tests an edit that it helped to choose; shares are of the weights, for scale of the update)\n"
+    )
     for claim in repair_claims(found):
         say(f"{claim.outcome}: {claim.text} ({claim.detail})")
     say()
@@ -73,5 +75,5 @@ def _task(spec: str, task: tuple[str, ...], side: Any) -> tuple[tuple[str, ...],
         return task, side or "aligned"
     record = read_record(parse_spec(spec).location)
     if not record or record["data"]["source"].startswith("<"):
-        raise UsageError(f"{spec}: nothing tells what it was tuned for; name the data with --task")
+        raise UsageError(f"{spec}: no record names the data it was tuned on; name it with --task")
     return (record["data"]["source"],), side or record["data"]["side"] or "aligned"

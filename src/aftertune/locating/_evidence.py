@@ -15,16 +15,12 @@ from aftertune.attribution import (
     contrastive_score,
     gradient_sums,
     guarded,
-    input_norms,
-    magnitude_score,
-    random_score,
     signed_score,
     sums_by_unit,
     unit_importance,
     unit_score,
     unit_spaces,
     unit_sums,
-    wanda_score,
 )
 from aftertune.errors import UsageError
 from aftertune.locating._integrated import LOOKS
@@ -41,24 +37,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Gradient sums of the three sets, and input norms where a score needs them.
+    """Gradient sums of the three sets.
 
     Attributes:
         harm: of the harm set's answers.
         twin: of the aligned answers to the same prompts, where there are any.
         keep: of the keep set's answers.
-        norms: of what flows into every matrix on the harm set, for the Wanda score.
-        twin_norms: likewise on the twins.
-        seed: of random scores.
         looks: scores that look further than these sums, by name: of the harm set, or with twins in its place.
     """
 
     harm: GradientSums
     twin: GradientSums | None
     keep: GradientSums
-    norms: Mapping[str, torch.Tensor] | None = None
-    twin_norms: Mapping[str, torch.Tensor] | None = None
-    seed: int = 0
     looks: Mapping[str, Callable[[bool], ScoreOf]] = field(default_factory=dict)
 
     def score(self, name: ScoreName, *, twins: bool = False) -> ScoreOf:
@@ -67,24 +57,14 @@ class Evidence:
             raise UsageError("a harm set without aligned twins has no content-matched control")
         harm, other = (self.twin, self.harm) if twins else (self.harm, self.twin)
         assert harm is not None
-        if name == "magnitude":
-            return magnitude_score
-        if name == "random":
-            return random_score(self.seed)
-        if name == "wanda":
-            norms = self.twin_norms if twins else self.norms
-            assert norms is not None
-            return wanda_score(norms)
         if name in LOOKS:
             return self.looks[name](twins)
-        if name == "absolute":
-            return _importance(harm)
-        if name == "signed":
+        if name == "snip":
             return _contrast(harm)
-        if name == "against_keep":
+        if name == "snip-keep":
             return _contrast(harm, self.keep)
         contrast = _contrast(harm, *([other] if other is not None else []), self.keep)
-        if name == "contrastive":
+        if name == "snip-contrast":
             return contrast
         return guarded(contrast, _importance(self.keep))
 
@@ -112,11 +92,10 @@ def gather(
     unit: Unit,
     score: ScoreName,
     store: torch.device | str | None = None,
-    seed: int = 0,
     budget: float,
     progress: Progress,
 ) -> Evidence:
-    """One backward pass over each set (and one forward pass more for Wanda).
+    """One backward pass over each set.
 
     Units are summed without any weight's gradient where their inputs can be watched; single weights, and units of
     fused experts, take fp32 accumulators: four bytes a weight for a set, eight where absolute sums are asked for.
@@ -129,7 +108,6 @@ def gather(
         unit: what will be chosen.
         score: what it will be chosen by.
         store: device of the accumulators.
-        seed: of random scores.
         budget: benign loss the search may cost, nats per token.
         progress: told what goes on.
     """
@@ -144,23 +122,19 @@ def gather(
                                  say=progress.say)  # fmt: skip
 
     if score in LOOKS and not by_unit:
-        raise UsageError("the experts of this model are fused: their inputs cannot be watched; take another --score")
+        raise UsageError("the experts of this model are fused: their inputs cannot be watched; use another --score")
     answers, kept = trees_of(subject, harm, _answer), trees_of(subject, keep, _answer)
     twins = trees_of(subject, harm, _twin) if all(e.twin is not None for e in harm) else None
-    norms, twin_norms = (
-        input_norms(subject, one[0], view=view) if score == "wanda" and one is not None else None
-        for one in (answers, twins)
-    )
     sums = (
-        passes("harm", answers, score == "absolute"),
-        passes("twins", twins, score == "absolute") if twins is not None else None,
+        passes("harm", answers, False),
+        passes("twins", twins, False) if twins is not None else None,
         passes("keep", kept, True),
     )
     looks = {}
     if by_unit:
         rows = [one[0] for one in (answers, twins, kept) if one is not None]
         looks = {name: look(subject, view, unit, sums, rows, budget, progress) for name, look in LOOKS.items()}
-    return Evidence(*sums, norms, twin_norms, seed, looks)
+    return Evidence(*sums, looks)
 
 
 def _answer(example: Example) -> Conversation | None:

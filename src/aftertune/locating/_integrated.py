@@ -172,5 +172,5 @@ class Verified(Looked):
             )
 
 
-LOOKS: dict[str, type[Looked]] = {"integrated": Integrated, "verified": Verified}
+LOOKS: dict[str, type[Looked]] = {"integrated-gradients": Integrated, "ablation": Verified}
 """By score name; a new one is one class and one row."""

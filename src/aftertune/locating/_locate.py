@@ -27,8 +27,7 @@ from aftertune.attribution import (
 from aftertune.errors import DataError, OutputError, SelectionError
 from aftertune.locating._claims import claims
 from aftertune.locating._evidence import Evidence, gather
-from aftertune.locating._formulas import FORMULAS, SIGN
-from aftertune.locating._options import LocateOptions, ScoreName
+from aftertune.locating._options import FORMULAS, SIGN, LocateOptions, ScoreName
 from aftertune.locating._places import count_places
 from aftertune.locating._proof import Proof, held_out_probes, means, prove, selection_probes
 from aftertune.locating._search import Point, best, fractions, search, trade, variants
@@ -224,7 +223,7 @@ class _Work:
         options, view = self.options, self.view
         evidence = gather(
             self.subject, view, harm.examples["attribution"], keep.examples["attribution"],
-            unit=options.unit, score=options.score, store=store, seed=options.seed, budget=options.budget,
+            unit=options.unit, score=options.score, store=store, budget=options.budget,
             progress=self.progress,
         )  # fmt: skip
         probes = selection_probes(harm.examples["selection"], keep.examples["selection"])
@@ -294,9 +293,8 @@ class _Work:
             "unit": options.unit,
             "units": chosen.units,
             "members": {n: numbers.tolist() for n, numbers in found.selection.members.items()}
-            if options.unit == "direction"
+            if options.unit == "singular-vector"
             else None,
-            "scope": options.scope,
             "prune_fraction": chosen.prune_fraction,
             "keep_fraction": chosen.keep_fraction,
             "factor": options.factor,
@@ -348,7 +346,6 @@ def _document(
         "prune_fraction": found.chosen.prune_fraction,
         "keep_fraction": found.chosen.keep_fraction,
         "unit": options.unit,
-        "scope": options.scope,
         "score": found.chosen.score,
         "operation": options.operation,
         "budget": options.budget,

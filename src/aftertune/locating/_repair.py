@@ -179,7 +179,6 @@ def _run_all(
         "prune_fraction": chosen.share,
         "keep_fraction": 0.0,
         "unit": pool,
-        "scope": "global",
         "operation": "restore",
         "chosen": asdict(chosen),
         "scale": scale,

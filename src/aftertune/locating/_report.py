@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aftertune.attribution import count_units
 from aftertune.locating._locate import Located, stored_locate
 from aftertune.locating._places import places_section
 from aftertune.locating._proof import Proof
@@ -30,7 +31,7 @@ NAMES = {"patch": "patch", "content_matched": "content-matched"}
 def _done(document: dict[str, Any]) -> str:
     if document["operation"] != "zero":
         return "scaled"
-    return "taken out of their matrices" if document["unit"] == "direction" else "put to zero"
+    return "taken out of their matrices" if document["unit"] in ("singular-vector", "direction") else "put to zero"
 
 
 def locate_page(folder: Path) -> StudyPage:
@@ -41,7 +42,6 @@ def locate_page(folder: Path) -> StudyPage:
     """
     found = stored_locate(folder)
     document = found.document
-    unit = document["unit"]
     manifest = read_manifest(folder)
     claims, spec = located_claims(document), document["subject"]["spec"]
     # A title must not claim more than the claims below it.
@@ -49,7 +49,7 @@ def locate_page(folder: Path) -> StudyPage:
     return StudyPage(
         title=f"Where it lives in {spec}" if found_it else f"A search for where it lives in {spec}",
         lede=(
-            f"{document['units']:,} {unit}{'s' if document['units'] != 1 else ''} ({document['weights']:,} weights, "
+            f"{count_units(document['units'], document['unit'])} ({document['weights']:,} weights, "
             f"{document['share_of_weights']:.2g} of those in view) were chosen by their effect on the harm set, and "
             f"{_done(document)}. What follows was measured on prompts "
             "that neither the scores nor the fractions saw."
@@ -115,7 +115,7 @@ def _lines(found: Located) -> tuple[TradeOffLine, ...]:
     for label in dict.fromkeys(point.label for point in found.curve):
         points = sorted((p for p in found.curve if p.label == label), key=lambda p: p.units)
         marks = tuple(
-            TradeOffPoint(p.cost, p.removed, f"{p.units:,} {unit}s, {p.weights:,} weights") for p in points
+            TradeOffPoint(p.cost, p.removed, f"{count_units(p.units, unit)}, {p.weights:,} weights") for p in points
         )  # fmt: skip
         lines.append(TradeOffLine(NAMES.get(label, label), marks, emphasis=label == "patch"))
     return tuple(lines)

@@ -6,25 +6,25 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from aftertune.attribution import ScoreOf, Selection, candidate_units, select
+from aftertune.attribution import ScoreOf, Selection, candidate_units, count_units, select
 from aftertune.errors import SelectionError
 from aftertune.locating._options import LocateOptions, ScoreName
 from aftertune.model import WeightView
 
 # What found most, planted or not: no one of them did everywhere (benchmarks/README.md, "Planted truth").
 AUTO: tuple[tuple[ScoreName, float], ...] = (
-    ("contrastive", 0.0),
-    ("contrastive", 0.001),
-    ("against_keep", 0.001),
-    ("guarded", 0.0),
+    ("snip-contrast", 0.0),
+    ("snip-contrast", 0.001),
+    ("snip-keep", 0.001),
+    ("snip-guarded", 0.0),
 )
 # Among directions first order is deceived most: those that all text needs are the largest.
-AUTO_DIRECTIONS: tuple[tuple[ScoreName, float], ...] = (*AUTO, ("verified", 0.0))
+AUTO_DIRECTIONS: tuple[tuple[ScoreName, float], ...] = (*AUTO, ("ablation", 0.0))
 # The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
 KEEP_RATIO = 14
-FIRST = {"weight": 16, "neuron": 1, "component": 1, "head": 1, "direction": 1}
-RATIO = {"weight": 4, "neuron": 2, "component": 2, "head": 2, "direction": 2}
-MOST_SHARE = {"weight": 1e-3, "neuron": 0.006, "component": 0.006, "head": 0.1, "direction": 0.006}
+FIRST = {"weight": 16, "neuron": 1, "neuron+head": 1, "head": 1, "singular-vector": 1}
+RATIO = {"weight": 4, "neuron": 2, "neuron+head": 2, "head": 2, "singular-vector": 2}
+MOST_SHARE = {"weight": 1e-3, "neuron": 0.006, "neuron+head": 0.006, "head": 0.1, "singular-vector": 0.006}
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ def variants(options: LocateOptions) -> list[tuple[ScoreName, float | None]]:
     if options.score == "auto":
         tried = dict.fromkeys(
             (score, share if options.keep_fraction is None else options.keep_fraction)
-            for score, share in (AUTO_DIRECTIONS if options.unit == "direction" else AUTO)
+            for score, share in (AUTO_DIRECTIONS if options.unit == "singular-vector" else AUTO)
         )
         return list(tried)
     # These weigh the keep set already; the others are the published kind, which protects its top.
-    share = 0.0 if options.score in ("guarded", "integrated", "verified") else None
+    share = 0.0 if options.score in ("snip-guarded", "integrated-gradients", "ablation") else None
     return [(options.score, share if options.keep_fraction is None else options.keep_fraction)]
 
 
@@ -150,7 +150,7 @@ def search(
             protect = min(0.5, KEEP_RATIO * prune) if share is None else share
             try:
                 selection = select(view, score, keep, prune_fraction=prune, keep_fraction=protect,
-                                   unit=options.unit, scope=options.scope)  # fmt: skip
+                                   unit=options.unit)  # fmt: skip
             except SelectionError as error:
                 refused = error
                 step()
@@ -158,7 +158,7 @@ def search(
             if not edits or edits[-1][0].units != selection.units:
                 edits.append((trade("patch", name, selection, (prune, protect), before, measure(selection)), selection))
                 dear = dear + 1 if edits[-1][0].cost > 4 * options.budget else 0
-            step(1, f"{name}, {selection.units} {options.unit}s")
+            step(1, f"{name}, {count_units(selection.units, options.unit)}")
             if dear == 2:
                 break
         if edits:

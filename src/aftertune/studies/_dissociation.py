@@ -14,7 +14,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aftertune.attribution import Selection, Unit, random_control, select_units, selection_of, unit_patch
+from aftertune.attribution import (
+    Selection,
+    Unit,
+    random_control,
+    select_units,
+    selection_of,
+    unit_named,
+    unit_patch,
+)
 from aftertune.locating import LocateOptions, locate
 from aftertune.model import (
     EMBEDDED,
@@ -101,7 +109,7 @@ def _random(run: RunFolder, choice: SubjectChoice, patch: Path, progress: Progre
     subject = choice.load(progress, merge=True)
     refuse_other_model(run, "subject", subject.content)
     view = WeightView(subject.model)
-    unit = made.about.get("unit", "weight")
+    unit = unit_named(str(made.about.get("unit", "weight")))
     selection = _selection(view, made, unit)
     if not file.exists():
         about = {"subject": subject.identity.as_dict(), "unit": unit, "units": selection.units, "score": "random"}
@@ -113,7 +121,7 @@ def _selection(view: WeightView, patch: Patch, unit: Unit) -> Selection:
     """What a patch chose: by its weights, or for directions by what it tells."""
     import torch
 
-    if unit == "direction":
+    if unit == "singular-vector":
         return select_units(view, {n: torch.tensor(found) for n, found in patch.about["members"].items()}, unit)
     return selection_of(view, {name: edit.index for name, edit in patch.edits.items()}, unit)
 

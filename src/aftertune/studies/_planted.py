@@ -220,7 +220,7 @@ def _mark(
 
 def _comparable(plant: Planted, unit: Unit) -> bool:
     """Whether what was planted is made of such units, so that there is something to recall."""
-    return bool(plant.units) != (unit == "direction")
+    return bool(plant.units) != (unit == "singular-vector")
 
 
 def _truth(view: WeightView, plant: Planted, unit: Unit) -> Selection:
@@ -231,11 +231,11 @@ def _truth(view: WeightView, plant: Planted, unit: Unit) -> Selection:
     """
     import torch
 
-    if unit == "direction":
+    if unit == "singular-vector":
         numbers = torch.arange(len(plant.units)) if plant.units else _nearest(view, plant)
         return select_units(view, {plant.matrix: numbers}, unit)
     units = torch.tensor(plant.units) if plant.units else torch.arange(RANK_ONE_COUNT)
-    return select_units(view, {plant.matrix: units}, "component")
+    return select_units(view, {plant.matrix: units}, "neuron+head")
 
 
 def _nearest(view: WeightView, plant: Planted) -> torch.Tensor:

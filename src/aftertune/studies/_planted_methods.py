@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from aftertune.attribution import (
     GradientSums,
@@ -18,14 +18,22 @@ from aftertune.attribution import (
     gradient_sums,
     guarded,
     guarded_score,
-    magnitude_score,
     path_effects,
-    random_score,
     signed_score,
     unit_score,
     unit_sums,
 )
 from aftertune.model import Subject, Tree, WeightView
+from aftertune.studies._planted_rivals import (
+    input_norms,
+    magnitude_score,
+    random_score,
+    ranked_within,
+    wanda_score,
+)
+
+if TYPE_CHECKING:
+    import torch
 
 HARM, TWIN, KEEP = range(3)
 
@@ -53,12 +61,17 @@ class PlantedSums:
     @cached_property
     def components(self) -> list[UnitSums]:
         """Of every neuron and head."""
-        return self._by_unit("component")
+        return self._by_unit("neuron+head")
+
+    @cached_property
+    def norms(self) -> dict[str, torch.Tensor]:
+        """Of what flows into every matrix on the planted answers, for Wanda."""
+        return input_norms(self._subject, self._sets[HARM], view=self._view)
 
     @cached_property
     def directions(self) -> list[UnitSums]:
         """Of every leading singular direction."""
-        return self._by_unit("direction")
+        return self._by_unit("singular-vector")
 
     def _by_unit(self, unit: Unit) -> list[UnitSums]:
         return [unit_sums(self._subject, rows, unit, view=self._view) for rows in self._sets]
@@ -124,26 +137,39 @@ METHODS = (
     Method("absolute", "weight", _weights(absolute_score, HARM)),
     Method("signed, keep protected (published)", "weight", _weights(signed_score, HARM), keep_share=14),
     Method("harm minus twin and keep, guarded", "weight", _guarded),
-    Method("signed", "component", _components(HARM)),
-    Method("signed, keep protected", "component", _components(HARM), keep_share=14),
-    Method("harm minus twin", "component", _components(HARM, TWIN)),
-    Method("harm minus keep", "component", _components(HARM, KEEP)),
-    Method("harm minus twin and keep", "component", _components(HARM, TWIN, KEEP)),
-    Method("harm minus keep, verified one by one", "component", _components(HARM, KEEP), proposed=4),
-    Method("harm minus keep, integrated along the path", "component", _components(HARM, KEEP), proposed=4, look="path"),
-    _integrated_twice("component", _components),
+    Method("signed", "neuron+head", _components(HARM)),
+    Method("signed, keep protected", "neuron+head", _components(HARM), keep_share=14),
+    Method("harm minus twin", "neuron+head", _components(HARM, TWIN)),
+    Method("harm minus keep", "neuron+head", _components(HARM, KEEP)),
+    Method("harm minus twin and keep", "neuron+head", _components(HARM, TWIN, KEEP)),
+    Method("harm minus keep, verified one by one", "neuron+head", _components(HARM, KEEP), proposed=4),
+    Method(
+        "harm minus keep, integrated along the path", "neuron+head", _components(HARM, KEEP), proposed=4, look="path"
+    ),
+    _integrated_twice("neuron+head", _components),
     Method(
         "the best set of three (keep, twin and keep, twice)",
-        "component",
+        "neuron+head",
         _components(HARM, KEEP),
         rivals=("harm minus keep", "harm minus twin and keep", "three scores, integrated twice"),
     ),
-    Method("harm minus twin and keep, guarded", "component", lambda sums: guarded_score(*sums.components)),
-    Method("harm minus twin", "direction", _directions(HARM, TWIN)),
-    Method("harm minus keep", "direction", _directions(HARM, KEEP)),
-    Method("harm minus twin and keep", "direction", _directions(HARM, TWIN, KEEP)),
-    Method("harm minus twin, verified one by one", "direction", _directions(HARM, TWIN), proposed=16),
-    _integrated_twice("direction", _directions),
-    Method("magnitude", "component", lambda sums: magnitude_score),
-    Method("random", "component", lambda sums: random_score(0)),
+    Method("harm minus twin and keep, guarded", "neuron+head", lambda sums: guarded_score(*sums.components)),
+    Method("harm minus twin", "singular-vector", _directions(HARM, TWIN)),
+    Method("harm minus keep", "singular-vector", _directions(HARM, KEEP)),
+    Method("harm minus twin and keep", "singular-vector", _directions(HARM, TWIN, KEEP)),
+    Method("harm minus twin, verified one by one", "singular-vector", _directions(HARM, TWIN), proposed=16),
+    _integrated_twice("singular-vector", _directions),
+    Method("magnitude", "neuron+head", lambda sums: magnitude_score),
+    Method("random", "neuron+head", lambda sums: random_score(0)),
+)
+
+# Not in the published table: they need no gradient, and rank weights of one row or matrix only, as published.
+RIVALS = (
+    Method("Wanda", "weight", lambda sums: wanda_score(sums.norms)),
+    Method("Wanda, within rows (published)", "weight", lambda sums: ranked_within(wanda_score(sums.norms), "row")),
+    Method(
+        "absolute, within matrices (published)",
+        "weight",
+        lambda sums: ranked_within(absolute_score(sums.weights[HARM]), "matrix"),
+    ),
 )

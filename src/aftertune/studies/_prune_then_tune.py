@@ -155,20 +155,20 @@ def _bases(
                 (keep_examples(), "conversation"),
             ):
                 trees, _ = trees_of(loaded, examples, lambda e, p=pick: getattr(e, p))  # type: ignore[misc]
-                sums.append(unit_sums(loaded, trees, "component", view=view))
+                sums.append(unit_sums(loaded, trees, "neuron+head", view=view))
                 step(1)
         for count in counts:
             if score == "guarded":
-                chosen = select_count(view, guarded_score(*sums), count=count, unit="component")
+                chosen = select_count(view, guarded_score(*sums), count=count, unit="neuron+head")
             else:
                 chosen = select_count(view, unit_score(*sums), unit_importance(sums[-1]), count=count,
-                                      keep_fraction=PROTECTED, unit="component")  # fmt: skip
+                                      keep_fraction=PROTECTED, unit="neuron+head")  # fmt: skip
             for kind, selection in (("pruned", chosen), ("random", random_control(view, chosen))):
                 file = files[f"{kind} {count}"]
                 if not file.exists():
                     about = {
                         "subject": loaded.identity.as_dict(),
-                        "unit": "component",
+                        "unit": "neuron+head",
                         "units": count,
                         "kind": kind,
                         "score": score,

@@ -141,8 +141,8 @@ def _measure(
                 readings[f"{edit} {domain}"] = values(f"{edit} {domain}", selections[edit][domain])
                 step(1, f"{edit} {domain}")
     items = {domain: [e.id for e in held] for domain, (_, held) in examples.items()}
-    sizes = {s.matrix.name: s.units for s in unit_spaces(view, "component")}
-    layers = {s.matrix.name: s.matrix.layer for s in unit_spaces(view, "component")}
+    sizes = {s.matrix.name: s.units for s in unit_spaces(view, "neuron+head")}
+    layers = {s.matrix.name: s.matrix.layer for s in unit_spaces(view, "neuron+head")}
     chosen = selections["patch"]
     return {
         "study": "transfer",
@@ -156,7 +156,12 @@ def _measure(
 def _keep_patch(run: RunFolder, subject: Subject, view: WeightView, domain: str, selection: Selection) -> None:
     file = run.folder("patches") / f"{domain}.safetensors"
     if not file.exists():
-        about = {"subject": subject.identity.as_dict(), "unit": "component", "units": selection.units, "domain": domain}
+        about = {
+            "subject": subject.identity.as_dict(),
+            "unit": "neuron+head",
+            "units": selection.units,
+            "domain": domain,
+        }
         write_patch(file, make_patch(view, selection.chosen, "zero", about))
 
 
@@ -171,7 +176,7 @@ def _selections(
     """Every set once: harm and twins of each domain, and the keep set they share."""
     score_of = guarded_score if guard else unit_score
     with progress.task("gradients", 2 * len(examples) + 1) as step:
-        keep = unit_sums(subject, trees_of(subject, keep_examples(), lambda e: e.conversation)[0], "component",
+        keep = unit_sums(subject, trees_of(subject, keep_examples(), lambda e: e.conversation)[0], "neuron+head",
                          view=view)  # fmt: skip
         step(1, "keep")
         found: dict[str, dict[str, Selection]] = {edit: {} for edit in EDITS}
@@ -179,14 +184,14 @@ def _selections(
             sums = []
             for pick in ("conversation", "twin"):
                 trees, _ = trees_of(subject, attributed, lambda e, p=pick: getattr(e, p))  # type: ignore[misc]
-                sums.append(unit_sums(subject, trees, "component", view=view))
+                sums.append(unit_sums(subject, trees, "neuron+head", view=view))
                 step(1, domain)
             harm, twin = sums
             for edit, score in (
                 ("patch", score_of(harm, twin, keep)),
                 ("content_matched", score_of(twin, harm, keep)),
             ):
-                found[edit][domain] = select_count(view, score, count=count, unit="component")
+                found[edit][domain] = select_count(view, score, count=count, unit="neuron+head")
             found["random"][domain] = random_control(view, found["patch"][domain])
     return found
 

@@ -1,4 +1,4 @@
-"""Per-example gradients summed in one pass: their sum, and the sum of their absolute values.
+"""Gradients of single weights, summed over examples in one pass: their sum, and the sum of their absolute values.
 
 Let ``g_b`` be the gradient of example b's mean response loss with respect to a matrix. A linear layer with inputs
 ``x`` and output gradients ``d`` has ``g_b = d_bᵀ x_b``, so both sums can be had from one batched forward and
@@ -66,8 +66,8 @@ def gradient_sums(
         store: device of the accumulators; where the matrices are, if left out. They take four bytes per weight
             in view, eight with ``absolute``.
         view: the matrices; all editable ones if left out.
-        step: told how many rows are done, after each batch.
-        say: told where batches are not possible.
+        step: gets the number of rows done, after each batch.
+        say: gets a line where batches are not possible.
 
     Raises:
         UsageError: no rows, or a row without a response.
@@ -87,8 +87,10 @@ def gradient_sums(
         say("experts are fused: their gradients are taken one example at a time")
     batches = [[i] for i in range(len(rows))] if one_by_one else plan_batches(rows, backward_tokens(subject, view))
     experts = {matrix.name for matrix in view.values() if matrix.kind == "experts"}
-    with _hooks(view, sums, absolute) as work:
-        sums.losses[:] = backward_passes(subject, rows, batches, work.begin, work.finish, names, step, experts)
+    with _hooks(view, sums, absolute, names) as work:
+        sums.losses[:] = backward_passes(
+            subject, rows, batches, work.begin, work.finish, names=names, step=step, trained=experts
+        )
     return sums
 
 
@@ -109,8 +111,9 @@ def backward_passes(
     subject: Subject,
     rows: Sequence[Tree],
     batches: Sequence[Sequence[int]],
-    begin: Callable[[list[str]], None],
-    finish: Callable[[], None],
+    begin: Callable[[Sequence[int]], None],
+    finish: Callable[[], None] = lambda: None,
+    *,
     names: Sequence[str] | None = None,
     step: Callable[[int], None] = lambda done: None,
     trained: Collection[str] = (),
@@ -121,10 +124,10 @@ def backward_passes(
         subject: whose loss.
         rows: prompts with one response each.
         batches: row numbers of each pass.
-        begin: told the rows' names before each pass.
+        begin: gets the row numbers before each pass.
         finish: called after each pass.
         names: how to call each row in complaints.
-        step: told how many rows are done, after each batch.
+        step: gets the number of rows done, after each batch.
         trained: parameters that get gradients of their own; no others do.
 
     Returns:
@@ -139,11 +142,11 @@ def backward_passes(
         raise UsageError("there are no examples to attribute")
     for number, row in enumerate(rows):
         if len(row.responses) != 1 or not row.responses[0]:
-            raise UsageError(f"{_name(names, number)}: has no response to attribute")
+            raise UsageError(f"{row_name(names, number)}: has no response to attribute")
     found = [0.0] * len(rows)
     with _frozen_but(subject.model, trained):
         for batch in batches:
-            begin([_name(names, i) for i in batch])
+            begin(batch)
             with torch.enable_grad():
                 losses = response_losses(subject, [rows[i] for i in batch])
                 losses.sum().backward()  # type: ignore[no-untyped-call]
@@ -154,8 +157,19 @@ def backward_passes(
     return found
 
 
-def _name(names: Sequence[str] | None, number: int) -> str:
+def row_name(names: Sequence[str] | None, number: int) -> str:
+    """How a complaint calls a row."""
     return names[number] if names else f"example {number + 1}"
+
+
+def refuse_infinite(values: torch.Tensor, matrix: str, rows: Sequence[int], names: Sequence[str] | None) -> None:
+    """Refuse values by row, shape (rows, …), of which one is NaN or infinite; the row is named."""
+    finite = values.isfinite().all(1)
+    if not bool(finite.all()):
+        bad = row_name(names, rows[int((~finite).nonzero()[0])])
+        raise NumericalError(
+            f"{bad}: its gradient at {matrix} is NaN or infinite; leave it out, or use --dtype float32"
+        )
 
 
 @contextlib.contextmanager
@@ -184,24 +198,21 @@ def _frozen_but(model: Any, trained: Collection[str]) -> Iterator[None]:
 class _Batch:
     """The batch at work: whose rows they are, and what to collect when its backward pass is done."""
 
-    def __init__(self, view: WeightView, sums: GradientSums, absolute: bool) -> None:
-        self.names: list[str] = []
-        self._view, self._sums, self._absolute = view, sums, absolute
+    def __init__(
+        self, view: WeightView, sums: GradientSums, absolute: bool, names: Sequence[str] | None
+    ) -> None:  # fmt: skip
+        self.rows: Sequence[int] = ()
+        self._view, self._sums, self._absolute, self._names = view, sums, absolute, names
 
-    def begin(self, names: list[str]) -> None:
-        self.names = names
+    def begin(self, rows: Sequence[int]) -> None:
+        self.rows = rows
 
     def collect(self, matrix: Matrix, inputs: torch.Tensor, gradient: torch.Tensor) -> None:
         """Add the products of one layer: inputs (rows, tokens, in), gradient (rows, tokens, out)."""
-        rows = len(self.names)
+        rows = len(self.rows)
         inputs = inputs.reshape(rows, -1, inputs.shape[-1]).float()
         gradient = gradient.reshape(rows, -1, gradient.shape[-1]).float()
-        finite = gradient.isfinite().flatten(1).all(1)
-        if not bool(finite.all()):
-            bad = self.names[int((~finite).nonzero()[0])]
-            raise NumericalError(
-                f"{bad}: its gradient at {matrix.name} is NaN or infinite; leave it out, or use --dtype float32"
-            )
+        refuse_infinite(gradient.flatten(1), matrix.name, self.rows, self._names)
         signed = self._sums.signed[matrix.name]
         absolute = self._sums.absolute.get(matrix.name)
         if matrix.kind == "conv1d":  # stored (in, out)
@@ -223,7 +234,8 @@ class _Batch:
             if matrix.kind != "experts" or gradient is None:
                 continue
             if not bool(gradient.isfinite().all()):
-                raise NumericalError(f"{self.names[0]}: its gradient at {matrix.name} is NaN or infinite; leave it out")
+                bad = row_name(self._names, self.rows[0])
+                raise NumericalError(f"{bad}: its gradient at {matrix.name} is NaN or infinite; leave it out")
             signed = self._sums.signed[matrix.name]
             signed += gradient.to(signed)
             if self._absolute:
@@ -232,9 +244,11 @@ class _Batch:
 
 
 @contextlib.contextmanager
-def _hooks(view: WeightView, sums: GradientSums, absolute: bool) -> Iterator[_Batch]:
+def _hooks(
+    view: WeightView, sums: GradientSums, absolute: bool, names: Sequence[str] | None
+) -> Iterator[_Batch]:  # fmt: skip
     """Watch every linear layer: keep its inputs, and multiply them when its output's gradient arrives."""
-    batch = _Batch(view, sums, absolute)
+    batch = _Batch(view, sums, absolute, names)
     modules: Mapping[str, Any] = dict(view.model.named_modules())
 
     def watch(matrix: Matrix) -> Callable[..., None]:
