@@ -148,5 +148,5 @@ def test_former_names_of_units_are_read_and_others_refused() -> None:
         "singular-vector",
         "head",
     ]
-    with pytest.raises(UsageError, match="unit 'layer': not known; use one of weight, neuron"):
+    with pytest.raises(UsageError, match=r"unit 'layer': not known; use one of neuron\+head, neuron"):
         unit_named("layer")

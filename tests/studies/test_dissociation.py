@@ -106,9 +106,9 @@ def test_units_are_known_again_by_their_weights(
     assert again.units == selection.units
     assert all(torch.equal(again.members[name], selection.members[name]) for name in selection.members)
     name, index = next(iter(selection.chosen.items()))
-    with pytest.raises(UsageError, match=f"not whole {unit}s"):
+    with pytest.raises(UsageError, match="not whole units of kind"):
         selection_of(view, {name: index[:-1]}, unit)
     if unit == "head":
         neurons = next(iter(unit_spaces(view, "neuron"))).matrix.name
-        with pytest.raises(UsageError, match="holds no heads"):
+        with pytest.raises(UsageError, match="does not hold units of kind 'head'"):
             selection_of(view, {neurons: torch.tensor([0])}, unit)

@@ -129,4 +129,4 @@ def test_the_claim_is_of_the_method_of_most_efficiency(
     rows = table([{"marks": [mark("other", *other), mark("best", *best)]}])
     [claim] = planted_claims({"table": rows})
     assert claim.outcome == outcome
-    assert claim.detail.startswith("best (component)")
+    assert claim.detail.startswith("best (neuron+head)")

@@ -12,7 +12,7 @@ from aftertune.model import LEADING, Matrix, WeightView, attention_heads, is_att
 if TYPE_CHECKING:
     import torch
 
-Unit = Literal["weight", "neuron", "head", "neuron+head", "singular-vector"]
+Unit = Literal["neuron+head", "neuron", "head", "weight", "singular-vector"]
 FORMER_UNITS: dict[str, Unit] = {"component": "neuron+head", "direction": "singular-vector"}
 """Names that stored patches and documents of earlier versions use."""
 
