@@ -88,11 +88,11 @@ def draw_interval(canvas: Canvas, scale: Scale, found: Interval, y: float) -> No
     if found.value > scale.high:
         x = scale.end - 24
         left = min(left, x)
-        canvas.text(left - 11, y + 4, found.beyond, f"multiple {found.css}", anchor="end")
+        _text(canvas, left - 11, y + 4, found.beyond, f"multiple {found.css}", anchor="end")
     elif found.value < scale.low:
         x = scale.start + 24
         right = max(right, x)
-        canvas.text(right + 11, y + 4, found.beyond, f"multiple {found.css}")
+        _text(canvas, right + 11, y + 4, found.beyond, f"multiple {found.css}")
     if found.ends:
         canvas.line(left, y, right, y, f"whisker {found.css}")
         for at, end in ((left, low), (right, high)):
@@ -251,9 +251,9 @@ def _sides(canvas: Canvas, scale: Scale, axis: Axis, y: float) -> None:
     start = scale(0 if axis.limit is None else axis.limit) + 8
     # One that would be cut off at the end moves to the left.
     start = min(start, canvas.width - SMALL * columns_of(right))
-    canvas.text(start, y, right, "axis")
+    _text(canvas, start, y, right, "axis")
     if scale(0) - 8 >= SMALL * columns_of(left) and (not right or start > scale(0) - 8):
-        canvas.text(scale(0) - 8, y, left, "axis", anchor="end")
+        _text(canvas, scale(0) - 8, y, left, "axis", anchor="end")
 
 
 def _backdrop(
