@@ -11,7 +11,7 @@ and one without.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -21,7 +21,6 @@ from aftertune.tuning import Defence, DefenceRow, Tuning
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 
 class StayClose(Defence):
@@ -39,7 +38,7 @@ class StayClose(Defence):
         return tuning.rows
 
     # The loss of one forward pass: `loss` is the mean over the batch's supervised tokens, and so is what is added.
-    def loss(self, model: nn.Module, batch: Mapping[str, torch.Tensor], loss: torch.Tensor) -> torch.Tensor:
+    def loss(self, model: Any, batch: Mapping[str, torch.Tensor], loss: torch.Tensor) -> torch.Tensor:
         """The task's loss with the penalty."""
         import torch  # here and not above: listing defences should stay quick
 
@@ -48,7 +47,7 @@ class StayClose(Defence):
         tuned = model(**inputs).logits[:, :-1][answers].log_softmax(-1)
         with torch.no_grad(), model.disable_adapter():
             base = model(**inputs).logits[:, :-1][answers].log_softmax(-1)
-        divergence = (base.exp() * (base - tuned)).sum(-1).mean()
+        divergence: torch.Tensor = (base.exp() * (base - tuned)).sum(-1).mean()
         return loss + self.strength * divergence
 
 
