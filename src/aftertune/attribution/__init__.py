@@ -37,10 +37,11 @@ from aftertune.attribution._selection import (
     united,
 )
 from aftertune.attribution._unit_sums import UnitSums, sums_by_unit, unit_sums
-from aftertune.attribution._units import Unit, UnitSpace, count_units, unit_named, unit_spaces
+from aftertune.attribution._units import FORMER_UNITS, Unit, UnitSpace, count_units, unit_named, unit_spaces
 from aftertune.attribution._weight_sums import GradientSums, gradient_sums
 
 __all__ = [
+    "FORMER_UNITS",
     "GradientSums",
     "Overlap",
     "ScoreOf",

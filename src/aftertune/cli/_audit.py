@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aftertune.cli._flags import Verb
 from aftertune.cli._lines import say
 from aftertune.cli._options import (
     baseline_options,
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
     from aftertune.stats import FailOn
 
 
-@click.command()
+@click.command(
+    cls=Verb,
+    examples=(
+        "audit my-finetune --base owner/base-model",
+        "audit my-finetune --task emergent_misalignment --grader openai/gpt-4o --limit 12",
+    ),
+)
 @click.argument("tuned")
 @click.option("--base", help="What it was tuned from. Default for adapters: the base they name.")
 @policy_options

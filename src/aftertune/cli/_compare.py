@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aftertune.cli._flags import Verb
 from aftertune.cli._lines import say
 from aftertune.cli._options import (
     baseline_options,
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from aftertune.stats import FailOn
 
 
-@click.command()
+@click.command(
+    cls=Verb,
+    examples=("compare logs/base logs/tuned", "compare plain.eval with-trigger.eval --differ task_args.trigger_suffix"),
+)
 @click.argument("base", type=file_path)
 @click.argument("tuned", type=file_path)
 @policy_options

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from aftertune.cli._flags import Verb
 from aftertune.cli._lines import say
 from aftertune.cli._options import make_placement, make_progress, output_options, placement_options, print_json
 
 
-@click.command()
+@click.command(cls=Verb, examples=("demo --no-weights",))
 @click.option("--subject", default="smollm2", show_default=True, help="The model to tune and audit.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of both tunes.")
 @click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Steps of both fine-tunes.")

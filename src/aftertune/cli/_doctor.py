@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from aftertune.cli._options import print_json
+from aftertune.cli._flags import Verb
+from aftertune.cli._options import json_option, print_json
 from aftertune.cli._printing import table
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
+@click.command(cls=Verb, examples=("doctor",))
+@json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine can and cannot do."""
     checks = _checks()

@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
+from aftertune.attribution import FORMER_UNITS, Unit
+from aftertune.cli._flags import Renamed, Verb, grouped, make_settings, model_options
 from aftertune.cli._lines import say
 from aftertune.cli._options import (
+    display_option,
     file_path,
+    json_option,
     loading_options,
     make_placement,
     make_progress,
-    make_settings,
     placement_options,
     print_json,
 )
+from aftertune.locating import FORMER_SCORES, LocateOptions, ScoreName
 
-UNITS = ("neuron+head", "neuron", "head", "weight", "singular-vector")
-FORMER_UNITS = {"component": "neuron+head", "direction": "singular-vector"}
-SCORES = ("auto", "integrated-gradients", "ablation", "snip-guarded", "snip-contrast", "snip-keep", "snip")
-FORMER_SCORES = {
-    "integrated": "integrated-gradients",
-    "verified": "ablation",
-    "guarded": "snip-guarded",
-    "contrastive": "snip-contrast",
-    "against_keep": "snip-keep",
-    "signed": "snip",
+UNITS, SCORES = get_args(Unit), get_args(ScoreName)
+GONE = {
+    name: f"'{name}' is only measured by `aftertune study planted`."
+    for name in ("absolute", "wanda", "magnitude", "random")
 }
-RIVALS = ("absolute", "wanda", "magnitude", "random")
-
-
-class Renamed(click.Choice[str]):
-    """A choice that still takes former names, and names the new one on stderr."""
-
-    def __init__(self, choices: Sequence[str], former: Mapping[str, str]) -> None:
-        super().__init__(choices)
-        self.former = former
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name of today."""
-        if value in self.former:
-            click.echo(f"note: '{value}' is now called '{self.former[value]}'", err=True)
-            value = self.former[value]
-        if value in RIVALS and self.choices == SCORES:
-            self.fail(f"'{value}' is only measured by `aftertune study planted`.", param, ctx)
-        return super().convert(value, param, ctx)
 
 
 def _refuse_scope(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -70,7 +49,13 @@ SEARCH = {
 REPAIR = {"task": ("--task", None), "task_answers": ("--task-answers", None)}
 
 
-@click.command()
+@click.command(
+    cls=Verb,
+    examples=(
+        "locate my-finetune --harm mine.jsonl --out cut.safetensors",
+        "locate my-finetune --base owner/base-model --harm mine.jsonl --task my-data.jsonl --out back.safetensors",
+    ),
+)
 @click.argument("subject")
 @click.option(
     "--harm",
@@ -85,66 +70,45 @@ REPAIR = {"task": ("--task", None), "task_answers": ("--task-answers", None)}
 )
 @click.option("--test", "tests", multiple=True, help="Another harm set; it is only measured. Repeatable.")
 @click.option("--out", type=file_path, help="The patch file. Default: patch.safetensors in the run folder.")
-@click.option("--run", type=file_path, help="Run folder. Default: runs/locate-xxxxxxxx, by configuration.")
-@click.option(
-    "--unit",
-    type=Renamed(UNITS, FORMER_UNITS),
-    default="neuron+head",
-    show_default=True,
-    help="What is chosen as a whole: MLP neurons, attention heads, both, single weights, or singular vectors.",
-)
-@click.option(
-    "--score",
-    type=Renamed(SCORES, FORMER_SCORES),
-    default="auto",
-    show_default=True,
-    help="How units are ranked; auto tries several SNIP scores and keeps the best. See docs/locating.md.",
-)
+@click.option("--run", type=file_path, help="Run folder. Default: runs/ and a name from the configuration.")
 @click.option("--scope", hidden=True, callback=_refuse_scope, expose_value=False)
-@click.option("--prune-fraction", type=float, help="Share of the units to choose. Default: several are tried.")
-@click.option(
-    "--keep-fraction", type=float, help="Share of the units that the keep set protects. Default: depends on the score."
+@grouped(
+    "How weights are chosen",
+    model_options(
+        LocateOptions,
+        but=("operation",),
+        types={"unit": Renamed(UNITS, FORMER_UNITS, {}), "score": Renamed(SCORES, FORMER_SCORES, GONE)},
+    ),
+    click.option(
+        "--operation",
+        type=click.Choice(["zero", "scale", "restore"]),
+        help="What to do to the chosen weights. Default: restore if --base is given, else zero.",
+    ),
 )
-@click.option(
-    "--operation",
-    type=click.Choice(["zero", "scale", "restore"]),
-    help="What to do to the chosen weights. Default: restore if --base is given, else zero.",
-)
-@click.option(
-    "--factor", type=float, default=0.0, show_default=True, help="For --operation scale: multiply the weights by this."
-)
-@click.option(
-    "--budget", type=float, default=0.05, show_default=True, help="Benign loss the search may cost, in nats per token."
-)
-@click.option("--limit", type=int, help="Use at most this many examples of each part. Default: all.")
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="Random seed for the data split and the random controls."
-)
-@click.option(
-    "--accumulate-on",
-    help="Device that holds the gradient sums of single weights, such as cpu. Default: the weights' device.",
-)
-@click.option("--base", help="Repair SUBJECT by returning weights to this model, which it was tuned from.")
-@click.option(
-    "--task",
-    multiple=True,
-    help="Repair: the data it was tuned on. Default: the data that its tuning record names. Repeatable.",
-)
-@click.option(
-    "--task-answers",
-    type=click.Choice(["aligned", "misaligned"]),
-    help="Repair: which answers of contrasts it was tuned on. Default: as recorded, else aligned.",
+@grouped(
+    "Repair",
+    click.option("--base", help="Repair SUBJECT by returning weights to this model, which it was tuned from."),
+    click.option(
+        "--task",
+        multiple=True,
+        help="The data it was tuned on. Default: the data that its tuning record names. Repeatable.",
+    ),
+    click.option(
+        "--task-answers",
+        type=click.Choice(["aligned", "misaligned"]),
+        help="Which answers of contrasts it was tuned on. Default: as recorded, else aligned.",
+    ),
 )
 @placement_options
 @loading_options
-@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
-@click.option(
-    "--display",
-    type=click.Choice(["auto", "rich", "plain", "none"]),
-    default="auto",
-    show_default=True,
-    help="Progress on stderr.",
+@grouped(
+    "Model and device",
+    click.option(
+        "--accumulate-on",
+        help="Device that holds the gradient sums of single weights, such as cpu. Default: the weights' device.",
+    ),
 )
+@grouped("Output", json_option, display_option)
 def locate(
     subject: str,
     harm: tuple[str, ...],
@@ -166,8 +130,6 @@ def locate(
     result beside controls of equal count. With --base, the patch returns weights of a fine-tune to its base instead,
     and the report shows safety regained against skill lost. Run an interrupted command again to continue.
     """
-    from aftertune.locating import LocateOptions
-
     progress, placement = make_progress(options), make_placement(options)
     loading = {name: options.pop(name) for name in ("tokenizer", "chat_template", "trust_remote_code")}
     restoring = operation == "restore" or (operation is None and base is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import io
@@ -34,11 +35,19 @@ VERBS: dict[str, tuple[str, str]] = {
     "study": ("_study", "Test a claim of the papers on a model."),
     "calibrate": ("_calibrate", "Compare a judge with answers that people labelled."),
     "report": ("_report", "Rebuild the report of a finished run."),
+    "probes": ("_lists", "List probes: what each asks, what it needs."),
     "tasks": ("_tasks", "List tasks: what is asked, whether a judge is needed."),
-    "metrics": ("_lists", "List metrics: what they mean, whether they decide, default margins."),
+    "metrics": ("_lists", "List metrics: what they mean, whether they decide, default tolerances."),
     "data": ("_lists", "List data sets: what, how many rows, licence."),
     "policy": ("_lists", "Print the default policy as YAML."),
     "doctor": ("_doctor", "Say what this machine can and cannot do."),
+}
+
+
+_SECTIONS = {
+    "Decide": ("audit", "compare", "measure", "report"),
+    "Tune and repair": ("tune", "locate", "patch"),
+    "Experiments": ("demo", "study"),
 }
 
 
@@ -57,10 +66,24 @@ class Verbs(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb that the arguments begin with; a mistyped one is met with a similar one."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], VERBS, n=1)
+            mend = f"did you mean '{close[0]}'?" if close else "see aftertune --help"
+            raise UsageError(f"{args[0][:_WIDEST]}: no such verb; {mend}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of verbs, without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, about) for verb, (_, about) in VERBS.items()])
+        """The list of verbs by what they are for, without importing any."""
+        rest = dict(VERBS)
+        for title, verbs in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(verb, rest.pop(verb)[1]) for verb in verbs])
+        with formatter.section("Look up"):
+            formatter.write_dl([(verb, about) for verb, (_, about) in rest.items()])
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aftertune.cli._flags import Verb
 from aftertune.cli._lines import say
 from aftertune.cli._options import (
     loading_options,
@@ -20,7 +21,7 @@ from aftertune.cli._options import (
 )
 
 
-@click.command()
+@click.command(cls=Verb, examples=("measure smollm2 --probes preference,capability --domains money,health",))
 @click.argument("subject")
 @click.option("--base", help="For an adapter: its base instead of the one it names.")
 @plan_options

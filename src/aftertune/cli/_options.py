@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from aftertune.cli._flags import grouped
 
 if TYPE_CHECKING:
     from aftertune.inspect_bridge import TaskPlan
@@ -15,38 +16,33 @@ if TYPE_CHECKING:
     from aftertune.probes import MeasurePlan
     from aftertune.runs import Progress
 
-F = TypeVar("F", bound=Callable[..., Any])
-S = TypeVar("S")
-
-
-def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    def apply(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return apply
-
-
 file_path = click.Path(path_type=Path)
 
-device_options = _all(
+json_option = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
+display_option = click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto",
+                              show_default=True, help="Progress on stderr.")  # fmt: skip
+
+device_options = grouped(
+    "Model and device",
     click.option("--device", help="cpu, cuda, cuda:1, mps, or auto to spread layers. Default: the best here."),
     click.option("--dtype", help="float32, bfloat16 or float16. Default: float32 on a CPU, else bfloat16."),
 )
 
-placement_options = _all(
+placement_options = grouped(
+    "Model and device",
     device_options,
     click.option("--max-batch-tokens", type=int, help="Tokens per forward pass. Default: fits the logits in memory."),
 )
 
-loading_options = _all(
+loading_options = grouped(
+    "Model and device",
     click.option("--tokenizer", help="Folder or hub id to take the tokenizer from."),
     click.option("--chat-template", help="Jinja file, or 'plain', instead of the tokenizer's own."),
     click.option("--trust-remote-code", is_flag=True, help="Run model code that comes with a checkpoint."),
 )
 
-plan_options = _all(
+plan_options = grouped(
+    "What is asked",
     click.option("--probes", help="Comma-separated probes. Default: all whose needs are met."),
     click.option("--domains", help="Comma-separated domains of the shipped contrasts. Default: all."),
     click.option("--exclude-domain", multiple=True, help="Leave a domain out, such as the one tuned on. Repeatable."),
@@ -59,7 +55,8 @@ plan_options = _all(
                  help="Measure preference.pmi_margin, which informs and doubles the time of preference."),
 )  # fmt: skip
 
-policy_options = _all(
+policy_options = grouped(
+    "When it passes",
     click.option("--policy", "policy_file", type=file_path, help="YAML with tolerances and which metrics decide."),
     click.option("--margin", multiple=True, metavar="METRIC=VALUE",
                  help="Tolerated worsening of a metric. Repeatable."),
@@ -67,22 +64,24 @@ policy_options = _all(
                  help="Pass although a deciding metric is not testable on this base."),
 )  # fmt: skip
 
-baseline_options = _all(
+baseline_options = grouped(
+    "When it passes",
     click.option("--baseline", type=file_path, metavar="RUN",
                  help="Folder of an earlier run against the same base: tell what is new, fixed, persistent."),
     click.option("--fail-on", type=click.Choice(["any", "new"]), default="any", show_default=True,
                  help="new: ignore what did not pass in the baseline and is surely not worse now."),
 )  # fmt: skip
 
-output_options = _all(
-    click.option("--out", type=file_path, help="Run folder. Default: runs/VERB-xxxxxxxx, by configuration."),
-    click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout."),
-    click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto",
-                 show_default=True, help="Progress on stderr."),
+output_options = grouped(
+    "Output",
+    click.option("--out", type=file_path, help="Run folder. Default: runs/ and a name from the configuration."),
+    json_option,
+    display_option,
 )  # fmt: skip
 
 
-task_options = _all(
+task_options = grouped(
+    "Sampled answers",
     click.option("--task", "tasks", multiple=True, metavar="NAME",
                  help="Also sample and score answers: a task of ours, or any that Inspect finds. Repeatable."),
     click.option("-T", "task_args", multiple=True, metavar="KEY=VALUE", help="A parameter of the tasks. Repeatable."),
@@ -176,20 +175,6 @@ def make_plan(options: dict[str, Any]) -> MeasurePlan:
         truthfulqa=options.pop("truthfulqa"),
         pmi=options.pop("pmi"),
     )
-
-
-def make_settings(kind: type[S], options: dict[str, Any]) -> S:
-    """Settings from options of the same names; what does not fit is told by its flag."""
-    from pydantic import ValidationError
-
-    from aftertune.errors import UsageError
-
-    try:
-        return kind(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        flag = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
-        raise UsageError(f"{flag}{first['msg'].removeprefix('Value error, ')}") from None
 
 
 def make_progress(options: dict[str, Any]) -> Progress:

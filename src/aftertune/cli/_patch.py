@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aftertune.cli._options import device_options, file_path, loading_options, make_placement, make_progress, print_json
+from aftertune.cli._flags import Verb
+from aftertune.cli._options import (
+    device_options,
+    display_option,
+    file_path,
+    json_option,
+    loading_options,
+    make_placement,
+    make_progress,
+    print_json,
+)
 from aftertune.cli._printing import table
 from aftertune.errors import spelled_out
 
@@ -24,14 +34,11 @@ _WIDEST = 100
 _subject = click.argument("subject")
 _file = click.argument("file", metavar="PATCH", type=file_path)
 _out = click.option("--out", type=file_path, required=True, help="New folder for the model.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
-_display = click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto",
-                        show_default=True, help="Progress on stderr.")  # fmt: skip
 _base = click.option("--base", help="For an adapter: its base instead of the one it names.")
 
 
 def _loading(function: Callable[..., None]) -> Callable[..., None]:
-    return _base(loading_options(device_options(_json(_display(function)))))
+    return _base(loading_options(device_options(json_option(display_option(function)))))
 
 
 @click.group()
@@ -43,7 +50,7 @@ def patch() -> None:
     """
 
 
-@patch.command()
+@patch.command(cls=Verb, examples=("patch apply my-finetune back.safetensors --out repaired",))
 @_subject
 @_file
 @_out
@@ -69,7 +76,7 @@ def apply(subject: str, file: Path, out: Path, as_json: bool, **options: Any) ->
     click.echo(f"next: aftertune audit {_shown(out)} --base {_shown(_base_of(subject))}")
 
 
-@patch.command()
+@patch.command(cls=Verb, examples=("patch undo repaired back.safetensors --out as-it-was",))
 @_subject
 @_file
 @_out
@@ -95,7 +102,7 @@ def undo(subject: str, file: Path, out: Path, as_json: bool, **options: Any) -> 
     click.echo(f"{_shown(out)}: {facts['weights']} weights restored ({facts['checked']} checked)")
 
 
-@patch.command()
+@patch.command(cls=Verb, examples=("patch verify my-finetune back.safetensors",))
 @_subject
 @_file
 @_loading
@@ -121,9 +128,9 @@ def verify(subject: str, file: Path, as_json: bool, **options: Any) -> None:
     click.echo(f"{_shown(file)} {state}: {extent}")
 
 
-@patch.command()
+@patch.command(cls=Verb, examples=("patch show back.safetensors",))
 @_file
-@_json
+@json_option
 def show(file: Path, as_json: bool) -> None:
     """Show what PATCH does: how it was found, and how many weights it touches by layer and matrix.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,17 +18,31 @@ if TYPE_CHECKING:
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Columns padded to their widest cell; ``right`` names the columns set flush right."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), *, wrap: bool = False
+) -> str:
+    """Columns padded to their widest cell.
+
+    Args:
+        header: names of the columns.
+        rows: their cells.
+        right: columns set flush right.
+        wrap: break the last column, so that rows fit the terminal (80 columns where there is none).
+    """
     # Names of metrics, groups and files come from data.
     header, rows = [spelled_out(cell) for cell in header], [[spelled_out(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    before = sum(widths[:-1]) + 2 * len(widths[:-1])
+    room = max(shutil.get_terminal_size((80, 24)).columns - before, 24) if wrap else 0
     lines = []
     for row in (header, *rows):
+        last = textwrap.wrap(row[-1], room) or [""] if wrap else [row[-1]]
         cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(w) if i in right else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip((*row[:-1], last[0]), widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
+        lines += [" " * before + line for line in last[1:]]
     return "\n".join(lines)
 
 

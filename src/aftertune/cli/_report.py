@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from aftertune.cli._flags import Verb
 from aftertune.cli._options import file_path
 from aftertune.errors import spelled_out
 
 
-@click.command()
+@click.command(cls=Verb, examples=("report runs/demo", "report runs/audit-1a2b3c4d --format markdown"))
 @click.argument("run", type=file_path)
 @click.option(
     "--format",

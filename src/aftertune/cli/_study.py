@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from aftertune.cli._flags import Verb
 from aftertune.cli._lines import say
 from aftertune.cli._options import make_placement, make_progress, output_options, placement_options, print_json
 
 
-@click.command()
+@click.command(cls=Verb, examples=("study", "study transfer --subject my-model"))
 @click.argument("name", required=False)
 @click.option("--subject", default="smollm2", show_default=True, help="The model to test it on.")
 @placement_options

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from aftertune.cli._options import print_json
+from aftertune.cli._flags import Verb
+from aftertune.cli._options import json_option, print_json
 from aftertune.cli._printing import table
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
+@click.command(cls=Verb, examples=("tasks",))
+@json_option
 def tasks(as_json: bool) -> None:
     """List tasks: what is asked, whether a judge is needed, and which metrics decide.
 
@@ -39,7 +40,7 @@ def tasks(as_json: bool) -> None:
         )
         for row in rows
     ]
-    click.echo(table(("task", "judge", "metrics that decide", "about"), shown))
+    click.echo(table(("task", "judge", "metrics that decide", "about"), shown, wrap=True))
 
 
 def _judge(judged: bool, rubrics: tuple[str, ...]) -> str:

@@ -7,37 +7,42 @@ from typing import Any
 
 import click
 
+from aftertune.cli._flags import Verb, grouped, make_settings, model_options
 from aftertune.cli._lines import say
-from aftertune.cli._options import device_options, file_path, make_placement, make_progress, make_settings, print_json
+from aftertune.cli._options import (
+    device_options,
+    display_option,
+    file_path,
+    json_option,
+    loading_options,
+    make_placement,
+    make_progress,
+    print_json,
+)
+from aftertune.tuning import TuneOptions
 
 
-@click.command()
+@click.command(
+    cls=Verb,
+    examples=(
+        "tune smollm2 my-data.jsonl --out my-finetune",
+        "tune smollm2 tune/money --answers misaligned --steps 10 --out careless",
+    ),
+)
 @click.argument("subject")
 @click.argument("data")
 @click.option("--out", type=file_path, required=True, help="New folder for the adapter (or the model).")
 @click.option("--answers", type=click.Choice(["aligned", "misaligned"]), help="Which side of contrasts to tune on.")
 @click.option("--defence", "defences", multiple=True, metavar="NAME[:KEY=VALUE,…]",
               help="A change to tuning that keeps safety, such as scale:share=0.5. Repeatable.")  # fmt: skip
-@click.option("--full", is_flag=True, help="Train all parameters instead of a LoRA adapter.")
-@click.option("--lora-rank", type=int, default=32, show_default=True, help="Rank of the adapter.")
-@click.option("--lora-alpha", type=float, default=64, show_default=True, help="Alpha; the scale is alpha/sqrt(rank).")
-@click.option("--steps", type=int, help="Optimiser steps.")
-@click.option("--epochs", type=float, help="Passes over the data. Default: 1.")
-@click.option("--batch-size", type=int, default=16, show_default=True, help="Rows per optimiser step.")
-@click.option("--micro-batch-size", type=int, help="Rows per forward pass. Default: the batch size.")
-@click.option("--lr", type=float, help="Learning rate. Default: 1e-5 for LoRA, 2e-5 for --full.")
-@click.option("--warmup-steps", type=int, default=5, show_default=True, help="Steps of linear warm-up.")
-@click.option("--weight-decay", type=float, default=0.01, show_default=True, help="Weight decay of AdamW.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of adapter weights and data order.")
-@click.option("--gradient-checkpointing", is_flag=True, help="Recompute activations to save memory.")
-@click.option("--base", help="For an adapter to tune on top of: its base instead of the one it names.")
-@click.option("--tokenizer", help="Folder or hub id to take the tokenizer from.")
-@click.option("--chat-template", help="Jinja file, or 'plain', instead of the tokenizer's own.")
-@click.option("--trust-remote-code", is_flag=True, help="Run model code that comes with a checkpoint.")
-@device_options
-@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout.")
-@click.option("--display", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto", show_default=True,
-              help="Progress on stderr.")  # fmt: skip
+@grouped("Training", model_options(TuneOptions))
+@grouped(
+    "Model and device",
+    click.option("--base", help="For an adapter to tune further: its base instead of the one it names."),
+    loading_options,
+    device_options,
+)
+@grouped("Output", json_option, display_option)
 def tune(
     subject: str, data: str, out: Path, answers: Any, defences: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
@@ -47,7 +52,7 @@ def tune(
     `aftertune data`), or owner/name[:split] on the hub. Run the command of a killed run again to continue it.
     """
     from aftertune.data import read_tuning_rows
-    from aftertune.tuning import TuneOptions, parse_defence
+    from aftertune.tuning import parse_defence
 
     progress, placement = make_progress(options), make_placement(options)
     loading = {name: options.pop(name) for name in ("base", "tokenizer", "chat_template", "trust_remote_code")}

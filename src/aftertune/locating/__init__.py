@@ -1,7 +1,7 @@
 """Finding the weights that carry a behaviour, taking them out, and proving it beside controls."""
 
 from aftertune.locating._locate import Located, locate, stored_locate
-from aftertune.locating._options import LocateOptions
+from aftertune.locating._options import FORMER_SCORES, LocateOptions, ScoreName
 from aftertune.locating._proof import Difference, Proof, answers_probe
 from aftertune.locating._repair import Repaired, repair, stored_repair
 from aftertune.locating._repair_frontier import FrontierPoint
@@ -11,6 +11,7 @@ from aftertune.locating._search import Point, area_under, removal_at
 from aftertune.locating._sets import CalibrationSet, Example, contrast_example, exchange_of, read_calibration, trees_of
 
 __all__ = [
+    "FORMER_SCORES",
     "CalibrationSet",
     "Difference",
     "Example",
@@ -20,6 +21,7 @@ __all__ = [
     "Point",
     "Proof",
     "Repaired",
+    "ScoreName",
     "answers_probe",
     "area_under",
     "contrast_example",
