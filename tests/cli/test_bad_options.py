@@ -23,7 +23,8 @@ ROW = {"prompt": "Is it late?", "completion": "No."}
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("adit", ["No such command 'adit'", "see aftertune --help"]),
+        ("adit", ["adit: no such verb; did you mean 'audit'?"]),
+        ("xyzzy", ["xyzzy: no such verb; see aftertune --help"]),
         ("--nonsense", ["No such option", "--nonsense", "see aftertune --help"]),
         ("audit --nonsense x", ["No such option", "--nonsense", "see aftertune audit --help"]),
         ("audit", ["Missing argument 'TUNED'", "see aftertune audit --help"]),
@@ -44,7 +45,7 @@ def test_what_cannot_be_understood_is_told_in_one_line(arguments: str, says: lis
 def test_nothing_at_all_gets_the_help_and_is_no_success(run: Callable[..., Any]) -> None:
     outcome = run()
     assert (outcome.code, outcome.out) == (2, "")
-    assert "Commands:" in outcome.err
+    assert "Decide:" in outcome.err
 
 
 @pytest.mark.parametrize("verb", ["audit", "measure"])

@@ -31,16 +31,9 @@ def tasks(as_json: bool) -> None:
         ]
         print_json({"tasks": listed})
         return
-    shown = [
-        (
-            row.name,
-            _judge(row.judged, row.rubrics),
-            ", ".join(m.id.removeprefix(f"{row.name}.") for m in row.metrics if m.decides),
-            row.about,
-        )
-        for row in rows
-    ]
-    click.echo(table(("task", "judge", "metrics that decide", "about"), shown, wrap=True))
+    shown = [(row.name, _judge(row.judged, row.rubrics), row.about) for row in rows]
+    click.echo(table(("task", "judge", "what is asked"), shown, wrap=True))
+    click.echo("(their metrics: aftertune metrics NAME)")
 
 
 def _judge(judged: bool, rubrics: tuple[str, ...]) -> str:
