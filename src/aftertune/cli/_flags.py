@@ -90,7 +90,7 @@ class Renamed(click.Choice[str]):
 
 
 def model_options(
-    model: type[BaseModel], but: Collection[str] = (), types: Mapping[str, click.ParamType] | None = None
+    model: type[BaseModel], but: Collection[str] = (), types: Mapping[str, click.Choice[str]] | None = None
 ) -> Callable[[F], F]:
     """A flag for every field: its name, type, default and description; the model checks the bounds.
 
