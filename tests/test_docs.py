@@ -146,7 +146,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", NAMES)
 def test_pages_are_of_readable_size(page: str) -> None:
-    assert len(read(page).splitlines()) <= 200
+    assert len(read(page).splitlines()) <= 220
     assert max(len(line) for line in split_page(DOCS / page)[1].splitlines() if not line.startswith("|")) <= 120
 
 
@@ -162,7 +162,7 @@ def test_pages_are_of_readable_size(page: str) -> None:
 )
 def test_the_table_of_metrics_is_the_table_in_code(page: str, first: str, metrics: Sequence[Metric]) -> None:
     expected = [[m.id, m.unit, m.worse, "decides" if m.decides else "informs", f"{m.margin:g}"] for m in metrics]
-    assert [row[:5] for row in table(page, first, "unit", "worse", "role", "margin")] == expected
+    assert [row[:5] for row in table(page, first, "unit", "worse", "role", "tolerance")] == expected
 
 
 def test_every_probe_has_a_section() -> None:
