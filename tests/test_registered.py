@@ -109,7 +109,7 @@ def test_a_fault_of_an_extension_is_one_line_that_names_its_file(
 
 def test_an_extension_that_is_not_there_is_named(room: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(EXTENSIONS, str(tmp_path / "none.py"))
-    with pytest.raises(DataError, match=r"none\.py: is not a Python file"):
+    with pytest.raises(DataError, match=r"none\.py: cannot be imported: FileNotFoundError: it is no Python file"):
         rows(room, "PROBE", Toy)
 
 
@@ -118,6 +118,14 @@ def test_two_rows_of_one_name_are_named_with_both_files(room: str, extension: Ex
     with pytest.raises(DataError, match=rf"{path}: PROBE is named 'late', and so is that of .*_late\.py"):
         rows(room, "PROBE", Toy)
     assert rows(room, "TASK", Toy)
+
+
+def test_an_extension_may_ask_for_rows_while_it_is_imported(room: str, extension: Extension) -> None:
+    asking = "from aftertune._registered import rows\nSEEN = [row.name for row in rows('toys', 'PROBE', Toy)]\n"
+    extension(HEAD + "PROBE = Toy('other')\n", "other.py")
+    extension(HEAD + asking + "PROBE = Toy('asking')\nTASK = Toy('seen-' + '-'.join(SEEN))\n", "asking.py")
+    assert [row.name for row in rows(room, "PROBE", Toy)] == ["asking", "other", "early", "late"]
+    assert [row.name for row in rows(room, "TASK", Toy)] == ["a_task", "seen-other-early-late"]
 
 
 def test_a_file_named_twice_is_one_extension(room: str, extension: Extension) -> None:

@@ -36,6 +36,7 @@ __all__ = ["EXTENSIONS", "KINDS", "Row", "foreign_sha256", "row_named", "rows"]
 
 EXTENSIONS = "AFTERTUNE_EXTENSIONS"
 KINDS = ("PROBE", "TASK", "STUDY", "DEFENCE", "SCREEN")
+_importing: set[str] = set()  # extensions that are being imported now
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
@@ -66,7 +67,9 @@ def rows(room: str, kind: str, row_type: type[R]) -> tuple[R, ...]:
         DataError: an extension cannot be imported or exports no row, a row has the wrong type or a name that cannot
             be typed, or two rows share a name.
     """
-    return _found(room, kind, row_type, os.environ.get(EXTENSIONS, ""))
+    # An extension may itself ask for rows while it is imported. It gets all but its own, which nobody must remember.
+    find = _found.__wrapped__ if _importing else _found
+    return find(room, kind, row_type, os.environ.get(EXTENSIONS, ""))
 
 
 def row_named(room: str, kind: str, row_type: type[R], name: str) -> R:
@@ -130,25 +133,40 @@ def _extension_modules(extensions: str) -> list[ModuleType]:
     """Import what users named: entry points first, then files in the order given, each file once."""
     modules = []
     for point in sorted(importlib.metadata.entry_points(group="aftertune"), key=lambda point: point.value):
-        try:
-            modules.append(importlib.import_module(point.value))
-        except (Exception, SystemExit) as error:
-            raise DataError(_reason(error), path=f"entry point aftertune, {point.value}") from error
+        where = f"entry point aftertune, {point.value}"
+        modules += _imported(point.value, where, functools.partial(importlib.import_module, point.value))
     for path in dict.fromkeys(Path(name).resolve() for name in extensions.split(os.pathsep) if name):
-        modules.append(_imported(path))
-    for module in modules:
-        if not any(hasattr(module, kind) for kind in KINDS):
-            raise DataError(f"exports no row; assign one to {', '.join(KINDS[:-1])} or {KINDS[-1]}", path=_file(module))
+        name = f"aftertune_extension_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}_{path.stem}"
+        modules += _imported(name, path, functools.partial(_module_of, path, name))
     return modules
 
 
-def _imported(path: Path) -> ModuleType:
+def _imported(name: str, where: str | Path, load: Callable[[], ModuleType]) -> list[ModuleType]:
+    """The module of an extension, or nothing while it is being imported.
+
+    Raises:
+        DataError: it cannot be imported, or exports no row.
+    """
+    if name in _importing:
+        return []
+    _importing.add(name)
+    try:
+        module = load()
+    except (Exception, SystemExit) as error:
+        raise DataError(_reason(error), path=where, line=_line(error, str(where))) from error
+    finally:
+        _importing.discard(name)
+    if not any(hasattr(module, kind) for kind in KINDS):
+        raise DataError(f"exports no row; assign one to {', '.join(KINDS[:-1])} or {KINDS[-1]}", path=_file(module))
+    return [module]
+
+
+def _module_of(path: Path, name: str) -> ModuleType:
     """The module of a user's file, imported once per process so that its rows are the same for all kinds."""
-    name = f"aftertune_extension_{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
     if not path.is_file() or path.suffix != ".py":
-        raise DataError("is not a Python file (*.py) that can be read; check the path", path=path)
+        raise FileNotFoundError("it is no Python file (*.py) that can be read; check the path")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -156,9 +174,6 @@ def _imported(path: Path) -> ModuleType:
     sys.modules[name] = module  # before it runs: dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise DataError(_reason(error), path=path, line=_line(error, path)) from error
     except BaseException:
         del sys.modules[name]
         raise
@@ -169,11 +184,11 @@ def _reason(error: BaseException) -> str:
     return f"cannot be imported: {type(error).__name__}: {error}"
 
 
-def _line(error: BaseException, path: Path) -> int | None:
+def _line(error: BaseException, path: str) -> int | None:
     """The line of the user's file that broke, not that of a library it called."""
     if isinstance(error, SyntaxError):
         return error.lineno
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     return lines[-1] if lines else None
 
 
