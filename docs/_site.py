@@ -1,6 +1,6 @@
-"""What the site has beside the pages of docs/: an API reference, and files that live elsewhere in the repository.
+"""What the site has beside the pages of docs/: an API reference, figures, and files from elsewhere in the repository.
 
-A hook of mkdocs, loaded by mkdocs.yml. It needs nothing of aftertune but its source.
+A hook of mkdocs, loaded by mkdocs.yml.
 """
 
 from __future__ import annotations
@@ -8,9 +8,13 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +62,16 @@ def api_page(name: str, about: str) -> str:
     return f"# {name}\n\n{about}\n\n{entries}\n"
 
 
+def figures() -> dict[str, str]:
+    """The pictures of the gallery by name, drawn by a process of its own."""
+    script = ROOT / "docs" / "_figures.py"
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([sys.executable, str(script), folder], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PluginError(f"docs/_figures.py: {done.stderr.strip().splitlines()[-1]}")
+        return {path.stem: path.read_text("utf-8") for path in sorted(Path(folder).glob("*.svg"))}
+
+
 def on_config(config: Any) -> Any:
     """Name every module in the navigation."""
     for entry in config.nav:
@@ -77,6 +91,8 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
     files.append(File.generated(config, "api/index.md", content=text + "\n".join(listed) + "\n"))
     for source, page in ELSEWHERE.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text("utf-8")))
+    for name, svg in figures().items():
+        files.append(File.generated(config, f"figures/{name}.svg", content=svg))
     for source in COPIED:
         files.append(File.generated(config, source, content=(ROOT / source).read_text("utf-8")))
     return files
@@ -92,6 +108,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         target = ELSEWHERE.get(path, path.removeprefix("docs/"))
         return f"]({posixpath.relpath(target, posixpath.dirname(here) or '.')}{link[2] or ''})"
 
+    markdown = re.sub(r"<!-- figure: ([\w-]+) -->", r"![\1](figures/\1.svg)", markdown)
     # A fence may say what its block is (`jsonl chat`), which tests read and the site's highlighter does not know.
     markdown = re.sub(r"^(```\w+) .+$", r"\1", markdown, flags=re.MULTILINE)
     return re.sub(r"\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)", moved, markdown)

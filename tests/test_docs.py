@@ -134,6 +134,17 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     assert sorted(named) == sorted({*NAMES, *made})
 
 
+def test_every_figure_of_the_gallery_is_drawn_from_stored_results(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(DOCS / "_figures.py"), str(tmp_path)], cwd=tmp_path, check=True)
+    drawn = {path.stem: path.read_text("utf-8") for path in tmp_path.glob("*.svg")}
+    assert sorted(drawn) == sorted(re.findall(r"<!-- figure: ([\w-]+) -->", read("gallery.md")))
+    assert all(text.startswith("<svg") for text in drawn.values())
+    results = ROOT / "benchmarks" / "results"
+    falls = json.loads((results / "studies" / "transfer.json").read_text("utf-8"))["falls"]["patch"]
+    assert f">{falls[0][2]:.2f}<" in drawn["transfer-patch"]
+    assert drawn["harmless-fine-tunes"].count("seed ") >= len(list((results / "error-rates").glob("harmless-*.json")))
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="mkdocs is not installed here; `make docs` fetches it")
