@@ -13,12 +13,11 @@ from aftertune.data import Conversation, Side, prompt_key
 from aftertune.errors import StorageError, SubjectError, UsageError
 from aftertune.model import Subject
 from aftertune.runs import Progress, RunFolder, Silent, new_folder, versions, write_json
-from aftertune.tuning._card import RECORD, write_card
 from aftertune.tuning._defence import Defence, Tuning
 from aftertune.tuning._options import TuneOptions
 from aftertune.tuning._ranks import by_first, is_first, join
+from aftertune.tuning._record import RECORD, claim, note_failure, partial, write_card
 from aftertune.tuning._rows import TrainingRows, conversations_digest, training_rows
-from aftertune.tuning._work import claim, note_failure, partial
 
 if TYPE_CHECKING:
     from aftertune.tuning._trainer import Trained

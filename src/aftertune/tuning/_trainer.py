@@ -22,8 +22,8 @@ from aftertune.runs import Progress, explain_storage
 from aftertune.tuning._defence import Defence, Tuning
 from aftertune.tuning._options import TuneOptions
 from aftertune.tuning._ranks import agreed, is_first, processes
+from aftertune.tuning._record import COMPLETE, last_checkpoint
 from aftertune.tuning._rows import TrainingRows
-from aftertune.tuning._work import COMPLETE, last_checkpoint
 
 SAVE_EVERY_SECONDS = 30.0
 

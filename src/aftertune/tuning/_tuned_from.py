@@ -10,7 +10,7 @@ from aftertune.errors import SubjectError
 from aftertune.model import Subject, SubjectChoice, adapter_base, parse_spec, read_adapter_config
 from aftertune.probes import MeasurePlan
 from aftertune.stats import Baseline
-from aftertune.tuning._card import read_record
+from aftertune.tuning._record import read_record
 
 
 def known_base(spec: str) -> str:
