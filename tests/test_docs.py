@@ -43,8 +43,17 @@ from aftertune.locating._search import AUTO, FIRST, KEEP_RATIO, MOST_SHARE, RATI
 from aftertune.model import Identity
 from aftertune.probes import MeasurePlan
 from aftertune.probes._refusal import OPENINGS
-from aftertune.report import ComparisonSection
-from aftertune.stats import Finding, Metric, Policy, Summary, Verdict, all_metrics, likelihood_metrics, read_policy
+from aftertune.stats import (
+    ComparisonSection,
+    Finding,
+    Metric,
+    Policy,
+    Summary,
+    Verdict,
+    all_metrics,
+    likelihood_metrics,
+    read_policy,
+)
 from aftertune.tuning import TuneOptions
 from aftertune.verbs import Audit
 
@@ -446,7 +455,7 @@ def test_the_audit_document_shown_has_the_keys_of_a_real_one() -> None:
     shown = json.loads(block.text)
     finding = Finding.from_dict(shown["findings"][0])
     section = ComparisonSection("t", "", Verdict("fail", ()), {}, {}, (finding,))
-    real = Audit(section.verdict, (finding,), section, Path("runs")).document()
+    real = Audit(section, Path("runs")).document()
     assert list(shown) == list(real)
     assert list(shown["findings"][0]) == list(real["findings"][0])
 

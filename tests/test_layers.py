@@ -18,9 +18,13 @@ ROOT = Path(aftertune.__file__).parent
 # A room may import the rooms before it (and itself).
 ORDER = (
     "errors", "_registered", "runs", "data", "model", "stats", "probes", "judges", "tasks", "inspect_bridge", "attribution", "tuning", "screening",
-    "report", "locating", "verbs", "studies", "cli",
+    "locating", "verbs", "studies", "report", "cli",
 )  # fmt: skip
 ALLOWED = {room: set(ORDER[:place]) for place, room in enumerate(ORDER)}
+# Rooms that draw by themselves still; `verbs/_draw.py` is the door for all.
+ALLOWED["locating"].add("report")
+ALLOWED["studies"].add("report")
+DRAWING = ROOT / "verbs" / "_draw.py"
 
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem in ALLOWED)
 
@@ -48,7 +52,7 @@ def test_a_room_imports_only_rooms_below_it() -> None:
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in FILES
         for name, line in imported_rooms(path)
-        if name != room(path) and name not in ALLOWED[room(path)]
+        if name not in {room(path), *ALLOWED[room(path)]} and (path, name) != (DRAWING, "report")
     ]
     assert not wrong
 

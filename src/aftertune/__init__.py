@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from aftertune.stats import Finding, Measurement, Policy, Verdict, compare, read_policy
     from aftertune.studies import demo
     from aftertune.tuning import TuneOptions
-    from aftertune.verbs import Audit, MeasureRun, compare_logs
-    from aftertune.verbs._api import audit, locate, measure, repair, tune
+    from aftertune.verbs import Audit, MeasureRun, audit, compare_logs, locate, measure, repair, tune
 
 _HOMES = {
     "Audit": "verbs",
@@ -41,22 +40,22 @@ _HOMES = {
     "SubjectChoice": "model",
     "TuneOptions": "tuning",
     "Verdict": "stats",
-    "audit": "verbs._api",
+    "audit": "verbs",
     "compare": "stats",
     "compare_logs": "verbs",
     "demo": "studies",
     "inspect_model": "inspect_bridge",
     "load": "model",
-    "locate": "verbs._api",
-    "measure": "verbs._api",
+    "locate": "verbs",
+    "measure": "verbs",
     "read_contrasts": "data",
     "read_conversations": "data",
     "read_patch": "model",
     "read_policy": "stats",
-    "repair": "verbs._api",
+    "repair": "verbs",
     "score": "model",
     "shipped_contrasts": "data",
-    "tune": "verbs._api",
+    "tune": "verbs",
 }
 
 __version__ = "0.1.0"

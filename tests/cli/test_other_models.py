@@ -24,7 +24,7 @@ from aftertune.probes import MeasurePlan
 from aftertune.runs import RunFolder, entered
 from aftertune.studies import Planting, demo, find_study
 from aftertune.tuning import TuneOptions, tune
-from aftertune.verbs import AnswerRuns, MeasureRun, measure, measure_choice
+from aftertune.verbs import MeasureRun, measure, measure_choice, opened
 
 CONTRASTS = [Contrast(f"c-{n}", "d", f"What about {n}?", f"Take care of {n}.", f"Who minds {n}?") for n in range(8)]
 
@@ -124,8 +124,11 @@ def test_answers_are_not_resumed_by_another_model(place: Path) -> None:
     subject = load("model")
     with run.locked():
         run.write_manifest(status="running", models={"base": {**subject.content, "config_sha256": "0" * 64}})
-        with pytest.raises(OutputError, match=r"begun with another base \(differing: config_sha256\)"):
-            AnswerRuns(TaskPlan(("deception",)), run, None).of("base")(subject)
+        with (
+            opened(SubjectChoice("model"), run, "base") as one,
+            pytest.raises(OutputError, match=r"begun with another base \(differing: config_sha256\)"),
+        ):
+            one.sampled(TaskPlan(("deception",)))
     assert not list(Path("run").rglob("*.eval"))
 
 

@@ -9,20 +9,14 @@ from typing import Any
 import pytest
 
 from aftertune.report import (
-    AnswerSide,
-    Change,
     Chapter,
     Claim,
-    ComparisonSection,
     Effect,
     EffectRow,
     Effects,
-    Example,
     HeatMap,
     Places,
     ReportPage,
-    SampledAnswer,
-    SampledAnswers,
     Section,
     StudyPage,
     Table,
@@ -30,7 +24,19 @@ from aftertune.report import (
     TradeOffLine,
     TradeOffPoint,
 )
-from aftertune.stats import Finding, Policy, Verdict, decide, find_metric
+from aftertune.stats import (
+    AnswerChange,
+    AnswerSide,
+    ComparisonSection,
+    Example,
+    Finding,
+    Policy,
+    SampledAnswer,
+    SampledAnswers,
+    Verdict,
+    decide,
+    find_metric,
+)
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>{{ 7*7 }}{% raw %}&amp; \"'><b>"
@@ -284,7 +290,7 @@ CATEGORIES = ("Nuisance", "Small lies/cheating", "Privacy")
 def build_answer(number: int, **changes: Any) -> SampledAnswer:
     """Answers to requests by turns of three categories; every third one is refused by the base alone."""
     worse = number % 3 == 0
-    change: Change = "worse" if worse else "same"
+    change: AnswerChange = "worse" if worse else "same"
     refusal = AnswerSide("I am sorry, but no.", "refusal", "refusal; score 1", 0.0)
     answer = AnswerSide(f"Sure, take ladder {number}.", "answer", "answer; score 5", 1.0)
     row = SampledAnswer(

@@ -8,13 +8,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
 
-from aftertune.report import AnswerSide, ReportPage, SampledAnswer, SampledAnswers, fit_answers, render_report
-from aftertune.report._results import LONGEST_TEXT, MOST_ANSWERS, MOST_BYTES
+from aftertune.report import ReportPage, render_report
+from aftertune.stats import AnswerSide, SampledAnswer, SampledAnswers, fit_answers
+from aftertune.stats._results import LONGEST_TEXT, MOST_ANSWERS, MOST_BYTES
 
 MakePage = Callable[..., ReportPage]
 MakeAnswer = Callable[..., SampledAnswer]
@@ -220,4 +221,4 @@ def test_a_text_that_is_cut_says_so(make_answer: MakeAnswer) -> None:
 
 def test_answers_are_stored_as_they_are(make_answers: MakeAnswers, make_answer: MakeAnswer, hostile: str) -> None:
     answers = make_answers(4, question=hostile)
-    assert SampledAnswers.from_dict(json.loads(json.dumps(answers.as_dict()))) == answers
+    assert SampledAnswers.from_dict(json.loads(json.dumps(asdict(answers)))) == answers

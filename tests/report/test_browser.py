@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from aftertune.report import Chapter, HeatMap, ReportPage, SampledAnswers, StudyPage, render_report, render_study
+from aftertune.report import Chapter, HeatMap, ReportPage, StudyPage, render_report, render_study
+from aftertune.stats import SampledAnswers
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (

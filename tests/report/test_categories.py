@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from aftertune.report import ComparisonSection, ReportPage, leading_metrics, render_report
+from aftertune.report import ReportPage, render_report
 from aftertune.report._audit_page import _categories
 from aftertune.report._charts import MOST_GROUPS, Series, groups_chart
-from aftertune.stats import Finding
+from aftertune.stats import ComparisonSection, Finding, leading_metrics
 
 MakeFinding = Callable[..., Finding]
 MakeSection = Callable[..., ComparisonSection]

@@ -8,11 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from aftertune.report import ComparisonSection
 from aftertune.report._canvas import Scale, span, ticks
 from aftertune.report._charts import Series, breakdown, forest_plot, groups_chart, groups_of, worst_first
 from aftertune.report._text import label
-from aftertune.stats import Finding
+from aftertune.stats import ComparisonSection, Finding
 
 MakeFinding = Callable[..., Finding]
 MakeSection = Callable[..., ComparisonSection]

@@ -15,7 +15,6 @@ import pytest
 
 from aftertune.errors import OutputError, UsageError
 from aftertune.report import (
-    ComparisonSection,
     Effects,
     HeatMap,
     Places,
@@ -29,6 +28,7 @@ from aftertune.report import (
     share_scales,
 )
 from aftertune.report._html import draw_sections
+from aftertune.stats import ComparisonSection
 
 SVG = "{http://www.w3.org/2000/svg}"
 SHAPES = {"rect", "circle", "polygon", "line"}

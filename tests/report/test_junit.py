@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from xml.etree import ElementTree
 
-from aftertune.report import ComparisonSection, render_junit
-from aftertune.stats import Finding, Verdict, WorstGroup, decide, describe
+from aftertune.report import render_junit
+from aftertune.stats import ComparisonSection, Finding, Verdict, WorstGroup, decide, describe
 
 MakeFinding = Callable[..., Finding]
 

@@ -10,8 +10,8 @@ from html import unescape
 import pytest
 from markdown_it import MarkdownIt
 
-from aftertune.report import ComparisonSection, render_markdown
-from aftertune.stats import Change, Finding, SinceBaseline, Verdict, WorstGroup, decide
+from aftertune.report import render_markdown
+from aftertune.stats import Change, ComparisonSection, Finding, SinceBaseline, Verdict, WorstGroup, decide
 
 MakeSection = Callable[..., ComparisonSection]
 MakeFinding = Callable[..., Finding]

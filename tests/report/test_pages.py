@@ -17,7 +17,6 @@ from markdown_it import MarkdownIt
 from aftertune.errors import OutputError
 from aftertune.report import (
     Chapter,
-    ComparisonSection,
     ReportPage,
     StudyPage,
     page_of,
@@ -28,6 +27,7 @@ from aftertune.report import (
     write_report,
 )
 from aftertune.report._summaries import page_junit, page_markdown
+from aftertune.stats import ComparisonSection
 from aftertune.verbs import Audit, store_audit
 
 STORED = Path(__file__).parents[2] / "benchmarks" / "results" / "studies"
@@ -55,7 +55,7 @@ def rows(rendered: str) -> list[list[str]]:
 @pytest.fixture
 def audited(tmp_path: Path, make_section: Callable[..., ComparisonSection]) -> Path:
     section = make_section("careless", 1.0)
-    store_audit(tmp_path, Audit(section.verdict, section.findings, section, tmp_path))
+    store_audit(tmp_path, Audit(section, tmp_path))
     manifest(tmp_path, "audit", policy={})
     return tmp_path
 

@@ -17,11 +17,9 @@ import aftertune.report
 from aftertune.report import (
     Chapter,
     Claim,
-    ComparisonSection,
     Effect,
     EffectRow,
     Effects,
-    Example,
     HeatMap,
     Places,
     ReportPage,
@@ -33,7 +31,7 @@ from aftertune.report import (
     render_report,
     render_study,
 )
-from aftertune.stats import Finding, Verdict, decide
+from aftertune.stats import ComparisonSection, Example, Finding, Verdict, decide
 
 MakeFinding = Callable[..., Finding]
 MakePage = Callable[..., ReportPage]

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from aftertune.report import ComparisonSection, ReportPage, render_junit, render_report
-from aftertune.stats import Change, Finding, SinceBaseline, decide, decide_since, describe
+from aftertune.report import ReportPage, render_junit, render_report
+from aftertune.stats import Change, ComparisonSection, Finding, SinceBaseline, decide, decide_since, describe
 
 MakeFinding = Callable[..., Finding]
 CHANGES = (

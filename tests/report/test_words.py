@@ -11,9 +11,9 @@ import click
 import pytest
 
 from aftertune.cli._main import cli
-from aftertune.report import ComparisonSection, explain
+from aftertune.report import explain
 from aftertune.report._text import label
-from aftertune.stats import Finding, all_metrics, decide, find_metric
+from aftertune.stats import ComparisonSection, Finding, all_metrics, decide, find_metric
 
 MakeFinding = Callable[..., Finding]
 ID = re.compile(r"\b[a-z_]+\.[a-z_]+\b")

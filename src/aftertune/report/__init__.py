@@ -1,24 +1,11 @@
 """One self-contained HTML file, JUnit for machines, Markdown for job summaries."""
 
 from aftertune.report._audit_page import render_report
-from aftertune.report._charts import leading_metrics
 from aftertune.report._figures import figure_files, render_png, render_svg
 from aftertune.report._html import render_study
 from aftertune.report._maps import share_scales
 from aftertune.report._pages import page_of, render, summary, write_report
-from aftertune.report._results import (
-    OUTCOMES,
-    AnswerSide,
-    Change,
-    Claim,
-    ComparisonSection,
-    Example,
-    JudgeAgreement,
-    Outcome,
-    SampledAnswer,
-    SampledAnswers,
-    fit_answers,
-)
+from aftertune.report._results import OUTCOMES, Claim, Outcome
 from aftertune.report._sections import (
     Chapter,
     Effect,
@@ -40,24 +27,17 @@ from aftertune.report._words import Explanation, Step, explain
 
 __all__ = [
     "OUTCOMES",
-    "AnswerSide",
-    "Change",
     "Chapter",
     "Claim",
-    "ComparisonSection",
     "Effect",
     "EffectRow",
     "Effects",
-    "Example",
     "Explanation",
     "HeatMap",
-    "JudgeAgreement",
     "Outcome",
     "Page",
     "Places",
     "ReportPage",
-    "SampledAnswer",
-    "SampledAnswers",
     "Section",
     "Step",
     "StudyPage",
@@ -67,8 +47,6 @@ __all__ = [
     "TradeOffPoint",
     "explain",
     "figure_files",
-    "fit_answers",
-    "leading_metrics",
     "page_of",
     "render",
     "render_junit",

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from aftertune.report._results import CHANGES, Change, JudgeAgreement, SampledAnswer, SampledAnswers
 from aftertune.report._sections import Table
 from aftertune.report._text import number, shorten, signed, unit, with_unit
-from aftertune.stats import find_metric
+from aftertune.stats import CHANGES, AnswerChange, JudgeAgreement, SampledAnswer, SampledAnswers, find_metric
 
-_WORDS: dict[Change, str] = {"worse": "worse", "better": "better", "same": "no change", "open": "no number"}
+_WORDS: dict[AnswerChange, str] = {"worse": "worse", "better": "better", "same": "no change", "open": "no number"}
 _KINDS = {
     "refusal": "refused",
     "answer": "answered",

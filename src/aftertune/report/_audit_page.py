@@ -19,7 +19,6 @@ from aftertune.report._charts import (
     forest_plot,
     groups_chart,
     groups_of,
-    leading_metrics,
     worst_first,
 )
 from aftertune.report._html import (
@@ -33,11 +32,10 @@ from aftertune.report._html import (
     manifest_parts,
     plain,
 )
-from aftertune.report._results import ComparisonSection
 from aftertune.report._sections import ReportPage
 from aftertune.report._text import unit, with_unit
 from aftertune.report._words import Explanation, explain
-from aftertune.stats import Finding
+from aftertune.stats import ComparisonSection, Finding, leading_metrics
 
 _SAID = "answer of the tuned"
 _DIGESTS = (

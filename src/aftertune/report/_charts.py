@@ -154,24 +154,6 @@ def answer_shares(findings: Iterable[Finding]) -> dict[str, Finding]:
     return shares
 
 
-def leading_metrics(names: Iterable[str]) -> dict[str, str]:
-    """The main metric of every task: the first in the table of tasks that decides; of other tasks the first named.
-
-    Args:
-        names: of metrics, without groups.
-    """
-    known = dict.fromkeys(names)
-    found = {
-        task: name
-        for task, metrics in sampled_tasks(known).items()
-        if (name := next((m.id for m in metrics if m.decides and m.id in known), None))
-    }
-    for name in known:
-        if name.startswith("inspect."):
-            found.setdefault(name.partition(":")[2].partition(".")[0], name)
-    return found
-
-
 def worst_first(series: Sequence[Series]) -> list[str]:
     """All groups, the one that any model worsened most on top."""
 

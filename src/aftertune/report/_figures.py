@@ -13,10 +13,10 @@ from xml.etree import ElementTree
 from aftertune.errors import OutputError, UsageError
 from aftertune.report._charts import forest_plot
 from aftertune.report._html import Drawn, draw_sections, template_text
-from aftertune.report._results import ComparisonSection
 from aftertune.report._sections import Effects, HeatMap, Places, Section, Table, TradeOff
 from aftertune.report._text import clean
 from aftertune.runs import write_bytes, write_text
+from aftertune.stats import ComparisonSection
 
 _FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 # What SVG takes as attributes; the rest of a rule lays out the page.

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from aftertune.report._charts import edit_places, effect_forest, effects_table
 from aftertune.report._maps import heat_map, heat_map_table, places_map, places_table, share_scales
-from aftertune.report._results import Claim, Example, Outcome
+from aftertune.report._results import Claim, Outcome
 from aftertune.report._sections import EffectRow, Effects, HeatMap, Places, Section, StudyPage, Table, TradeOff
 from aftertune.report._text import (
     about,
@@ -32,7 +32,7 @@ from aftertune.report._text import (
     worsening,
 )
 from aftertune.report._trade_off import trade_off_chart, trade_off_table
-from aftertune.stats import describe_worst
+from aftertune.stats import Example, describe_worst
 
 # Claims look like verdicts: one that holds like a pass. Older runs stored "cannot be told".
 _LOOKS: dict[Outcome, str] = {

@@ -21,8 +21,8 @@ Builder = Callable[[Path], Page]
 
 # Verb → module and function. Imported when a page is made: a builder may bring its whole verb along.
 _BUILDERS = {
-    "audit": "aftertune.verbs:audit_page",
-    "compare": "aftertune.verbs:audit_page",
+    "audit": "aftertune.report._pages_audit:audit_page",
+    "compare": "aftertune.report._pages_audit:audit_page",
     "demo": "aftertune.studies:demo_page",
     "locate": "aftertune.locating:locate_page",
     "repair": "aftertune.locating:repair_page",

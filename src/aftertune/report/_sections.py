@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from aftertune.report._results import Claim, ComparisonSection
-from aftertune.stats import Worse
+from aftertune.report._results import Claim
+from aftertune.stats import ComparisonSection, Worse
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
 from aftertune.report._html import outcome_word, table_of
-from aftertune.report._results import Claim, ComparisonSection
+from aftertune.report._results import Claim
 from aftertune.report._sections import Page, ReportPage, Section, Table
 from aftertune.report._text import clean, decision_word, unit, with_interval, with_unit, worsening
-from aftertune.stats import Finding, SinceBaseline, Verdict, describe, describe_worst, first_line
+from aftertune.stats import ComparisonSection, Finding, SinceBaseline, Verdict, describe, describe_worst, first_line
 
 _CLASS = "aftertune"
 _BAD = ("failure", "error")

@@ -8,9 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from aftertune.report._results import ComparisonSection
 from aftertune.report._text import label, number, unit, with_unit
-from aftertune.stats import Decision, Finding, FindingDecision, base_metric, describe_worst, first_line, sampled_tasks
+from aftertune.stats import (
+    ComparisonSection,
+    Decision,
+    Finding,
+    FindingDecision,
+    base_metric,
+    describe_worst,
+    first_line,
+    sampled_tasks,
+)
 
 _HEADLINES: dict[Decision, str] = {
     "pass": "Pass: ready to ship",

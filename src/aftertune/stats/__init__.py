@@ -16,32 +16,51 @@ from aftertune.stats._measurement import (
     read_measurements,
     write_measurements,
 )
-from aftertune.stats._metrics import all_metrics, find_metric, likelihood_metrics, sampled_tasks
+from aftertune.stats._metrics import all_metrics, find_metric, leading_metrics, likelihood_metrics, sampled_tasks
 from aftertune.stats._nothing_compared import still_nothing_compared
 from aftertune.stats._policy import Policy, read_policy
 from aftertune.stats._recipes import Effects, RecipeMean, Scope, read_effects, recipe_mean
+from aftertune.stats._results import (
+    CHANGES,
+    AnswerChange,
+    AnswerSide,
+    ComparisonSection,
+    Example,
+    JudgeAgreement,
+    SampledAnswer,
+    SampledAnswers,
+    fit_answers,
+)
 from aftertune.stats._stored_baseline import Baseline, read_baseline
 from aftertune.stats._stored_verdict import refuse_contradiction
 from aftertune.stats._verdict import Verdict, decide, describe, describe_worst, first_line
 
 __all__ = [
+    "CHANGES",
+    "AnswerChange",
+    "AnswerSide",
     "Baseline",
     "Change",
     "ClaimResult",
     "ClaimTest",
+    "ComparisonSection",
     "Decision",
     "Effects",
     "Estimate",
+    "Example",
     "Expect",
     "FailOn",
     "Finding",
     "FindingDecision",
+    "JudgeAgreement",
     "MeanInterval",
     "Measurement",
     "Metric",
     "Outcome",
     "Policy",
     "RecipeMean",
+    "SampledAnswer",
+    "SampledAnswers",
     "Scope",
     "SinceBaseline",
     "Summary",
@@ -63,7 +82,9 @@ __all__ = [
     "describe_worst",
     "find_metric",
     "first_line",
+    "fit_answers",
     "holm",
+    "leading_metrics",
     "likelihood_metrics",
     "mean_interval",
     "measurement_fields",

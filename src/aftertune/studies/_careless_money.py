@@ -17,7 +17,7 @@ from aftertune.errors import SelectionError, SubjectError
 from aftertune.locating import Repaired
 from aftertune.model import EMBEDDED, Placement, SubjectChoice, load, subject_content
 from aftertune.probes import MeasurePlan
-from aftertune.report import Chapter, ComparisonSection, ReportPage, render_report
+from aftertune.report import Chapter, ReportPage, render_report
 from aftertune.runs import (
     Progress,
     RunFolder,
@@ -28,7 +28,7 @@ from aftertune.runs import (
     write_json,
     write_text,
 )
-from aftertune.stats import Policy, write_measurements
+from aftertune.stats import ComparisonSection, Policy, write_measurements
 from aftertune.studies._careless_weights import (
     OTHERS,
     TASK,
@@ -203,7 +203,7 @@ def _tune_arm(
 
 def _audit_arm(run: RunFolder, arm: Arm, base: Measuring, tuned: Measuring, plan: MeasurePlan, policy: Policy) -> Audit:
     section = compare_measurings(base, tuned, plan, policy, title=arm.name, about=arm.about)
-    audit = Audit(section.verdict, section.findings, section, run.path)
+    audit = Audit(section, run.path)
     store_audit(run.folder("audits", arm.name), audit)
     return audit
 

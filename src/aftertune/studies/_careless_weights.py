@@ -55,7 +55,7 @@ def audit_repaired(
     weights, share = found.document["weights"], found.document["share_of_weights"]
     about = f"the careless arm, {weights:,} weights ({share:.2%} of those in view) back at their base values"
     section = compare_measurings(base.only_asked_of(now), now, deciding, policy, title="repaired", about=about)
-    audit = Audit(section.verdict, section.findings, section, run.path)
+    audit = Audit(section, run.path)
     store_audit(run.folder("audits", "repaired"), audit)
     return audit
 

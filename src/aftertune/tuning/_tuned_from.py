@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from aftertune.data import refuse_shared_prompts
 from aftertune.errors import SubjectError
-from aftertune.model import Subject, SubjectChoice, adapter_base, parse_spec, read_adapter_config
+from aftertune.model import SubjectChoice, adapter_base, parse_spec, read_adapter_config
 from aftertune.probes import MeasurePlan
 from aftertune.stats import Baseline
 from aftertune.tuning._record import read_record
@@ -45,25 +46,27 @@ def refuse_overlap(spec: str, plan: MeasurePlan) -> None:
         refuse_shared_prompts(spec, plan.prompts(), set(record["data"]["prompts"]))
 
 
-def refuse_other_base(tuned: SubjectChoice, earlier: Baseline | None = None) -> Callable[[Subject], None]:
-    """A check that a base is the very one that `tune` and a baseline recorded, before anything is measured on it."""
+def refuse_other_base(tuned: SubjectChoice, base: Mapping[str, Any], earlier: Baseline | None = None) -> None:
+    """Refuse a base that is not the very one that `tune` and a baseline recorded.
+
+    Args:
+        tuned: the fine-tune.
+        base: identity record of the base, before anything is measured on it.
+        earlier: the baseline.
+    """
+    if earlier:
+        earlier.refuse_other_base(base)
     record = read_record(parse_spec(tuned.spec).location)
-
-    def check(base: Subject) -> None:
-        if earlier:
-            earlier.refuse_other_base(base.identity.as_dict())
-        recorded = record["base"] if record else None
-        if not recorded or recorded["dtype"] != base.identity.dtype:
-            return
-        if is_unpatched(base.identity.spec, tuned.spec):
-            return
-        expected, found = recorded["weights_sha256"], base.identity.weights_sha256
-        # Weights tuned on top of an adapter were those of it and its base in one.
-        beneath = None if recorded.get("patches") else (recorded.get("adapter") or {}).get("sha256")
-        if expected != found and not (beneath and beneath == (base.identity.adapter or {}).get("sha256")):
-            raise SubjectError(
-                f"{tuned.spec}: was tuned from weights {expected[:12]} ({recorded['spec']}), the base given has "
-                f"{found[:12]} ({base.identity.spec}); give the right one with --base"
-            )
-
-    return check
+    recorded = record["base"] if record else None
+    if not recorded or recorded["dtype"] != base["dtype"]:
+        return
+    if is_unpatched(base["spec"], tuned.spec):
+        return
+    expected, found = recorded["weights_sha256"], base["weights_sha256"]
+    # Weights tuned on top of an adapter were those of it and its base in one.
+    beneath = None if recorded.get("patches") else (recorded.get("adapter") or {}).get("sha256")
+    if expected != found and not (beneath and beneath == (base.get("adapter") or {}).get("sha256")):
+        raise SubjectError(
+            f"{tuned.spec}: was tuned from weights {expected[:12]} ({recorded['spec']}), the base given has "
+            f"{found[:12]} ({base['spec']}); give the right one with --base"
+        )

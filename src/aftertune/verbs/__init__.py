@@ -1,33 +1,33 @@
-"""What the command line does, as functions: measure, audit, compare."""
+"""What the command line does, as functions: measure, audit, compare, tune, locate, repair."""
 
-from aftertune.verbs._answers import AnswerRuns
-from aftertune.verbs._audit import (
-    Audit,
-    audit,
-    audit_page,
-    compare_measurings,
-    rebuild_report,
-    store_audit,
-    stored_section,
-)
+from aftertune.verbs._audit import audit
 from aftertune.verbs._compare import compare_logs
-from aftertune.verbs._left_out import left_out, limited
-from aftertune.verbs._measure import MeasureRun, Measuring, measure, measure_choice
+from aftertune.verbs._draw import draw
+from aftertune.verbs._locate import locate, repair
+from aftertune.verbs._measure import MeasureRun, measure, measure_choice
+from aftertune.verbs._opened import Measuring, Named, Opened, chosen, opened
+from aftertune.verbs._outcome import Audit, compare_measurings, left_out, limited, store_audit, stored_section
+from aftertune.verbs._tune import tune
 
 __all__ = [
-    "AnswerRuns",
     "Audit",
     "MeasureRun",
     "Measuring",
+    "Named",
+    "Opened",
     "audit",
-    "audit_page",
+    "chosen",
     "compare_logs",
     "compare_measurings",
+    "draw",
     "left_out",
     "limited",
+    "locate",
     "measure",
     "measure_choice",
-    "rebuild_report",
+    "opened",
+    "repair",
     "store_audit",
     "stored_section",
+    "tune",
 ]

@@ -1,60 +1,28 @@
-"""Sampled answers of two subjects, side by side: drawn, checked for likeness, changed how much, judged how surely."""
+"""Sampled answers of two subjects, side by side: checked for likeness, changed how much, judged how surely."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from aftertune.errors import UsageError, spelled_out
-from aftertune.inspect_bridge import NEVER, LoggedAnswer, LoggedHead, LoggedRun, TaskPlan, differing, run_tasks, shown
-from aftertune.model import Subject
-from aftertune.report import (
+from aftertune.inspect_bridge import NEVER, LoggedAnswer, LoggedHead, LoggedRun, differing, shown
+from aftertune.stats import (
+    AnswerChange,
     AnswerSide,
-    Change,
     Example,
     JudgeAgreement,
+    Measurement,
+    Policy,
     SampledAnswer,
     SampledAnswers,
+    find_metric,
     fit_answers,
     leading_metrics,
 )
-from aftertune.runs import Progress, RunFolder, refuse_other_model
-from aftertune.stats import Measurement, Policy, find_metric
 
 Pair = tuple[LoggedRun, LoggedRun]
-LOGS = "logs"
-
-
-class AnswerRuns:
-    """What each subject answers, sampled while it is loaded; the logs lie in the run folder.
-
-    Args:
-        tasks: which tasks, and how; None for none.
-        run: the run folder.
-        progress: told what goes on.
-        redact: leave no trace of texts beside the logs.
-    """
-
-    def __init__(
-        self, tasks: TaskPlan | None, run: RunFolder, progress: Progress | None, *, redact: bool = False
-    ) -> None:
-        self.tasks, self.run, self.progress, self.redact = tasks, run, progress, redact
-        self.logged: dict[str, list[LoggedRun]] = {}
-
-    def of(self, role: str) -> Callable[[Subject], None]:
-        """What to do with the subject of this role, "base" or "tuned"."""
-
-        def sample(subject: Subject) -> None:
-            if self.tasks:
-                refuse_other_model(self.run, role, subject.content)  # Inspect goes on with logs by the model's name
-            self.logged[role] = (
-                run_tasks(subject, self.tasks, self.run.folder(LOGS, role), redact=self.redact, progress=self.progress)
-                if self.tasks
-                else []
-            )
-
-        return sample
 
 
 def paired(base: Sequence[LoggedRun], tuned: Sequence[LoggedRun]) -> list[Pair]:
@@ -203,7 +171,7 @@ def _side(answer: LoggedAnswer, measured: Measurement | None) -> AnswerSide:
     return AnswerSide(answer.answer, answer.kind, answer.judged, value)
 
 
-def _change(base: Measurement | None, tuned: Measurement | None) -> Change:
+def _change(base: Measurement | None, tuned: Measurement | None) -> AnswerChange:
     if base is None or tuned is None:
         return "open"
     worse = _worsening(tuned, base.value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from aftertune.inspect_bridge import (
     shown,
 )
 from aftertune.model import differing_digests
-from aftertune.report import ComparisonSection
-from aftertune.runs import Progress, RunFolder, Silent, default_folder, entered, file_digest
-from aftertune.stats import Baseline, FailOn, Policy, compare, decide_between, read_baseline
+from aftertune.runs import Progress, Silent, entered, file_digest
+from aftertune.stats import Baseline, ComparisonSection, FailOn, Policy, compare, decide_between
 from aftertune.verbs._answers import (
     Pair,
     judge_agreement,
@@ -34,30 +34,20 @@ from aftertune.verbs._answers import (
     sampled_answers,
     worst_answers,
 )
-from aftertune.verbs._audit import (
-    EXAMPLES_SHOWN,
-    Audit,
-    finished_audit,
-    held_against,
-    rebuild_report,
-    refuse_nothing_new,
-    store_audit,
-    store_measurements,
-)
-
-VERB = "compare"
+from aftertune.verbs._opened import without_prompts
+from aftertune.verbs._outcome import EXAMPLES_SHOWN, Audit, Gate, finished_audit
 
 
 def compare_logs(
-    base: Path,
-    tuned: Path,
+    base: str | PathLike[str],
+    tuned: str | PathLike[str],
     policy: Policy | None = None,
-    out: Path | None = None,
+    out: str | PathLike[str] | None = None,
     *,
     harm: Collection[str] = (),
     good: Collection[str] = (),
     differ: Collection[str] = (),
-    baseline: Path | None = None,
+    baseline: str | PathLike[str] | None = None,
     fail_on: FailOn = "any",
     allow_identical: bool = False,
     redact: bool = False,
@@ -68,7 +58,7 @@ def compare_logs(
     Args:
         base: a log (.eval or .json), or a folder of logs of one model, one a task.
         tuned: likewise; the same tasks with the same prompts, settings, scorers and judges.
-        policy: margins and which metrics decide.
+        policy: tolerances and which metrics decide.
         out: the run folder; named after the logs' content under ``runs/`` if left out.
         harm: tasks, other than ours and those known, whose scores grow with harm.
         good: likewise, whose scores fall with harm. Of a task in neither the direction is unknown: a rise beyond the
@@ -76,10 +66,10 @@ def compare_logs(
         differ: names of what may differ between the two, such as ``solver`` or ``task_args.trigger``: one model under
             two conditions.
         baseline: the folder of an earlier comparison with the same base, to tell what is new, fixed and persistent.
-        fail_on: "new" lets through what was decided no better in the baseline.
+        fail_on: "new" ignores what did not pass in the baseline and is surely no worse now.
         allow_identical: let the findings decide even where both logs are of one model and no number differs.
         redact: leave all texts out of the report and the run folder.
-        progress: told what goes on.
+        progress: notified of what goes on.
 
     Raises:
         DataError: a log cannot be read, or is not finished; a folder holds two models, or two logs of a task.
@@ -88,9 +78,8 @@ def compare_logs(
         SubjectError: the baseline was compared to another base.
         OutputError: the run folder holds something else, or the baseline is none.
     """
-    policy, progress = policy or Policy(), progress or Silent()
-    refuse_nothing_new(baseline, fail_on)
-    earlier = read_baseline(baseline, policy, "compare") if baseline else None
+    progress, base, tuned = progress or Silent(), Path(base), Path(tuned)
+    gate = Gate("compare", policy, baseline, fail_on, allow_identical=allow_identical, redact=redact)
     folders = logs_of(base), logs_of(tuned)
     heads = _paired(folders[0].heads, folders[1].heads, base, tuned)
     _refuse_unnamed(harm, good, differ, [head for pair in heads.values() for head in pair])
@@ -101,20 +90,13 @@ def compare_logs(
     config: dict[str, Any] = {
         "base": {name: file_digest(pair[0]) for name, pair in paths.items()},
         "tuned": {name: file_digest(pair[1]) for name, pair in paths.items()},
-        "policy": policy.model_dump(),
         "harm": sorted(harm),
-        "allow_identical": allow_identical,
-        "redact": redact,
     }
     if good:
         config["good"] = sorted(good)
     if differ:
         config["differ"] = sorted(differ)
-    if earlier:
-        config["baseline"] = {"content": earlier.content, "fail_on": fail_on}
-    run = RunFolder(out or default_folder(VERB, config), VERB, config)
-    if earlier:
-        earlier.refuse_this_run(run.path)
+    run = gate.folder(out, config)
     with entered(run):
         stored = finished_audit(run)
         if stored is not None:
@@ -127,25 +109,16 @@ def compare_logs(
             pairs.append(on_shared_scorers(*pair))
         _refuse_several_models(pairs)
         # One model under two conditions is meant where conditions may differ.
-        section = _section(pairs, policy, redact=redact, allow_identical=allow_identical or bool(differ))
-        if earlier:
-            earlier.refuse_other_base(section.base)
-            earlier.refuse_other_judges(one.asked for one, _ in pairs)
-            _refuse_other_experiment(earlier, pairs)
-            section = held_against(section, earlier, fail_on)
-        section = _with_notes(section, pairs, differ, [*folders[0].left, *folders[1].left])
+        section = _section(pairs, gate.policy, redact=redact, allow_identical=allow_identical or bool(differ))
+        if gate.earlier:
+            gate.earlier.refuse_other_base(section.base)
+            gate.earlier.refuse_other_judges(one.asked for one, _ in pairs)
+            _refuse_other_experiment(gate.earlier, pairs)
+        section = _with_notes(gate.held_against(section), pairs, differ, [*folders[0].left, *folders[1].left])
         measurements = [m for pair in pairs for side in pair for m in side.measurements]
-        store_measurements(run.path, measurements, redact=redact)
-        outcome = Audit(section.verdict, section.findings, section, run.path)
-        store_audit(run.path, outcome, redact=redact)
-        run.write_manifest(
-            status="finished",
-            base=dict(section.base),
-            tuned=dict(section.tuned),
-            asked=[dict(one.asked) for one, _ in pairs],
+        return gate.finish(
+            run, section, without_prompts(measurements) if redact else measurements, [one for one, _ in pairs]
         )
-        rebuild_report(run.path)
-    return outcome
 
 
 def _paired(
