@@ -14,6 +14,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Runs of tests share no measurements, fixtures of a whole module included.
+os.environ["AFTERTUNE_STORE"] = "off"
 
 import hypothesis
 import pytest
@@ -288,7 +290,6 @@ def smollm2() -> Path:
 def private_cache(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Conversions of tests go to a throw-away cache; tests marked ``real`` keep the user's. Runs share nothing."""
-    monkeypatch.setenv("AFTERTUNE_STORE", "off")
+    """Conversions of tests go to a throw-away cache; tests marked ``real`` keep the user's."""
     if request.node.get_closest_marker("real") is None:
         monkeypatch.setenv("AFTERTUNE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -63,9 +63,7 @@ class Store:
             if _is_whole(entry, key):  # another process made it meanwhile
                 return entry
             with explain_storage(entry, _SAID):
-                if entry.exists():
-                    shutil.rmtree(entry)
-                partial.mkdir(exist_ok=True)
+                _reopen(entry, partial)
             try:
                 make(partial)
             except BaseException:
@@ -116,6 +114,26 @@ def _writable(folder: Path) -> bool:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / _KEY)
+
+
+def _reopen(entry: Path, partial: Path) -> None:
+    """Make a damaged entry a partial one, of the files that are as they were recorded."""
+    if not entry.exists():
+        partial.mkdir(exist_ok=True)
+        return
+    sound: dict[str, str] = {}
+    with contextlib.suppress(Exception):  # a damaged record vouches for no file
+        sound = dict(read_document(entry / _KEY)["files"])
+    if sound and not partial.exists():
+        entry.rename(partial)
+        (partial / _KEY).unlink()
+        for path in list(partial.rglob("*")):
+            name = str(path.relative_to(partial))
+            if not path.is_dir() and not (path.is_file() and sound.get(name) == file_digest(path)):
+                path.unlink()
+    else:
+        shutil.rmtree(entry)
+        partial.mkdir(exist_ok=True)
 
 
 def _is_whole(entry: Path, key: Mapping[str, Any]) -> bool:
