@@ -118,6 +118,8 @@ class Opened:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Who it is; read from the store, without loading, where these very files were loaded before."""
+        if self.store.folder == self.run.path:  # a run that is refused for this base is to leave nothing
+            return self.subject.identity.as_dict()
         # With its names, which the record tells; measurements are found by content alone.
         named = {name: value for name, value in self.choice.config.items() if name != "placement"}
         key = {**named, **self._precision, **_code()}
