@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import ipaddress
 import os
 import socket
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from aftertune.model import Subject
+
+# Inspect asks for it with every task that it runs: half a second each time, for an answer that does not change.
+importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
 
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "mixtral")
 DEFAULT_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
