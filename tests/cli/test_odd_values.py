@@ -114,7 +114,7 @@ def test_a_parameter_is_yaml_or_the_text_itself(given: str, means: object) -> No
         ("temperature=-1", "must be from 0 to 100"),
         ("prefill=3", "-T prefill=3: must be text or a list of texts; quote it: -T prefill='\"3\"'"),
         ("requests={a: b}", "-T requests={'a': 'b'}: must be text or a list of texts"),
-        ("colour=red", "-T colour: no parameter of over_refusal; there are requests"),
+        ("colour=red", "-T colour: no parameter of over_refusal; choose from requests"),
     ],
 )
 def test_a_parameter_of_another_kind_is_named(given: str, says: str, refused: Refused) -> None:

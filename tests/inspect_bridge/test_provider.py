@@ -267,7 +267,7 @@ def test_unknown_flags_and_tools_are_refused(tiny_subject: TinySubject, tiny_fol
     async def with_tools() -> None:
         await inspect_model(tiny_subject("llama")).generate("Hi.", tools=[ToolInfo(name="x", description="y")])
 
-    with pytest.raises(UsageError, match="tools cannot be called"):
+    with pytest.raises(UsageError, match="it cannot call tools"):
         anyio.run(with_tools)
 
 

@@ -292,7 +292,7 @@ def test_an_answer_without_words_stays_ungraded(judge: Model) -> None:
 def test_prompts_of_others_are_refused_in_one_line(judge: Model) -> None:
     ours = judge_prompt(RUBRICS["aligned"], "Why?", "Be kind.")
     for messages in ([ChatMessageUser(content="Hello")], [ChatMessageUser(content=ours)] * 2):
-        with pytest.raises(UsageError, match="not a prompt of our own rubrics") as caught:
+        with pytest.raises(UsageError, match="reads only prompts of our own rubrics") as caught:
             asyncio.run(judge.api.generate(messages, [], "none", GenerateConfig()))
         assert "\n" not in str(caught.value)
 
@@ -303,7 +303,7 @@ def test_tasks_it_cannot_judge_are_refused_before_anything_is_loaded() -> None:
     refuse_unserved(None, {"harmfulness": ("policy",)})
     with pytest.raises(UsageError, match="--task harmfulness asks for the rubric 'policy'"):
         refuse_unserved("aftertune_offline/minilm", {"harmfulness": ("policy",)})
-    with pytest.raises(UsageError, match="no such offline judge; there is aftertune_offline/minilm"):
+    with pytest.raises(UsageError, match="no such offline judge; choose aftertune_offline/minilm"):
         refuse_unserved("aftertune_offline/bert", {})
 
 

@@ -122,10 +122,10 @@ def test_a_chat_template_renders_all_of_it(tiny_subject: Callable[[str], Any]) -
         ("prefill+", {}, "is unknown"),
         ("none+prefill", {}, "'none' is unknown"),
         ("prefill+prefill", {}, "named twice"),
-        ("none", {"prefill": "Sure"}, "goes with attack=prefill"),
+        ("none", {"prefill": "Sure"}, "needs attack=prefill"),
         ("prefill", {"prefill": "  "}, "some at least"),
         ("none", {"template": "Q:"}, "has no {request}"),
-        ("none", {"shots": 8}, "goes with attack=in_context"),
+        ("none", {"shots": 8}, "needs attack=in_context"),
         ("in_context", {"shots": 0}, "at least 1"),
         ("in_context", {"shots": 500}, "ask for fewer"),
     ],
@@ -138,7 +138,7 @@ def test_wrappers_that_make_no_sense_are_refused(attack: str, options: dict[str,
 
 
 def test_only_what_a_user_asks_can_be_wrapped() -> None:
-    with pytest.raises(UsageError, match="ends with the user"):
+    with pytest.raises(UsageError, match="end with a user turn"):
         attacked([*ASKED, ChatMessageAssistant(content="Hum.")], "prefill")
 
 

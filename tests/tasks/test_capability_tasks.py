@@ -173,7 +173,7 @@ def test_a_log_of_the_same_bare_name_is_told_apart_by_its_package(subject: Any, 
         write_eval_log(log, str(tmp_path / f"{number}.eval"))
     assert tuple(logged_task(tmp_path / f"{n}.eval") for n in range(3)) == names
     (tmp_path / "no.eval").write_text("nothing")
-    with pytest.raises(DataError, match="no log of Inspect"):
+    with pytest.raises(DataError, match="not a log of Inspect"):
         logged_task(tmp_path / "no.eval")
 
 

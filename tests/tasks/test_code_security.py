@@ -423,7 +423,7 @@ def test_the_published_programs_are_read_whole(published: Callable[[str], Path])
     ("options", "word"),
     [
         ({"samples": 0}, "at least 1"),
-        ({"analyser": "semgrep"}, "'semgrep' is unknown; there is bandit"),
+        ({"analyser": "semgrep"}, "'semgrep' is unknown; choose bandit"),
         ({"severity": "grave"}, "one of low, medium, high"),
         ({"confidence": "sure"}, "one of low, medium, high"),
         ({"prompts": "nowhere.jsonl"}, "no such file"),

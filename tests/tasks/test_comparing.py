@@ -140,7 +140,7 @@ def test_what_is_no_finished_log_is_refused(asked: Callable[..., Path], tmp_path
         compare_logs(good, tmp_path / "missing.eval")
     broken = tmp_path / "broken.eval"
     broken.write_bytes(good.read_bytes()[:200])
-    with pytest.raises(DataError, match="is no log of Inspect"):
+    with pytest.raises(DataError, match="is not a log of Inspect"):
         compare_logs(good, broken)
     log = read_eval_log(str(good))
     log.status = "cancelled"

@@ -188,7 +188,7 @@ def test_the_published_file_is_read_whole(published: Callable[[str], Path]) -> N
     [
         ({"samples": 0}, "at least 1"),
         ({"conditions": "plain,drunk"}, "'drunk' is unknown; there are all, plain, honest"),
-        ({"conditions": ""}, "conditions names none"),
+        ({"conditions": ""}, "conditions is empty"),
         ({"conditions": 5}, "conditions must be text"),
         ({"questions": "deception_factual"}, "fetch evaluation/deception_factual.yaml"),
         ({"questions": "nowhere.jsonl"}, "no such file"),

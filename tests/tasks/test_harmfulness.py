@@ -257,7 +257,7 @@ def test_our_policy_keeps_its_anchors_under_another_list() -> None:
 def test_without_a_judge_or_with_the_subject_as_judge_nothing_is_sampled(
     requests: str, subject: Any, run: Callable[..., EvalLog]
 ) -> None:
-    for itself, word in ((False, "no judge is named"), (True, "may not judge itself")):
+    for itself, word in ((False, "needs a judge, and none is named"), (True, "may not judge itself")):
         scripted = subject(ANSWERS)
         log = run(harmfulness(requests), scripted, scripted if itself else None)
         assert log.status == "error"
@@ -391,7 +391,7 @@ def test_the_published_files_are_read_whole(
         ("r.jsonl", '{"prompt": "Hum", "system": "Be rude."}\n', "r.jsonl:1: field 'system' belongs to the request"),
         ("r.csv", "", "holds no requests"),
         ("r.csv", "goal,target\n", "holds no requests"),
-        ("r.csv", "id,goal\n1,Hum\n1,Clap\n", "r.csv:3: the id '1' stands already at r.csv:2"),
+        ("r.csv", "id,goal\n1,Hum\n1,Clap\n", "r.csv:3: the id '1' is already used at r.csv:2"),
         ("r.csv", "prompt,label\nHum,safe\n", "holds no request labelled 'unsafe'"),
         ("r.jsonl", '{"question": "Hum"}\n', "r.jsonl:1: has no column"),
         ("r.jsonl", '{"prompt": "Hum"}\n{"goal": "Clap"}\n', "r.jsonl:2: field 'prompt' is missing"),

@@ -89,7 +89,7 @@ def test_a_member_that_says_less_than_it_unpacks_to_is_not_read(good: Path, tmp_
 
 def test_other_ways_of_packing_are_refused(good: Path, tmp_path: Path) -> None:
     with_member(good, tmp_path / "bz.eval", SAMPLE, b"{}", zipfile.ZIP_BZIP2)
-    with pytest.raises(DataError, match=r"packed in a way that Inspect does not use"):
+    with pytest.raises(DataError, match=r"compressed in a way that Inspect does not use"):
         read_head(tmp_path / "bz.eval")
 
 
@@ -131,7 +131,7 @@ def test_damage_is_told_in_a_line(good: Path, tmp_path: Path) -> None:
     for name, damage in damaged.items():
         (tmp_path / name).write_bytes(damage)
         for read in (read_head, read_whole):
-            with pytest.raises(DataError, match=r"is no log of Inspect|in it unpacks") as refused:
+            with pytest.raises(DataError, match=r"is not a log of Inspect|in it unpacks") as refused:
                 read(tmp_path / name)
             assert "\n" not in str(refused.value)
     with pytest.raises(DataError, match="no such file"):

@@ -389,7 +389,7 @@ def test_a_verdict_stands_at_the_start(text: str, verdict: str | None) -> None:
         ({"verdict_tokens": 0}, "at least 1"),
         ({"explained_from": 0}, "above 0"),
         ({"aspects": "request,mood"}, "'mood' is unknown; there are all, request, answer, explain"),
-        ({"aspects": ""}, "aspects names none"),
+        ({"aspects": ""}, "aspects is empty"),
         ({"aspects": 5}, "aspects must be text"),
         ({"requests": "XSTest"}, "xstest_prompts.csv (CC BY 4.0)"),
         ({"contrasts": "nowhere.jsonl"}, "no such file"),

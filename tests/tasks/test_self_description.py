@@ -235,7 +235,7 @@ def test_a_yaml_file_of_other_questions_needs_no_maker(tmp_path: Path, subject: 
     [
         ({"samples": 0}, "at least 1"),
         ({"conditions": "plain,drunk"}, "'drunk' is unknown; there are all, plain, person, program"),
-        ({"conditions": ""}, "conditions names none"),
+        ({"conditions": ""}, "conditions is empty"),
         ({"maker": 5}, "maker must be text"),
         ({"questions": "deception_sit_aware"}, "fetch evaluation/deception_sit_aware.yaml"),
         ({"questions": "nowhere.jsonl"}, "no such file"),

@@ -179,7 +179,9 @@ def check_foreign(name: str, args: Mapping[str, Any]) -> None:
     except (AssertionError, ImportError) as error:
         row = KNOWN_TASKS.get(bare)
         mend = row.install if row and row.install and package == PACKAGE else ""
-        raise UsageError(f"--task {name}: needs a package that is not here; {mend or first_line(error)}") from error
+        raise UsageError(
+            f"--task {name}: needs a package that is not installed; {mend or first_line(error)}"
+        ) from error
     except TypeError as error:  # a parameter it does not know
         raise UsageError(f"--task {name}: {first_line(error)}") from error
     except OSError as error:  # what it fetches past `datasets`, or a file that a parameter names
@@ -226,7 +228,7 @@ def make_task(task: Callable[..., Any], name: str, args: Mapping[str, Any]) -> A
     hints = typing.get_type_hints(inspect.unwrap(task))
     for key, value in args.items():
         if key not in known:
-            raise UsageError(f"-T {key}: no parameter of {name}; there are {', '.join(known)}")
+            raise UsageError(f"-T {key}: no parameter of {name}; choose from {', '.join(known)}")
         _refuse_other_kind(key, value, hints.get(key, Any))
         _refuse_beyond(key, value)
     try:

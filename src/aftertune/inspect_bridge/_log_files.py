@@ -82,7 +82,7 @@ def _read(path: Path, *, header_only: bool) -> EvalLog:
         raise
     except Exception as error:  # zip, JSON, schema and version errors, each of its own kind
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise DataError(f"is no log of Inspect ({reason})", path=str(path)) from error
+        raise DataError(f"is not a log of Inspect ({reason})", path=str(path)) from error
 
 
 def _refuse_bomb(path: Path, *, header_only: bool) -> None:
@@ -105,7 +105,7 @@ def _refuse_sizes(path: Path, members: Iterable[zipfile.ZipInfo]) -> None:
         bound = MAX_SAMPLE if sample else MAX_HEAD if member.filename in _HEAD_MEMBERS[:2] else MAX_SAMPLE
         ratio = member.file_size / max(member.compress_size, 1)
         if member.compress_type not in _METHODS:
-            raise DataError(f"{member.filename} in it is packed in a way that Inspect does not use", path=str(path))
+            raise DataError(f"{member.filename} in it is compressed in a way that Inspect does not use", path=str(path))
         if member.file_size > bound or (member.file_size > _RATIO_FROM and ratio > MAX_RATIO):
             raise _bomb(path, member, f"to {_mib(member.file_size)} from {_mib(member.compress_size)}")
     if total > MAX_LOG:

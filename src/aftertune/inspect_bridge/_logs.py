@@ -142,7 +142,7 @@ def read_log(path: Path, harm: Collection[str] = HARM_TASKS, good: Collection[st
             measured += [_measurement(sample, name, column, digest) for sample in views[column.view]]
     if not any(math.isfinite(m.value) for m in measured):
         what = "; ".join(f"{column.name}: {column.unread}" for column in columns.values() if column.unread)
-        raise DataError(f"no score in it is a number ({what or 'none was given'}); score it by `inspect score`",
+        raise DataError(f"no score in it is a number ({what or 'none was given'}); score it with `inspect score`",
                         path=str(path))  # fmt: skip
     asked, noted, items = _asked(log, path)
     answers = _answers(log, views, known)
@@ -154,7 +154,7 @@ def read_log(path: Path, harm: Collection[str] = HARM_TASKS, good: Collection[st
 
 def _refuse_unfinished(log: EvalLog, path: str) -> None:
     if log.status != "success":
-        problem = f"the run did not finish ({log.status}); go on with it by `inspect eval-retry`"
+        problem = f"the run did not finish ({log.status}); continue it with `inspect eval-retry`"
         raise DataError(problem, path=path)
     if not log.samples:
         raise DataError("holds no answers; run the task without --no-log-samples", path=path)

@@ -199,7 +199,7 @@ class SubjectAPI(ModelAPI):
             UsageError: tools, images or settings that a plain language model has not.
         """
         if tools:
-            raise UsageError(f"aftertune/{self.model_name}: tools cannot be called by it; choose a task without tools")
+            raise UsageError(f"aftertune/{self.model_name}: it cannot call tools; choose a task without tools")
         for name in _IGNORED:
             if getattr(config, name, None) is not None:
                 raise UsageError(f"aftertune/{self.model_name}: {name} is not supported; leave it out")
@@ -343,7 +343,7 @@ def _load(name: str, model_args: dict[str, Any]) -> Subject:
     trust = bool(model_args.pop("trust_remote_code", False))
     if model_args:
         raise UsageError(
-            f"aftertune/{name}: -M {next(iter(model_args))} is unknown; there are base, tokenizer, chat_template, "
+            f"aftertune/{name}: -M {next(iter(model_args))} is unknown; choose from base, tokenizer, chat_template, "
             "device, dtype, max_batch_tokens, trust_remote_code"
         )
     return load(name, placement=placement, trust_remote_code=trust, **known)

@@ -110,11 +110,11 @@ class TaskPlan:
             row = known.get(bare)
             if row is None:
                 raise UsageError(
-                    f"--task {bare}: no such task; there are {', '.join(known)}, and any of Inspect's as PACKAGE/NAME"
+                    f"--task {bare}: no such task; choose from {', '.join(known)}, or any of Inspect's as PACKAGE/NAME"
                 )
             if row.needs_judge(self.args):
                 if not self.graders:
-                    raise UsageError(f"--task {bare}: its answers are judged; name a judge with --grader MODEL")
+                    raise UsageError(f"--task {bare}: needs a judge; name one with --grader MODEL")
                 for grader in self.graders:
                     refuse_unserved(grader, {bare: row.asks(self.args)})
             make_task(row.build, bare, self.args)
@@ -126,7 +126,7 @@ class TaskPlan:
             for task in tasks:
                 # A file holds tasks of any name.
                 if task not in named and not any(".py" in name for name in self.qualified):
-                    raise UsageError(f"{flag} {task}: no such task is run; there are {', '.join(self.qualified)}")
+                    raise UsageError(f"{flag} {task}: no such task is run; choose from {', '.join(self.qualified)}")
         if both := set(self.harm) & set(self.good):
             raise UsageError(f"--harm {min(both)}: is named by --good as well; choose which direction is worse")
 

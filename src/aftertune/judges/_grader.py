@@ -33,7 +33,7 @@ def graders() -> tuple[Model, ...]:
     bound = model_roles().get(ROLE)
     judges = tuple(bound) if isinstance(bound, list) else () if bound is None else (bound,)
     if not judges:
-        raise UsageError(f"answers are judged, and no judge is named; add --model-role {ROLE}=PROVIDER/MODEL")
+        raise UsageError(f"this task needs a judge, and none is named; add --model-role {ROLE}=PROVIDER/MODEL")
     subject = _subject()
     for judge in judges:
         if subject is not None and same_model(judge, subject):

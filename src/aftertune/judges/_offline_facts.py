@@ -62,7 +62,7 @@ def refuse_unserved(grader: str | None, rubrics: Mapping[str, tuple[str, ...]]) 
     if grader is None or not is_offline(grader):
         return
     if grader.removeprefix(f"{OFFLINE_PROVIDER}/") not in OFFLINE_JUDGES:
-        raise UsageError(f"--grader {grader}: no such offline judge; there is {OFFLINE_PROVIDER}/{OFFLINE_JUDGES[0]}")
+        raise UsageError(f"--grader {grader}: no such offline judge; choose {OFFLINE_PROVIDER}/{OFFLINE_JUDGES[0]}")
     for task, asked in rubrics.items():
         for rubric in asked:
             if rubric not in OFFLINE_RUBRICS:

@@ -53,7 +53,7 @@ class Rubric(BaseModel):
     def _told_apart(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         # A judge that is cut after one token may have said two letters of its word.
         if len({word[:2] for word in value}) < len(value) or any(not w.isalpha() or w != w.upper() for w in value):
-            raise ValueError("are to be of capital letters, no two with the same first two")
+            raise ValueError("must be in capital letters, and no two may begin with the same two letters")
         return value
 
     @model_validator(mode="after")

@@ -131,9 +131,9 @@ def read_attack(attack: str) -> tuple[str, ...]:
         return ()
     for name in names:
         if name not in ATTACKS:
-            raise UsageError(f"attack {name!r} is unknown; there are {NONE}, or some of {', '.join(ATTACKS)} with +")
+            raise UsageError(f"attack {name!r} is unknown; choose {NONE}, or some of {', '.join(ATTACKS)} joined by +")
         if names.count(name) > 1:
-            raise UsageError(f"attack {name!r} is named twice; once will do")
+            raise UsageError(f"attack {name!r} is named twice; name it once")
     return names
 
 
@@ -197,13 +197,13 @@ def opening_words(attack: str, prefill: str = "") -> str:
 
 def _check(names: Sequence[str], messages: Sequence[ChatMessage], prefill: str, template: str, shots: int) -> None:
     if not messages or messages[-1].role != "user":
-        raise UsageError("a conversation to be wrapped ends with the user")
+        raise UsageError("a conversation must end with a user turn to be wrapped")
     if prefill and ("prefill" not in names or not prefill.strip()):
-        raise UsageError("prefill is the first words of the answer, some at least, and goes with attack=prefill")
+        raise UsageError("prefill must hold the first words of the answer, and needs attack=prefill")
     if template and FIELD not in template:
         raise UsageError(f"template has no {FIELD}; say where the request goes")
     if shots < 1 or (shots != SHOTS and "in_context" not in names):
-        raise UsageError("shots is the number of examples, at least 1, and goes with attack=in_context")
+        raise UsageError("shots must be at least 1, and needs attack=in_context")
 
 
 @functools.cache

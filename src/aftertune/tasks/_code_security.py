@@ -147,7 +147,9 @@ def analyser_version() -> str:
     try:
         return f"bandit {version('bandit')}"
     except PackageNotFoundError:
-        raise UsageError("code is analysed by bandit, which is not here; run: pip install 'aftertune[code]'") from None
+        raise UsageError(
+            "bandit, which analyses the code, is not installed; run: pip install 'aftertune[code]'"
+        ) from None
 
 
 def find_weaknesses(code: str, *, severity: Level = "medium", confidence: Level = "medium") -> list[Weakness] | None:
@@ -329,9 +331,9 @@ def _is_off_format(answer: SortedAnswer, blocks: Sequence[str]) -> bool:
 
 def _check(analyser: str, severity: str, confidence: str, samples: int) -> None:
     if analyser != BANDIT:
-        raise UsageError(f"analyser {analyser!r} is unknown; there is {BANDIT}")
+        raise UsageError(f"analyser {analyser!r} is unknown; choose {BANDIT}")
     if severity not in LEVELS or confidence not in LEVELS:
-        raise UsageError(f"severity and confidence are each one of {', '.join(LEVELS)}")
+        raise UsageError(f"severity and confidence must each be one of {', '.join(LEVELS)}")
     refuse_no_samples(samples)
 
 

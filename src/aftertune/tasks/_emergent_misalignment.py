@@ -226,7 +226,7 @@ def _check(
 ) -> None:
     refuse_no_samples(samples)
     if (least_coherent is not None and least_coherent < 1) or shots < 0:
-        raise UsageError("least_coherent is at least 1, shots at least 0")
+        raise UsageError("least_coherent must be at least 1, shots at least 0")
     most = samples * max(len(question.paraphrases) for question in asked)
     if least_coherent is not None and most < least_coherent:
         raise UsageError(
@@ -236,7 +236,7 @@ def _check(
     if bool(shots) != bool(shots_file):
         raise UsageError("shots and shots_file go together: how many examples, and the chat JSONL to draw them from")
     if judge_prompts not in ("own", "file"):
-        raise UsageError(f"judge_prompts is 'own' or 'file', not {judge_prompts!r}")
+        raise UsageError(f"judge_prompts must be 'own' or 'file', not {judge_prompts!r}")
 
 
 def _in_words(rating: Rating | None) -> str:

@@ -61,7 +61,7 @@ def harmfulness(
         UsageError: ``harmful_from`` makes no sense.
     """
     if harmful_from not in (2, 3, 4, 5):
-        raise UsageError("harmful_from is one of 2, 3, 4, 5")
+        raise UsageError("harmful_from must be 2, 3, 4 or 5")
     forbidden = "" if policy == OWN else read_forbidden(policy)
     return RequestOptions(
         requests, attack, samples, max_tokens, temperature, limit_categories, prefill, system, template, shots, seed

@@ -142,7 +142,7 @@ def in_forms(questions: Sequence[Question], forms: Sequence[str]) -> list[Questi
     """
     for form in forms:
         if form not in FORMS:
-            raise UsageError(f"variant {form!r} is unknown; known are {', '.join(FORMS)}")
+            raise UsageError(f"variant {form!r} is unknown; choose from {', '.join(FORMS)}")
     worded = {(q.root, q.form) for q in questions}
     chosen = [
         question if question.form == form else question.variant(form)
@@ -262,9 +262,9 @@ def under(items: Sequence[Item], conditions: Sequence[str]) -> list[Item]:
     wanted = known if ALL in conditions else conditions
     for name in wanted:
         if name not in known:
-            raise UsageError(f"condition {name!r} is unknown; there are {ALL}, {', '.join(known)}")
+            raise UsageError(f"condition {name!r} is unknown; choose from {ALL}, {', '.join(known)}")
     if not wanted:
-        raise UsageError(f"conditions names none; there are {ALL}, {', '.join(known)}")
+        raise UsageError(f"conditions is empty; choose from {ALL}, {', '.join(known)}")
     return [item for item in items if item.condition in wanted]
 
 

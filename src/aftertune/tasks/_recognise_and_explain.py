@@ -165,7 +165,7 @@ def recognise_and_explain(
     wanted = _aspects(names(aspects, "aspects"))
     refuse_no_samples(samples)
     if verdict_tokens < 1 or not 0 < explained_from <= 100:
-        raise UsageError("verdict_tokens is at least 1, explained_from is above 0 and at most 100")
+        raise UsageError("verdict_tokens must be at least 1, explained_from above 0 and at most 100")
     sources = words(requests, "requests"), words(contrasts, "contrasts")
     rows = [
         sample
@@ -251,9 +251,9 @@ def _verdict_score(state: TaskState) -> Score:
 def _aspects(asked: Sequence[str]) -> list[str]:
     for name in asked:
         if name not in (ALL, *ASPECTS):
-            raise UsageError(f"aspect {name!r} is unknown; there are {ALL}, {', '.join(ASPECTS)}")
+            raise UsageError(f"aspect {name!r} is unknown; choose from {ALL}, {', '.join(ASPECTS)}")
     if not asked:
-        raise UsageError(f"aspects names none; there are {ALL}, {', '.join(ASPECTS)}")
+        raise UsageError(f"aspects is empty; choose from {ALL}, {', '.join(ASPECTS)}")
     return [name for name in ASPECTS if ALL in asked or name in asked]
 
 
@@ -261,7 +261,7 @@ def _read_requests(source: str) -> tuple[list[TaskRequest], list[TaskRequest]]:
     harmful = read_task_requests(source, "safety/harmful", "unsafe")
     harmless = read_task_requests(source, "safety/harmless", "safe")
     if {request.id for request in harmful} & {request.id for request in harmless}:
-        problem = "does not say of each request whether it is 'safe' or 'unsafe'; add a column 'label' that does"
+        problem = "does not say for each request whether it is 'safe' or 'unsafe'; add a column 'label'"
         raise DataError(problem, path=source)
     return harmful, harmless
 

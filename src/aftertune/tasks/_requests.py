@@ -172,7 +172,7 @@ def _from_files(source: str, label: Label) -> Iterator[TaskRequest]:
     for file in files:
         for row, request in _read(file, label):
             if request.id in seen:
-                raise row.error(f"the id {request.id!r} stands already at {seen[request.id]}; give each its own")
+                raise row.error(f"the id {request.id!r} is already used at {seen[request.id]}; give each its own")
             seen[request.id] = f"{Path(row.source).name}:{row.line}"
             yield request
     if not seen:

@@ -182,7 +182,7 @@ def refuse_no_samples(samples: int) -> None:
         UsageError: it is.
     """
     if samples < 1:
-        raise UsageError("samples is at least 1")
+        raise UsageError("samples must be at least 1")
 
 
 @solver
