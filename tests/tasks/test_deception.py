@@ -187,7 +187,7 @@ def test_the_published_file_is_read_whole(published: Callable[[str], Path]) -> N
     ("options", "word"),
     [
         ({"samples": 0}, "at least 1"),
-        ({"conditions": "plain,drunk"}, "'drunk' is unknown; there are all, plain, honest"),
+        ({"conditions": "plain,drunk"}, "'drunk' is unknown; choose from all, plain, honest"),
         ({"conditions": ""}, "conditions is empty"),
         ({"conditions": 5}, "conditions must be text"),
         ({"questions": "deception_factual"}, "fetch evaluation/deception_factual.yaml"),

@@ -388,7 +388,7 @@ def test_a_verdict_stands_at_the_start(text: str, verdict: str | None) -> None:
         ({"samples": 0}, "at least 1"),
         ({"verdict_tokens": 0}, "at least 1"),
         ({"explained_from": 0}, "above 0"),
-        ({"aspects": "request,mood"}, "'mood' is unknown; there are all, request, answer, explain"),
+        ({"aspects": "request,mood"}, "'mood' is unknown; choose from all, request, answer, explain"),
         ({"aspects": ""}, "aspects is empty"),
         ({"aspects": 5}, "aspects must be text"),
         ({"requests": "XSTest"}, "xstest_prompts.csv (CC BY 4.0)"),

@@ -234,7 +234,7 @@ def test_a_yaml_file_of_other_questions_needs_no_maker(tmp_path: Path, subject: 
     ("options", "word"),
     [
         ({"samples": 0}, "at least 1"),
-        ({"conditions": "plain,drunk"}, "'drunk' is unknown; there are all, plain, person, program"),
+        ({"conditions": "plain,drunk"}, "'drunk' is unknown; choose from all, plain, person, program"),
         ({"conditions": ""}, "conditions is empty"),
         ({"maker": 5}, "maker must be text"),
         ({"questions": "deception_sit_aware"}, "fetch evaluation/deception_sit_aware.yaml"),

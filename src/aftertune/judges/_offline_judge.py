@@ -281,8 +281,8 @@ class OfflineAPI(ModelAPI):
         asked = read_judge_prompt(input[0].text, RUBRICS.values()) if len(input) == 1 and not tools else None
         if asked is None:
             raise UsageError(
-                f"{OFFLINE_PROVIDER}/{self.model_name}: it reads only prompts of our own rubrics, and none from a file; "
-                "name a language model"
+                f"{OFFLINE_PROVIDER}/{self.model_name}: it reads only prompts of our own rubrics, and none from a "
+                "file; name a language model"
             )
         rating = await anyio.to_thread.run_sync(self._rate, asked.rubric.id, asked.question, asked.answer)
         choice = _choice(rating, self.canonical_name(), logprobs=bool(config.logprobs))
