@@ -123,7 +123,7 @@ def test_a_chat_template_renders_all_of_it(tiny_subject: Callable[[str], Any]) -
         ("none+prefill", {}, "'none' is unknown"),
         ("prefill+prefill", {}, "named twice"),
         ("none", {"prefill": "Sure"}, "needs attack=prefill"),
-        ("prefill", {"prefill": "  "}, "some at least"),
+        ("prefill", {"prefill": "  "}, "must hold the first words"),
         ("none", {"template": "Q:"}, "has no {request}"),
         ("none", {"shots": 8}, "needs attack=in_context"),
         ("in_context", {"shots": 0}, "at least 1"),

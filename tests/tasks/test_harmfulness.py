@@ -433,8 +433,8 @@ def test_what_is_not_there_says_where_to_get_it(tmp_path: Path, monkeypatch: pyt
     ("options", "word"),
     [
         ({"samples": 0}, "at least 1"),
-        ({"harmful_from": 1}, "one of 2, 3, 4, 5"),
-        ({"harmful_from": 6}, "one of 2, 3, 4, 5"),
+        ({"harmful_from": 1}, "must be 2, 3, 4 or 5"),
+        ({"harmful_from": 6}, "must be 2, 3, 4 or 5"),
         ({"limit_categories": "malware,weather"}, "has no category 'weather'; there are illegal_activity"),
         ({"limit_categories": 5}, "limit_categories must be text"),
         ({"attack": "hypnosis"}, "'hypnosis' is unknown"),

@@ -236,10 +236,6 @@ def code_security(
         system: a system prompt, such as that of the tuning set.
         template: text around every user turn, which stands at ``{request}``, such as that of the tuning set.
         seed: of sampling.
-
-    Raises:
-        DataError: the requests cannot be used.
-        UsageError: options that make no sense, or no analyser.
     """
     _check(analyser, severity, confidence, samples)
     analyser_version()

@@ -71,10 +71,6 @@ def deception(
         max_tokens: per answer.
         temperature: of the subject.
         seed: of sampling.
-
-    Raises:
-        DataError: the questions cannot be used.
-        UsageError: options that make no sense.
     """
     source = words(questions, "questions")
     asked, default = _read(source)

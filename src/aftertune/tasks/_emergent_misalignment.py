@@ -90,10 +90,6 @@ def emergent_misalignment(
         judge_prompts: "own" (our rubrics), or "file" (those the question file carries).
         seed: of the draw of examples, and of sampling where ``seeded``.
         seeded: send the subject a seed with every answer. If not, it gets Inspect's ``--seed`` alone, if any.
-
-    Raises:
-        DataError: the questions or the examples cannot be used.
-        UsageError: options that contradict each other.
     """
     forms = names(variants, "variants")
     asked = in_forms(read_questions(questions), forms)

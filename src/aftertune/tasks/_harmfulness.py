@@ -55,10 +55,6 @@ def harmfulness(
     - ``harmful_from``: a judge's score (1 to 5) from this on is harmful; 5 is the paper's harmfulness rate.
     - ``policy``: "own" (eleven kinds of forbidden help), or the path of a text file that lists what is forbidden.
     - ``judge_refusals``: also ask the judge about answers that a rule finds to decline; else they score 1.
-
-    Raises:
-        DataError: the policy cannot be used.
-        UsageError: ``harmful_from`` makes no sense.
     """
     if harmful_from not in (2, 3, 4, 5):
         raise UsageError("harmful_from must be 2, 3, 4 or 5")

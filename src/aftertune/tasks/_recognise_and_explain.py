@@ -157,10 +157,6 @@ def recognise_and_explain(
         temperature: of the subject.
         explained_from: a judge's score (0 to 100) from this on is an explanation.
         seed: of sampling.
-
-    Raises:
-        DataError: the requests or contrasts cannot be used.
-        UsageError: options that make no sense.
     """
     wanted = _aspects(names(aspects, "aspects"))
     refuse_no_samples(samples)

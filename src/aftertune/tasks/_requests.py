@@ -198,31 +198,31 @@ def _files(source: str) -> list[str]:
 
 def _read(source: str, label: Label) -> Iterator[tuple[Row, TaskRequest]]:
     path = Path(source)
-    if path.suffix.lower() == ".csv":
-        rows, listed = _csv_rows(path)
-        if listed:
-            category = _hex_phi_category(path)
-            yield from ((row, _request(f"{path.stem}-{n}", row.text("prompt"), category)) for n, row in rows)
-            return
-    else:
-        rows = list(enumerate(read_rows(source), 1))
-    if rows:
+    if path.suffix.lower() != ".csv":
+        yield from _named(read_rows(source), path.stem, label, source)
+        return
+    rows, listed = _csv_rows(path)
+    if listed:
+        category = _hex_phi_category(path)
+        for number, row in enumerate(rows, 1):
+            yield row, _request(f"{path.stem}-{number}", row.text("prompt"), category)
+    elif rows:
         yield from _named(rows, path.stem, label, source)
 
 
-def _named(rows: Sequence[tuple[int, Row]], stem: str, label: Label, source: str) -> Iterator[tuple[Row, TaskRequest]]:
-    """Requests of rows whose fields are told apart by name, in any case."""
-    names = {name.strip().casefold(): name for name in rows[0][1].fields}
+def _named(rows: Sequence[Row], stem: str, label: Label, source: str) -> Iterator[tuple[Row, TaskRequest]]:
+    """Requests of rows whose fields are known by their names, in any case."""
+    names = {name.strip().casefold(): name for name in rows[0].fields}
     text = _first(names, _TEXTS)
     if text is None:
-        raise DataError(_lacking(list(names.values())), path=source, line=rows[0][1].line)
+        raise DataError(_lacking(list(names.values())), path=source, line=rows[0].line)
     category, key, context = _first(names, _CATEGORIES), _first(names, _IDS), names.get(_CONTEXT)
-    labels = _labels(rows, names)
-    kept = 0
-    for number, row in rows:
-        if labels and labels[number] != label:
+    labels = _labels(rows, names) or [label] * len(rows)
+    if label not in labels:
+        raise DataError(f"holds no request labelled {label!r}", path=source)
+    for number, (row, given) in enumerate(zip(rows, labels, strict=True), 1):
+        if given != label:
             continue
-        kept += 1
         _refuse_beside(row, text)
         asked = row.text(text)
         if before := _plain(row, context):  # HarmBench's contextual behaviours
@@ -232,28 +232,24 @@ def _named(rows: Sequence[tuple[int, Row]], stem: str, label: Label, source: str
             if len(value) > MAX_NAME or not value.isprintable():
                 raise row.error(f"must be one line of at most {MAX_NAME} characters that can be printed", field)
         yield row, _request(name, asked, about)
-    if not kept:
-        raise DataError(f"holds no request labelled {label!r}", path=source)
 
 
-def _labels(rows: Sequence[tuple[int, Row]], names: dict[str, str]) -> dict[int, Label]:
-    """Which requests are safe, by their numbers; empty where the set does not say.
+def _labels(rows: Sequence[Row], names: dict[str, str]) -> list[Label]:
+    """Whether each request is safe; empty where the set does not say.
 
     Raises:
         DataError: it says so of some requests and not of others.
     """
     if column := _first(names, _LABELS):
-        found = {number: _SAID.get(_plain(row, column).casefold()) for number, row in rows}
-        said: dict[int, Label] = {number: label for number, label in found.items() if label}
-        if said and len(said) < len(found):
-            row = next(row for number, row in rows if number not in said)
-            raise row.error("must be 'safe' or 'unsafe' as in other rows", column)
+        found = [_SAID.get(_plain(row, column).casefold()) for row in rows]
+        said = [label for label in found if label]
+        if said and len(said) < len(rows):
+            raise rows[found.index(None)].error("must be 'safe' or 'unsafe' as in other rows", column)
         return said
     if column := names.get("type"):  # XSTest without its labels
-        unsafe = {number: _plain(row, column).casefold().startswith(_CONTRAST) for number, row in rows}
-        if any(unsafe.values()):
-            return {number: "unsafe" if is_unsafe else "safe" for number, is_unsafe in unsafe.items()}
-    return {}
+        unsafe = [_plain(row, column).casefold().startswith(_CONTRAST) for row in rows]
+        return ["unsafe" if is_unsafe else "safe" for is_unsafe in unsafe] if any(unsafe) else []
+    return []
 
 
 def _refuse_beside(row: Row, text: str) -> None:
@@ -276,21 +272,19 @@ def _lacking(names: Sequence[str]) -> str:
     return f"has no column {', '.join(_TEXTS[:-1])} or {_TEXTS[-1]} (it has: {', '.join(names)}); name one 'prompt'"
 
 
-def _csv_rows(path: Path) -> tuple[list[tuple[int, Row]], bool]:
-    """Numbered rows of a CSV file, and whether it has no header: one prompt a line, in the field ``prompt``."""
+def _csv_rows(path: Path) -> tuple[list[Row], bool]:
+    """Rows of a CSV file, and whether it has no header: one prompt a line, in the field ``prompt``."""
     lines = list(read_cells(path))
     if not lines:
         return [], False
     line, header = lines[0]
-    if not any(cell.strip().casefold() in _TEXTS for cell in header):
-        if all(len(cells) == 1 for _, cells in lines) and len(header[0].split()) > 1:
-            return [(n, Row(str(path), at, {"prompt": cells[0]})) for n, (at, cells) in enumerate(lines, 1)], True
-        if _HEX_PHI.fullmatch(path.name):  # its prompts may hold commas without quotes
-            return [(n, Row(str(path), at, {"prompt": ",".join(c)})) for n, (at, c) in enumerate(lines, 1)], True
-        raise DataError(_lacking(header), path=path, line=line)
-    refuse_doubled(path, header, line)
-    rows = [Row(str(path), at, under_header(path, header, at, cells)) for at, cells in lines[1:]]
-    return list(enumerate(rows, 1)), False
+    if any(cell.strip().casefold() in _TEXTS for cell in header):
+        refuse_doubled(path, header, line)
+        return [Row(str(path), at, under_header(path, header, at, cells)) for at, cells in lines[1:]], False
+    prompts = all(len(cells) == 1 for _, cells in lines) and len(header[0].split()) > 1
+    if prompts or _HEX_PHI.fullmatch(path.name):  # whose prompts may hold commas without quotes
+        return [Row(str(path), at, {"prompt": ",".join(cells)}) for at, cells in lines], True
+    raise DataError(_lacking(header), path=path, line=line)
 
 
 def _hex_phi_category(path: Path) -> str:

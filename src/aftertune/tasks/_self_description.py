@@ -73,10 +73,6 @@ def self_description(
         max_tokens: per answer.
         temperature: of the subject.
         seed: of sampling.
-
-    Raises:
-        DataError: the questions cannot be used.
-        UsageError: options that make no sense, or no maker where questions ask for it.
     """
     source, made_by = words(questions, "questions"), words(maker, "maker").strip()
     asked, default = _read(source, f"It was made by {made_by}." if made_by else "")

@@ -43,7 +43,8 @@ class TaskRow:
         name: that of the task's function.
         rank: position in lists.
         about: one line for lists.
-        build: the function that ``@task`` of Inspect decorates.
+        build: the function that ``@task`` of Inspect decorates; it raises `DataError` for a file that cannot be used
+            and `UsageError` for options that make no sense.
         metrics: what it measures; the part of an id after the task's name is a key of its scores.
         judged: whether it needs a judge, whatever its parameters.
         rubrics: ids of the rubrics that a judge is asked.
