@@ -70,7 +70,7 @@ def test_a_documented_file_adds_a_task(
     assert [m.metric for m in run.measurements] == ["politeness.thanks"] * 3
     assert {m.value for m in run.measurements} <= {0.0, 1.0}
     cli.main(["tasks"], standalone_mode=False)
-    assert re.search(r"politeness +none +thanks", capsys.readouterr().out)
+    assert re.search(r"politeness +none +gifts", capsys.readouterr().out)
 
 
 def test_what_concerns_no_task_never_imports_inspect(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:

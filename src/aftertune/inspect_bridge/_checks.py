@@ -360,11 +360,7 @@ def _replaced(owner: Any, **values: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def inspect_files(*, redact: bool) -> Iterator[None]:
-    """While inside, keys of ``.env`` are loaded as Inspect does; with ``redact``, no ``.env`` and no trace.
-
-    Args:
-        redact: whether texts must not be left anywhere.
-    """
+    """While inside, keys of ``.env`` are loaded as Inspect does; a run with ``redact`` has no ``.env`` and no trace."""
     from inspect_ai._eval import context, evalset
     from inspect_ai._util import logger
     from inspect_ai._util.dotenv import init_dotenv
