@@ -71,6 +71,8 @@ def stage(
 ) -> Path:  # fmt: skip
     """The working directory of a reader: a fine-tune, its base and data, a judge, a set of their own."""
     monkeypatch.setenv("AFTERTUNE_SMOLLM2", str(base))
+    # A reader's runs share what was measured, so those of one page do too.
+    monkeypatch.setenv("AFTERTUNE_STORE", str(place.parent / "store"))
     for name in ("my-finetune", "my-adapter"):
         (place / name).symlink_to(tuned(steps=12, lr=5e-3))
     (place / "owner").mkdir()
