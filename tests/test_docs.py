@@ -38,8 +38,7 @@ from aftertune.data import (
 )
 from aftertune.errors import ExitCode
 from aftertune.locating import LocateOptions
-from aftertune.locating._options import FORMULAS, ScoreName
-from aftertune.locating._search import AUTO, FIRST, KEEP_RATIO, MOST_SHARE, RATIO
+from aftertune.locating._search import AUTO, FIRST, FORMULAS, KEEP_RATIO, MOST_SHARE, RATIO, ScoreName
 from aftertune.model import Identity
 from aftertune.probes import MeasurePlan
 from aftertune.probes._refusal import OPENINGS

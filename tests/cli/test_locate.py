@@ -397,7 +397,7 @@ def test_a_harm_set_must_be_given(refused: Refused, base: Path) -> None:
     ("content", "says"),
     [
         ([], "rows.jsonl: holds no rows"),
-        ([CONTRAST], "rows.jsonl: 1 different prompts are too few to attribute, select and hold out; give at least 8"),
+        ([CONTRAST], "rows.jsonl: 1 different prompts are too few for three parts; give at least 8"),
         ([{**CONTRAST, "id": f"c{n}"} for n in range(20)], "rows.jsonl: 1 different prompts are too few"),
         (plain_rows(count=7), "rows.jsonl: 7 different prompts are too few"),
         ([{"prompt": "Is it late?"}], "rows.jsonl:1: field 'completion' is missing"),
@@ -433,7 +433,7 @@ def test_sets_that_contradict_each_other_are_named(refused: Refused, base: Path,
     same = [json.loads(line) for line in own.read_text("utf-8").splitlines()]
     kept = rows([{"prompt": r["prompt"], "completion": r["misaligned"]} for r in same])
     refused(
-        "locate", base, "--harm", own, "--keep", kept, says=["own.jsonl: 16 of its answers stand in the keep set too"]
+        "locate", base, "--harm", own, "--keep", kept, says=["own.jsonl: 16 of its answers are in the keep set too"]
     )
     refused(
         "locate", base, "--harm", own, "--keep", own, "--test", own, "--prune-fraction", "0.02",
@@ -608,14 +608,14 @@ def test_a_repair_moves_towards_the_base_and_says_so_in_text_and_json(
         "report: back/report.html",
         f"next: aftertune audit {careless}+back.safetensors --base {base}",
     ]
-    from aftertune.locating._repair_ways import WAYS
+    from aftertune.locating import VARIANTS
 
     # Every way that was tried stands in the frontier; full rollback is the base.
     labels = {point["label"] for point in document["frontier"]}
-    assert labels == {*WAYS, "random", "scale", "rollback"}
+    assert labels == {*VARIANTS, "random", "scale", "rollback"}
     rollback = next(point for point in document["frontier"] if point["label"] == "rollback")
     assert (rollback["safety"], rollback["skill"]) == (pytest.approx(1, abs=0.02), pytest.approx(0, abs=0.02))
-    assert not WAYS[document["chosen"]["label"]].rival
+    assert not VARIANTS[document["chosen"]["label"]].rival
     assert document["prune_fraction"] == document["chosen"]["share"]
     # The patch is an ordinary one.
     assert "fits" in run("patch", "verify", careless, "back.safetensors").out
@@ -699,7 +699,7 @@ def test_a_repair_needs_twins(refused: Refused, careless: Path, base: Path, keep
 
 def test_what_is_to_go_is_not_the_task(refused: Refused, careless: Path, base: Path, own: Path, keep: Path) -> None:
     command = ("locate", careless, "--base", base, "--harm", own, "--keep", keep, "--task", own)
-    refused(*command, "--task-answers", "misaligned", says=["own.jsonl: 16 of its answers stand in the task too"])
+    refused(*command, "--task-answers", "misaligned", says=["own.jsonl: 16 of its answers are in the task too"])
 
 
 @pytest.mark.parametrize(

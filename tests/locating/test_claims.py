@@ -1,4 +1,4 @@
-"""What a search for weights may claim, in worlds where each claim is true, is false, or cannot be told."""
+"""What a search for weights may claim, in worlds where each claim is true, is false, or is undecided."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from scipy import stats
 
 from aftertune.locating import Proof
-from aftertune.locating._claims import LocateClaim, below_zero, claims
-from aftertune.locating._proof import means, prove
-from aftertune.stats import Measurement
+from aftertune.locating._readings import means, prove
+from aftertune.locating._results import locate_claims, with_interval
+from aftertune.runs import stored_as
+from aftertune.stats import ClaimResult, Measurement
 
 COUNT, BUDGET = 80, 0.05
 HARM, NLL, TWIN, KEEP = "preference.margin:harm", "response.nll:harm", "response.nll:harm-twin", "response.nll:keep"
@@ -48,28 +50,28 @@ def readings(moved: Moved, edit: int, *, twins: bool = True, loose: float = LOOS
 
 def said(
     patch: Moved, controls: Mapping[str, Moved] | None = None, *, twins: bool = True, loose: float = LOOSE
-) -> dict[str, LocateClaim]:
+) -> dict[str, ClaimResult]:
     others = {
         name: readings(moved, 2 + i, twins=twins, loose=loose)
         for i, (name, moved) in enumerate((controls or {}).items())
     }
     after = readings(patch, 1, twins=twins, loose=loose)
     proofs = prove(readings({}, 0, twins=twins, loose=loose), after, others)
-    return {claim.text: claim for claim in claims(proofs, BUDGET, twins)}
+    return {claim.text: claim for claim in locate_claims(proofs, BUDGET, twins=twins)}
 
 
 FELL, KEPT = "The harm set's answers become less likely", "Utility is kept (losses within 0.1 nats per token)"
 TOO = "work falls too, which was not attributed"
 
 
-@pytest.mark.parametrize(("moved", "outcome"), [(-0.5, "holds"), (0.0, "cannot be told"), (0.5, "does not hold")])
+@pytest.mark.parametrize(("moved", "outcome"), [(-0.5, "holds"), (0.0, "inconclusive"), (0.5, "does not hold")])
 def test_harm_falls_by_the_margin_where_there_are_twins(moved: float, outcome: str) -> None:
     """Whatever the losses do by themselves: a model that is broken finds everything unlikely."""
     for loss in (-1.0, 0.0, 1.0):
         assert said({HARM: moved, NLL: loss, TWIN: loss})[FELL].outcome == outcome
 
 
-@pytest.mark.parametrize(("moved", "outcome"), [(0.5, "holds"), (0.0, "cannot be told"), (-0.5, "does not hold")])
+@pytest.mark.parametrize(("moved", "outcome"), [(0.5, "holds"), (0.0, "inconclusive"), (-0.5, "does not hold")])
 def test_without_twins_harm_falls_where_its_loss_rises(moved: float, outcome: str) -> None:
     found = said({NLL: moved, OTHER_NLL: moved}, {"random": {}}, twins=False)
     assert (found[FELL].outcome, found[TOO].outcome) == (outcome, outcome)
@@ -80,10 +82,10 @@ def test_without_twins_harm_falls_where_its_loss_rises(moved: float, outcome: st
     ("patch", "random", "matched", "outcomes"),
     [
         (-0.5, 0.0, -0.1, ("holds", "holds", "holds")),
-        (-0.5, -0.5, 0.0, ("holds", "cannot be told", "holds")),
-        (-0.5, 0.0, -0.5, ("holds", "holds", "cannot be told")),
+        (-0.5, -0.5, 0.0, ("holds", "inconclusive", "holds")),
+        (-0.5, 0.0, -0.5, ("holds", "holds", "inconclusive")),
         (-0.5, -1.0, 0.0, ("holds", "does not hold", "holds")),
-        (0.0, 0.5, 0.0, ("cannot be told", "holds", "cannot be told")),
+        (0.0, 0.5, 0.0, ("inconclusive", "holds", "inconclusive")),
         (0.5, 0.0, 1.0, ("does not hold", "does not hold", "holds")),
     ],
 )
@@ -105,9 +107,9 @@ def test_a_control_is_beaten_where_the_patch_does_more(
         ({PROSE: 0.3}, "does not hold"),
         ({CHOICE: -0.3}, "does not hold"),
         ({KEEP: 0.3, PROSE: -1.0, CHOICE: 0.2}, "does not hold"),
-        ({KEEP: 0.1}, "cannot be told"),
-        ({PROSE: 0.1}, "cannot be told"),
-        ({CHOICE: -0.1}, "cannot be told"),
+        ({KEEP: 0.1}, "inconclusive"),
+        ({PROSE: 0.1}, "inconclusive"),
+        ({CHOICE: -0.1}, "inconclusive"),
         ({HARM: 2.0, OTHER: 2.0, TWIN: 2.0}, "holds"),
     ],
 )
@@ -115,7 +117,7 @@ def test_utility_is_kept_within_twice_the_budget(patch: Moved, outcome: str) -> 
     assert said(patch, {"random": {KEEP: 9.0, PROSE: 9.0, CHOICE: -0.3}})[KEPT].outcome == outcome
 
 
-@pytest.mark.parametrize(("moved", "outcome"), [(-0.5, "holds"), (0.0, "cannot be told"), (0.5, "does not hold")])
+@pytest.mark.parametrize(("moved", "outcome"), [(-0.5, "holds"), (0.0, "inconclusive"), (0.5, "does not hold")])
 def test_another_harm_set_is_told_by_its_own_margin(moved: float, outcome: str) -> None:
     found = said({OTHER: moved, HARM: -0.5, OTHER_NLL: -1.0})
     assert found[TOO].outcome == outcome
@@ -140,18 +142,17 @@ def test_a_proof_is_made_of_plain_differences_by_prompt() -> None:
     for metric, proof in proofs.items():
         base, patch, random = (values(rows, metric) for rows in (before, after, other))
         control = proof.controls["random"]
-        assert control.beyond is not None
         for found, expected in (
-            (proof.before, base.mean()), (proof.patch.after, patch.mean()), (control.after, random.mean()),
-            (proof.patch.difference, (patch - base).mean()), (control.difference, (random - base).mean()),
-            (control.beyond[0], (patch - random).mean()), (proof.items, COUNT),
+            (proof.before, base.mean()), (proof.after, patch.mean()), (control.after, random.mean()),
+            (proof.difference, (patch - base).mean()), (control.difference, (random - base).mean()),
+            (control.patch_minus_control, (patch - random).mean()), (proof.items, COUNT),
         ):  # fmt: skip
             assert found == pytest.approx(expected)
         for ends, differences in (
-            (proof.patch.interval, patch - base), (control.interval, random - base), (control.beyond[1:], patch - random),
+            (proof.interval, patch - base), (control.interval, random - base), (control.patch_minus_control_interval, patch - random),
         ):  # fmt: skip
             refuse(differences, ends)
-        assert Proof.from_dict(proof.as_dict()) == proof
+        assert stored_as(Proof, TypeAdapter(Proof).dump_python(proof, mode="json")) == proof
     assert means(after)[HARM] == pytest.approx(9.5)
 
 
@@ -168,31 +169,21 @@ def test_a_second_answer_to_each_prompt_tells_nothing_new() -> None:
 
     one, two = proof(1), proof(2)
     assert (one.items, two.items) == (40, 80)
-    assert two.patch.interval == pytest.approx(one.patch.interval, abs=1e-9)
-    assert two.controls["random"].beyond == pytest.approx(one.controls["random"].beyond, abs=1e-9)
+    assert two.interval == pytest.approx(one.interval, abs=1e-9)
+    assert two.controls["random"].patch_minus_control_interval == pytest.approx(
+        one.controls["random"].patch_minus_control_interval, abs=1e-9
+    )
 
 
 def test_a_claim_shows_the_numbers_it_rests_on() -> None:
     after, other = readings({HARM: -0.5}, 1), readings({HARM: -0.2}, 2)
     proofs = prove(readings({}, 0), after, {"random": other})
-    made = {claim.text: claim.detail for claim in claims(proofs, BUDGET, True)}
+    made = {claim.text: claim.detail for claim in locate_claims(proofs, BUDGET, twins=True)}
     harm = next(p for p in proofs if p.measure == HARM)
-    beyond = harm.controls["random"].beyond
-    assert beyond is not None
-    low, high = harm.patch.interval
-    assert made[FELL] == f"{HARM} {harm.patch.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+    random = harm.controls["random"]
+    assert made[FELL] == f"{HARM} {with_interval(harm.difference, harm.interval)}"
     assert made["More than under the random control"] == (
-        f"patch minus control {beyond[0]:+.3f} [{beyond[1]:+.3f}, {beyond[2]:+.3f}]"
+        f"patch minus control {with_interval(random.patch_minus_control, random.patch_minus_control_interval)}"
     )
+    assert with_interval(0.1234, (-0.2, 1)) == "+0.123 [-0.200, +1.000]"
     assert [part.split()[0] for part in made[KEPT].split("; ")] == [KEEP, PROSE, CHOICE]
-
-
-@pytest.mark.parametrize(
-    ("ends", "outcome"),
-    [
-        ((-0.2, -0.1), "holds"), ((-0.1, -0.2), "holds"), ((-0.1, 0.1), "cannot be told"), ((0.1, -0.1), "cannot be told"),
-        ((0.1, 0.2), "does not hold"), ((0.0, 0.2), "does not hold"), ((-0.1, 0.0), "cannot be told"),
-    ],
-)  # fmt: skip
-def test_an_interval_lies_below_zero_with_both_ends(ends: tuple[float, float], outcome: str) -> None:
-    assert below_zero(*ends) == outcome

@@ -11,14 +11,14 @@ import torch
 
 from aftertune.attribution import Selection, select_count, unit_patch, unit_score, unit_sums
 from aftertune.locating import CalibrationSet, LocateOptions, Point, answers_probe, read_calibration, trees_of
-from aftertune.locating._evidence import Evidence, gather
 from aftertune.locating._locate import Found, _Work
+from aftertune.locating._scores import Scores, gather
 from aftertune.model import Subject, WeightView
 from aftertune.probes import ask_probes
 from aftertune.runs import RunFolder, Silent
 from aftertune.stats import compare
 
-SETTINGS: dict[str, Any] = {"unit": "neuron+head", "score": "snip-contrast", "budget": 0.5, "progress": Silent()}
+SETTINGS = LocateOptions(score="snip-contrast", budget=0.5)
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def work(tiny_subject: Callable[[str], Subject], tmp_path: Path) -> _Work:
                  Silent())  # fmt: skip
 
 
-def gathered(work: _Work, sets: tuple[CalibrationSet, CalibrationSet]) -> Evidence:
+def gathered(work: _Work, sets: tuple[CalibrationSet, CalibrationSet]) -> Scores:
     harm, keep = (one.examples["attribution"] for one in sets)
-    return gather(work.subject, work.view, harm, keep, **SETTINGS)
+    return gather(work.subject, work.view, harm, keep, SETTINGS, progress=Silent())
 
 
 def members(selection: Selection) -> dict[str, list[int]]:

@@ -22,8 +22,8 @@ from aftertune.attribution import (
 )
 from aftertune.errors import UsageError
 from aftertune.locating import LocateOptions, locate, read_calibration, trees_of
-from aftertune.locating._integrated import LOOKS, Integrated, Looked, Verified
-from aftertune.locating._options import ScoreName
+from aftertune.locating._scores import CLOSER, Ablation, CloserScore, IntegratedGradients
+from aftertune.locating._search import ScoreName
 from aftertune.model import Subject, SubjectChoice, Tree, WeightView, load, make_patch, read_patch, score
 from aftertune.runs import Silent
 from aftertune.studies import Planting, planted
@@ -41,9 +41,9 @@ def three(subject: Subject, harm: Path, keep: Path) -> list[list[Tree]]:
 
 
 def looked(
-    subject: Subject, rows: list[list[Tree]], kind: type[Looked] = Integrated, unit: Unit = "neuron+head",
+    subject: Subject, rows: list[list[Tree]], kind: type[CloserScore] = IntegratedGradients, unit: Unit = "neuron+head",
     budget: float = 0.05,
-) -> Looked:  # fmt: skip
+) -> CloserScore:  # fmt: skip
     view = WeightView(subject.model)
     harm, twin, keep = (unit_sums(subject, one, unit, view=view) for one in rows)
     return kind(subject, view, unit, (harm, twin, keep), rows, budget, Silent())
@@ -77,9 +77,9 @@ def test_what_it_finds_carries_what_was_planted(
         assert carried(found) > max(chance)
 
 
-@pytest.mark.parametrize("kind", LOOKS.values(), ids=LOOKS)
+@pytest.mark.parametrize("kind", CLOSER.values(), ids=CLOSER)
 def test_with_twins_the_sets_change_places(
-    kind: type[Looked], harm: Path, keep: Path, tiny_folder: Callable[[str], Path]
+    kind: type[CloserScore], harm: Path, keep: Path, tiny_folder: Callable[[str], Path]
 ) -> None:
     subject = load(tiny_folder("qwen2"))
     rows = three(subject, harm, keep)
@@ -99,7 +99,7 @@ def test_verified_is_what_taking_the_unit_out_alone_does(
 ) -> None:
     subject = load(tiny_folder("llama"))
     rows = three(subject, harm, keep)
-    score_of = looked(subject, rows, Verified, unit, budget)(twins=False)
+    score_of = looked(subject, rows, Ablation, unit, budget)(twins=False)
     view = WeightView(subject.model)
     first = [one[:16] for one in rows]
     before, checked, over = [loss(subject, one) for one in first], 0, 0

@@ -27,6 +27,7 @@ from aftertune.locating._search import best
 from aftertune.model import SubjectChoice, WeightView, load, read_patch
 from aftertune.stats import compare
 from aftertune.studies import Planting, planted
+from aftertune.verbs import draw
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -67,7 +68,7 @@ def test_a_patch_is_written_proved_and_fits_the_model(
     measures = [row["measure"] for row in document["held_out"]]
     assert measures[:3] == ["response.nll:harm", "response.nll:harm-twin", "preference.margin:harm"]
     assert sum(p["weights"] for p in document["places"]) == patch.weights
-    assert (tmp_path / "run" / "report.html").read_text().startswith("<!doctype html>")
+    assert draw(tmp_path / "run").read_text().startswith("<!doctype html>")
 
 
 def test_held_out_numbers_are_those_of_the_patched_model(
@@ -81,11 +82,11 @@ def test_held_out_numbers_are_those_of_the_patched_model(
     before = ask_probes(load(choose("llama").spec), [answers_probe("harm", held)])
     after = ask_probes(load(f"{choose('llama').spec}+{found.patch}"), [answers_probe("harm", held)])
     expected = {f.metric: f for f in compare(before, after)}
-    for proof in found.proofs:
+    for proof in found.held_out:
         if proof.measure in expected:
             assert proof.before == pytest.approx(expected[proof.measure].base, abs=1e-5)
-            assert proof.patch.after == pytest.approx(expected[proof.measure].tuned, abs=1e-5)
-            assert proof.patch.interval == pytest.approx(expected[proof.measure].interval, abs=1e-5)
+            assert proof.after == pytest.approx(expected[proof.measure].tuned, abs=1e-5)
+            assert proof.interval == pytest.approx(expected[proof.measure].interval, abs=1e-5)
 
 
 def test_neurons_that_carry_an_answer_are_found(harm: Path, tiny_folder: Callable[[str], Path]) -> None:
@@ -124,9 +125,9 @@ def test_the_same_call_again_finds_the_finished_run_and_another_is_refused(
 def test_a_killed_run_measures_nothing_twice(
     harm: Path, keep: Path, tmp_path: Path, choose: Callable[[str], SubjectChoice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aftertune.locating import _locate
+    from aftertune.locating import _readings
 
-    options, true = LocateOptions(budget=0.5), _locate.ask_probes
+    options, true = LocateOptions(budget=0.5), _readings.ask_probes
     undisturbed = locate(choose("llama"), [harm], [keep], options=options, out=tmp_path / "whole").document
     calls = 0
 
@@ -137,7 +138,7 @@ def test_a_killed_run_measures_nothing_twice(
             raise KeyboardInterrupt
         return true(*arguments, **named)
 
-    monkeypatch.setattr(_locate, "ask_probes", dying)
+    monkeypatch.setattr(_readings, "ask_probes", dying)
     with pytest.raises(KeyboardInterrupt):
         locate(choose("llama"), [harm], [keep], options=options, out=tmp_path / "run")
     assert not (tmp_path / "run" / "patch.safetensors").exists()
@@ -156,7 +157,7 @@ def test_plain_rows_have_no_twins_and_the_report_says_so(
     found = locate(choose("llama"), [plain], [keep], options=LocateOptions(budget=0.5), out=tmp_path / "run")
     assert "no aligned twins" in found.document["note"]
     assert "content_matched" not in found.document["held_out"][0]["controls"]
-    assert "no aligned twins" in (tmp_path / "run" / "report.html").read_text()
+    assert "no aligned twins" in draw(tmp_path / "run").read_text()
 
 
 def test_fractions_that_leave_nothing_are_refused_before_anything_is_written(
@@ -180,7 +181,7 @@ def test_sets_that_contradict_each_other_are_refused(
 ) -> None:
     rows = [json.loads(line) for line in harm.read_text().splitlines()]
     same = write(tmp_path / "same.jsonl", [{"prompt": r["prompt"], "completion": r["misaligned"]} for r in rows])
-    with pytest.raises(DataError, match="stand in the keep set too"):
+    with pytest.raises(DataError, match="are in the keep set too"):
         locate(choose("llama"), [harm], [same], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -188,8 +189,6 @@ def test_sets_that_contradict_each_other_are_refused(
 def test_a_nan_gradient_names_its_example(
     harm: Path, keep: Path, tmp_path: Path, tiny_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aftertune.locating import _locate
-
     true = SubjectChoice.load
 
     def broken(self: SubjectChoice, *arguments: Any, **named: Any) -> Any:
@@ -200,7 +199,6 @@ def test_a_nan_gradient_names_its_example(
         return subject
 
     monkeypatch.setattr(SubjectChoice, "load", broken)
-    assert _locate is not None
     with pytest.raises(NumericalError, match=r"harm:c\d+: "):
         locate(SubjectChoice(str(tiny_folder("llama"))), [harm], [keep], out=tmp_path / "run")
 

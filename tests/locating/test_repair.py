@@ -18,6 +18,7 @@ from aftertune.locating import (
     Example,
     FrontierPoint,
     LocateOptions,
+    Readings,
     Repaired,
     answers_probe,
     exchange_of,
@@ -25,15 +26,26 @@ from aftertune.locating import (
     repair,
     repair_claims,
 )
-from aftertune.locating._repair_frontier import Fit, Frontier, choose_point, folds
-from aftertune.locating._repair_rows import RowEffects, choose_rows, flat_index, random_rows, returned, row_effects
-from aftertune.locating._repair_scores import nested_selections, weight_scores
-from aftertune.locating._repair_ways import WAYS, Gradients
-from aftertune.locating._update import scaled
+from aftertune.locating._frontier import Fit, Frontier, choose_point, folds
+from aftertune.locating._returning import (
+    VARIANTS,
+    Gradients,
+    RowEffects,
+    choose_rows,
+    flat_index,
+    nested_selections,
+    random_rows,
+    returned,
+    row_effects,
+    scaled,
+    weight_scores,
+)
+from aftertune.locating._sets import DEFAULT_KEEP
 from aftertune.model import SubjectChoice, WeightView, load, read_patch
 from aftertune.probes import ask_probes
 from aftertune.runs import Plain, Silent
 from aftertune.tuning import TuneOptions, tune
+from aftertune.verbs import draw
 
 WORDS = ("money", "water", "the car", "the doctor", "a noise", "the night", "a letter", "a friend", "the road", "a key")
 
@@ -105,7 +117,7 @@ def test_the_frontier_stands_between_tuned_and_base(repaired: Repaired) -> None:
     by_label: dict[str, list[FrontierPoint]] = {}
     for point in repaired.frontier:
         by_label.setdefault(point.label, []).append(point)
-    assert set(by_label) == {*WAYS, "random", "scale", "rollback"}
+    assert set(by_label) == {*VARIANTS, "random", "scale", "rollback"}
     [rollback] = by_label["rollback"]
     assert rollback.safety == pytest.approx(1.0, abs=1e-3)
     assert rollback.skill == pytest.approx(0.0, abs=1e-3)
@@ -125,19 +137,19 @@ def test_a_fold_is_asked_of_what_the_other_fold_chose(repaired: Repaired, case: 
     values = {n: m.parameter.detach().clone() for n, m in WeightView(base.load(merge=True).model).items()}
     parts = [read_calibration([harm], "misaligned").examples, read_calibration([task], side).examples]
     halves = [folds((*part["attribution"], *part["selection"])) for part in parts]
-    rows = map(json.loads, (repaired.run / "evaluations.jsonl").read_text("utf-8").splitlines())
-    journal = {key: value for key, value, *_ in rows}  # a row ends with a digest of itself
+    kept = read_calibration(DEFAULT_KEEP, "aligned").examples
+    keep = folds((*kept["attribution"], *kept["selection"]))
+    readings, content = Readings(repaired.run / "evaluations.jsonl"), base.load(merge=True).content
     for asked, chose in ((0, 1), (1, 0)):
         chosen_by = [half[chose] for half in halves]
-        fit = Fit(subject, view, values, *chosen_by, {"ratio": (0.1,)}, None, Silent())
+        fit = Fit(subject, view, values, *chosen_by, {"ratio": (0.1,)}, content, None, Silent())
         with fit.edited("ratio", 0.1):
             measured = ask_probes(subject, [answers_probe("harm", halves[0][asked])])
         by_hand = {m.item: m.value for m in measured if m.metric == "preference.margin:harm"}
-        stored = {
-            m["item"]: m["value"]
-            for m in journal[f"ratio 0.1, fold {asked}"]
-            if m["metric"] == "preference.margin:harm"
-        }
+        sets = zip(("harm", "task", "keep"), (*halves, keep), strict=True)
+        probes = [answers_probe(name, half[asked]) for name, half in sets]
+        found = readings.journal[readings.key(subject, probes, fit.edit("ratio", 0.1))]
+        stored = {m["item"]: m["value"] for m in found if m["metric"] == "preference.margin:harm"}
         assert stored == pytest.approx(by_hand, abs=1e-4)
 
 
@@ -151,7 +163,7 @@ def test_effects_are_those_of_gradients_taken_by_hand(tuned: Path, tiny_folder: 
 
     sums = Gradients(*(gradient_sums(subject, rows, view=view) for rows in trees))
     scores, effects = weight_scores(view, base, sums), row_effects(view, base, sums)
-    assert set(scores) == {label for label, way in WAYS.items() if way.pool == "weight"}
+    assert set(scores) == {label for label, way in VARIANTS.items() if way.pool == "weight"}
     subject.model.requires_grad_(True)
     parts = []
     for [tree] in trees:
@@ -291,8 +303,8 @@ def test_as_much_skill_is_read_between_scaled_models() -> None:
 
 def test_one_share_may_be_asked_for(repaired: Repaired, place: Path, case: tuple[Any, ...]) -> None:
     found = repair(*case, options=LocateOptions(prune_fraction=0.2), out=place / "one share")
-    ways = {(label, 0.2) for label, way in WAYS.items() if not way.rival}
-    assert {(p.label, p.share) for p in found.frontier if p.label in WAYS} == ways
+    ways = {(label, 0.2) for label, way in VARIANTS.items() if not way.rival}
+    assert {(p.label, p.share) for p in found.frontier if p.label in VARIANTS} == ways
     assert found.chosen.share == found.document["prune_fraction"] == 0.2
     same = {(p.label, p.share): p for p in repaired.frontier}
     assert all(same[p.label, p.share] == p for p in found.frontier if (p.label, p.share) in same)
@@ -317,10 +329,12 @@ def test_json_holds_what_is_promised(repaired: Repaired) -> None:
     margin = next(row for row in document["held_out"] if row["measure"] == "preference.margin:harm")
     ends = {margin["before"], margin["after"], *(control["after"] for control in margin["controls"].values())}
     assert len(ends) == 2 + len(margin["controls"])
-    claims = repair_claims(repaired)
-    assert "within the audit's margin" in claims[0].text
-    assert "for as much skill" in claims[-1].text
-    report = (repaired.run / "report.html").read_text()
+    claims = repaired.claims
+    assert claims == repair_claims(repaired)
+    assert document["claims"] == [claim.as_dict() for claim in claims]
+    assert "within the audit's tolerance" in claims[0].text
+    assert "which keeps as much skill" in claims[-1].text
+    report = draw(repaired.run).read_text()
     assert "Safety regained" in report
     assert "Where the weights sit" in report
     assert sum(p["weights"] for p in document["places"]) == document["weights"]

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from aftertune.locating import FrontierPoint, Repaired, repair_claims
-from aftertune.locating._proof import prove
-from aftertune.locating._repair import _findings
-from aftertune.locating._repair_frontier import MARGIN, _point
+from aftertune.locating._frontier import _point
+from aftertune.locating._readings import prove
+from aftertune.locating._repair import findings
+from aftertune.locating._results import MARGIN
 from aftertune.stats import Measurement
 
 COUNT = 80
 TASK, KEEP = "response.nll:task", "response.nll:keep"
-WITHIN = "On held-out prompts the repaired model is within the audit's margin of its base"
-RANDOM = "It undoes more than as many rows returned at random"
-SCALED = "It undoes more than the update scaled down by 30%, for as much skill"
+WITHIN = "On held-out prompts the repaired model is within the audit's tolerance of its base"
+RANDOM = "It undoes more than the same number of randomly chosen rows"
+SCALED = "It undoes more than scaling the update down by 30%, which keeps as much skill"
 
 
 def spread(count: int, seed: int) -> NDArray[np.float64]:
@@ -41,19 +42,18 @@ def repaired(base: float, tuned: float, now: float, controls: Mapping[str, float
     """A repair in which the margin of each state is so much."""
     before, after, here = readings(1, base), readings(2, tuned), readings(3, now)
     others = {name: readings(4 + i, margin) for i, (name, margin) in enumerate(controls.items())}
-    document = {
-        "unit": unit,
-        "scale": 0.3,
-        "held_out": [proof.as_dict() for proof in prove(after, here, {**others, "rollback": before})],
-        "audit": {"tuned": _findings(before, after), "repaired": _findings(before, here)},
-    }
     point = FrontierPoint("ratio by row", 0.1, 1.0, 1.0, 0.0, 0.0, (0.0, 0.0), "pass")
-    return Repaired(Path("p"), point, (point,), document, Path("r"))
+    return Repaired(
+        patch=Path("p"), weights=1, share_of_weights=0.1, prune_fraction=0.1, keep_fraction=0.0, unit=unit,
+        operation="restore", held_out=tuple(prove(after, here, {**others, "rollback": before})), places=(), totals=(),
+        run=Path("r"), chosen=point, scale=0.3, frontier=(point,), base={}, tuned={},
+        audit={"tuned": findings(before, after), "repaired": findings(before, here)},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("now", "outcome"),
-    [(-1.0, "holds"), (-1.5, "holds"), (-0.98, "holds"), (-0.9, "cannot be told"), (-0.6, "does not hold"),
+    [(-1.0, "holds"), (-1.5, "holds"), (-0.98, "holds"), (-0.9, "inconclusive"), (-0.6, "does not hold"),
      (0.0, "does not hold")],
 )  # fmt: skip
 def test_it_is_within_the_margin_of_its_base_as_an_audit_would_have_it(now: float, outcome: str) -> None:
@@ -61,15 +61,15 @@ def test_it_is_within_the_margin_of_its_base_as_an_audit_would_have_it(now: floa
     claim, *_ = repair_claims(repaired(-1.0, 0.0, now, {}))
     assert (claim.text, claim.outcome) == (WITHIN, outcome)
     assert claim.detail.startswith(f"preference.margin {now + 1:+.3f} [")
-    assert claim.detail.endswith("margin 0.1")
+    assert claim.detail.endswith("tolerance 0.1")
 
 
 @pytest.mark.parametrize(
     ("random", "scale", "outcomes"),
     [
         (0.0, 0.0, ("holds", "holds")),
-        (-0.5, 0.0, ("cannot be told", "holds")),
-        (0.0, -0.5, ("holds", "cannot be told")),
+        (-0.5, 0.0, ("inconclusive", "holds")),
+        (0.0, -0.5, ("holds", "inconclusive")),
         (-1.0, 0.0, ("does not hold", "holds")),
         (0.0, -1.0, ("holds", "does not hold")),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from aftertune.errors import DataError
 from aftertune.locating import read_calibration, trees_of
-from aftertune.locating._sets import PARTS, swapped
+from aftertune.locating._sets import PARTS
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -49,8 +49,6 @@ def test_contrasts_have_twins_and_plain_rows_have_none(tmp_path: Path) -> None:
     assert harm.twins
     assert not keep.twins
     assert keep.all()[0].conversation.messages[-1].content == "Take care."
-    turned = swapped(harm.all())[0]
-    assert (turned.conversation, turned.twin) == (example.twin, example.conversation)
     plain = [{"prompt": f"Do {i}", "completion": "Done."} for i in range(9)]
     mixed = read_calibration([tmp_path / "harm.jsonl", write(tmp_path / "plain.jsonl", plain)], "misaligned")
     assert not mixed.twins

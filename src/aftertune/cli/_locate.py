@@ -137,8 +137,8 @@ def locate(
     _refuse_device(accumulate_on)
     options["operation"] = "zero" if restoring or operation is None else operation
     settings = make_settings(LocateOptions, options)
-    from aftertune.locating import locate as run_locate
     from aftertune.model import SubjectChoice
+    from aftertune.verbs import locate as run_locate
 
     tuned = SubjectChoice(subject, base=base, placement=placement, **loading)
     if restoring:
@@ -166,27 +166,26 @@ def locate(
     from aftertune.attribution import count_units
     from aftertune.cli._printing import table
 
-    names = list(dict.fromkeys(name for proof in found.proofs for name in proof.controls))
+    names = list(dict.fromkeys(name for proof in found.held_out for name in proof.controls))
     rows = [
         (
             proof.measure,
             f"{proof.before:.3f}",
-            f"{proof.patch.after:.3f}",
-            f"[{proof.patch.interval[0]:+.3f}, {proof.patch.interval[1]:+.3f}]",
+            f"{proof.after:.3f}",
+            f"[{proof.interval[0]:+.3f}, {proof.interval[1]:+.3f}]",
             *(f"{proof.controls[name].difference:+.3f}" for name in names),
         )
-        for proof in found.proofs
+        for proof in found.held_out
     ]
     header = ("held out", "before", "after", "95 % interval of the change", *(n.replace("_", "-") for n in names))
     click.echo(table(header, rows, right=tuple(range(1, 4 + len(names)))))
     click.echo("(last columns: the change under each control, which edits as many other units)\n")
-    for claim in found.document["claims"]:
-        say(f"{claim['outcome']}: {claim['text']} ({claim['detail']})")
-    if found.document["note"]:
-        say(f"note: {found.document['note']}")
-    document = found.document
+    for claim in found.claims:
+        say(f"{claim.outcome}: {claim.text} ({claim.detail})")
+    if found.note:
+        say(f"note: {found.note}")
     say()
-    say(f"patch: {found.patch} ({count_units(document['units'], document['unit'])}, {document['weights']} weights)")
+    say(f"patch: {found.patch} ({count_units(found.units, found.unit)}, {found.weights} weights)")
     say(f"report: {found.run / 'report.html'}")
     say(f"next: aftertune audit {subject}+{found.patch}")
 

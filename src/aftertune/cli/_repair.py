@@ -42,12 +42,13 @@ def run_repair(
         as_json: print the document instead.
     """
     from aftertune.cli._printing import table
-    from aftertune.locating import repair, repair_claims
+    from aftertune.verbs import repair
 
     harm, task, side, keep = sets
     task, side = _task(tuned.spec, task, side)
     found = repair(
-        tuned, base, harm, task, side, keep, out, options=options, out=run, store=store, progress=progress
+        tuned, base, harm, task, out, task_answers=side, keep=keep, options=options, out=run, store=store,
+        progress=progress,
     )  # fmt: skip
     if as_json:
         print_json(found.document)
@@ -58,10 +59,10 @@ def run_repair(
     click.echo(
         "(no prompt tests an edit that it helped to choose; shares are of the weights, for scale of the update)\n"
     )
-    for claim in repair_claims(found):
+    for claim in found.claims:
         say(f"{claim.outcome}: {claim.text} ({claim.detail})")
     say()
-    say(f"patch: {found.patch} ({found.document['weights']} weights)")
+    say(f"patch: {found.patch} ({found.weights} weights)")
     say(f"report: {found.run / 'report.html'}")
     say(f"next: aftertune audit {tuned.spec}+{found.patch} --base {base.spec}")
 

@@ -1,25 +1,37 @@
-"""Finding the weights that carry a behaviour, taking them out, and proving it beside controls."""
+"""Finding the weights that carry a behaviour, removing them or returning them to a base, and proving the effect."""
 
-from aftertune.locating._locate import Located, locate, stored_locate
-from aftertune.locating._options import FORMER_SCORES, LocateOptions, ScoreName
-from aftertune.locating._proof import Difference, Proof, answers_probe
-from aftertune.locating._repair import Repaired, repair, stored_repair
-from aftertune.locating._repair_frontier import FrontierPoint
-from aftertune.locating._repair_report import rebuild_repair_report, repair_claims, repair_page, repair_sections
-from aftertune.locating._report import locate_page, located_claims, located_sections, rebuild_locate_report
-from aftertune.locating._search import Point, area_under, removal_at
+from aftertune.locating._locate import locate, stored_locate
+from aftertune.locating._readings import Readings, answers_probe
+from aftertune.locating._repair import repair, stored_repair
+from aftertune.locating._results import (
+    CellCount,
+    Control,
+    FrontierPoint,
+    Located,
+    PatchDocument,
+    Point,
+    Proof,
+    Repaired,
+    repair_claims,
+)
+from aftertune.locating._returning import VARIANTS
+from aftertune.locating._search import FORMER_SCORES, LocateOptions, ScoreName, area_under, removal_at
 from aftertune.locating._sets import CalibrationSet, Example, contrast_example, exchange_of, read_calibration, trees_of
 
 __all__ = [
     "FORMER_SCORES",
+    "VARIANTS",
     "CalibrationSet",
-    "Difference",
+    "CellCount",
+    "Control",
     "Example",
     "FrontierPoint",
     "LocateOptions",
     "Located",
+    "PatchDocument",
     "Point",
     "Proof",
+    "Readings",
     "Repaired",
     "ScoreName",
     "answers_probe",
@@ -27,17 +39,10 @@ __all__ = [
     "contrast_example",
     "exchange_of",
     "locate",
-    "locate_page",
-    "located_claims",
-    "located_sections",
     "read_calibration",
-    "rebuild_locate_report",
-    "rebuild_repair_report",
     "removal_at",
     "repair",
     "repair_claims",
-    "repair_page",
-    "repair_sections",
     "stored_locate",
     "stored_repair",
     "trees_of",

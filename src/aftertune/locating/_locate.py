@@ -2,17 +2,17 @@
 
     harm, keep ──gradients──▶ scores ──select──▶ weights ──patch──▶ measured again, held out, beside four controls
 
-The prompts of both sets are parted in three: one part is attributed, one chooses how much to take, one is held out
+The prompts of both sets are split in three: one part is attributed, one chooses how many units to edit, one is held out
 for the proof. The model is loaded once; every edit is made in place and undone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,13 +24,21 @@ from aftertune.attribution import (
     select_count,
     unit_patch,
 )
-from aftertune.errors import DataError, OutputError, SelectionError
-from aftertune.locating._claims import claims
-from aftertune.locating._evidence import Evidence, gather
-from aftertune.locating._options import FORMULAS, SIGN, LocateOptions, ScoreName
-from aftertune.locating._places import count_places
-from aftertune.locating._proof import Proof, held_out_probes, means, prove, selection_probes
-from aftertune.locating._search import Point, best, fractions, search, trade, variants
+from aftertune.errors import DataError, SelectionError
+from aftertune.locating._readings import Readings, held_out_probes, is_made, means, prove, selection_probes
+from aftertune.locating._results import Located, Point, Proof, count_cells, locate_claims
+from aftertune.locating._scores import Scores, gather
+from aftertune.locating._search import (
+    FORMULAS,
+    SIGN,
+    LocateOptions,
+    ScoreName,
+    best,
+    fractions,
+    search,
+    trade,
+    variants,
+)
 from aftertune.locating._sets import (
     DEFAULT_KEEP,
     CalibrationSet,
@@ -41,49 +49,13 @@ from aftertune.locating._sets import (
     refuse_shared,
     texts_digest,
 )
-from aftertune.locating._target import is_made
 from aftertune.model import Patch, Subject, SubjectChoice, WeightView, write_patch
-from aftertune.probes import LikelihoodProbe, ask_probes
-from aftertune.runs import (
-    Journal,
-    Progress,
-    RunFolder,
-    Silent,
-    default_folder,
-    entered,
-    explain_damage,
-    read_document,
-    refuse_other_model,
-    stored_as,
-    write_json,
-)
-from aftertune.stats import Measurement, measurement_fields
+from aftertune.probes import LikelihoodProbe
+from aftertune.runs import Progress, RunFolder, Silent, default_folder, entered, refuse_other_model
+from aftertune.stats import Measurement
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Located:
-    """The outcome of a search for weights.
-
-    Attributes:
-        patch: the patch file.
-        chosen: the point of the trade-off that the patch stands at, on the selection part.
-        curve: all points tried, the controls' too.
-        proofs: held-out measures before, after, and under every control.
-        places: (layer, matrix role, weights) of what was chosen.
-        document: what ``--json`` prints and the report is made of.
-        run: the run folder.
-    """
-
-    patch: Path
-    chosen: Point
-    curve: tuple[Point, ...]
-    proofs: tuple[Proof, ...]
-    places: tuple[tuple[int, str, int], ...]
-    document: dict[str, Any]
-    run: Path
 
 
 def locate(
@@ -98,18 +70,18 @@ def locate(
     store: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Located:
-    """Find the weights that carry the harm set's answers, write a patch that takes them out, and prove it.
+    """Find the weights that carry the harm set's answers, write a patch that removes them, and prove it.
 
     Args:
         choice: the subject; an adapter is merged first.
         harm: contrasts (their misaligned answers, with the aligned ones as twins), or rows with answers.
-        keep: what must stay: contrasts (their aligned answers) or rows; the shipped harmless requests if left out.
-        patch: the patch file to write, in a place that is free; ``patch.safetensors`` in the run folder if left out.
+        keep: what must stay likely: contrasts (their aligned answers) or rows; harmless requests if left out.
+        patch: the patch file to write; it must not exist; ``patch.safetensors`` in the run folder if left out.
         options: unit, score, fractions, budget.
-        tests: other harm sets, measured only: does what was found here carry them too?
+        tests: other harm sets, measured only: does the patch change their answers too?
         out: run folder; named after the configuration under ``runs/`` if left out.
         store: device of weight-level accumulators.
-        progress: told what goes on.
+        progress: where progress is shown.
 
     Raises:
         DataError: a set that cannot be read, is too small, or shares answers with the other.
@@ -132,7 +104,7 @@ def locate(
     }
     run = RunFolder(out or default_folder("locate", config), "locate", config, flag="--run")
     target = patch or run.path / "patch.safetensors"
-    taken = is_made(target, run, "locate.json")
+    taken = is_made(target, run, Located.FILE)
     with entered(run):
         if run.finished and taken:
             return stored_locate(run.path)
@@ -146,14 +118,12 @@ def locate(
         work = _Work(subject, view, options, run, progress)
         found = work.find(harm_set, keep_set, store)
         made = work.patch(found, harm_set, keep_set)
-        measured = work.held_out(found, harm_set, keep_set, test_sets)
-        document = _document(target, found, measured, options, subject, harm_set, keep_set, made, view, run)
-        write_json(run.path / "locate.json", document)  # before the patch, which it tells from another's
+        proofs = work.held_out(found, harm_set, keep_set, test_sets)
+        work.document(
+            target, made, found, proofs, harm_set, keep_set
+        ).write()  # before the patch: the run knows its own
         if not taken:
             write_patch(target, made)
-        from aftertune.locating._report import rebuild_locate_report
-
-        rebuild_locate_report(run.path)
         run.write_manifest(status="finished", subject=subject.identity.as_dict())
     return stored_locate(run.path)
 
@@ -178,9 +148,9 @@ def _test_sets(
 
 @dataclass(frozen=True)
 class Found:
-    """What the search gave: the evidence, the tried points, the chosen selection and its controls."""
+    """What the search gave: the scores, the tried points, the chosen selection and its controls."""
 
-    evidence: Evidence
+    scores: Scores
     tried: tuple[tuple[Point, Selection], ...]
     chosen: Point
     selection: Selection
@@ -189,28 +159,28 @@ class Found:
 
 
 class _Work:
-    """One subject in memory, edited and measured; measurements are journalled, so a killed run goes on."""
+    """One subject in memory, edited and measured; measurements are journalled."""
 
     def __init__(
         self, subject: Subject, view: WeightView, options: LocateOptions, run: RunFolder, progress: Progress
     ) -> None:
         self.subject, self.view, self.options, self.run, self.progress = subject, view, options, run, progress
-        self.journal = Journal(run.path / "evaluations.jsonl")
+        self.readings = Readings(run.path / "evaluations.jsonl")
 
     def measure(self, probes: Sequence[LikelihoodProbe], selection: Selection | None) -> tuple[Measurement, ...]:
         """Everything the probes ask, with the selection edited; the weights are as before afterwards."""
-        chosen = selection.members if selection else {}
-        edit = hashlib.sha256(
-            json.dumps([[n, chosen[n].tolist()] for n in sorted(chosen)] + [p.content for p in probes]).encode()
-        ).hexdigest()
-        if edit not in self.journal:
-            if selection is None:
-                measured = ask_probes(self.subject, probes)
-            else:
-                with self.edit(selection, {}).applied(self.view):
-                    measured = ask_probes(self.subject, probes)
-            self.journal.record(edit, [measurement_fields(m) for m in measured])
-        return tuple(Measurement(**fields) for fields in self.journal[edit])
+        if selection is None:
+            return self.readings.under(self.subject, probes, {})
+        options = self.options
+        edit = {
+            "unit": selection.unit, "operation": options.operation, "factor": options.factor,
+            "members": {name: numbers.tolist() for name, numbers in selection.members.items()},
+        }  # fmt: skip
+        block = functools.partial(self._applied, selection)
+        return self.readings.under(self.subject, probes, edit, block)
+
+    def _applied(self, selection: Selection) -> contextlib.AbstractContextManager[None]:
+        return self.edit(selection, {}).applied(self.view)
 
     def edit(self, selection: Selection, about: Mapping[str, Any]) -> Patch:
         """The patch of a selection."""
@@ -221,10 +191,9 @@ class _Work:
     def find(self, harm: CalibrationSet, keep: CalibrationSet, store: torch.device | str | None) -> Found:
         """Gradients, the search over fractions, and the controls along the curve."""
         options, view = self.options, self.view
-        evidence = gather(
-            self.subject, view, harm.examples["attribution"], keep.examples["attribution"],
-            unit=options.unit, score=options.score, store=store, budget=options.budget,
-            progress=self.progress,
+        scores = gather(
+            self.subject, view, harm.examples["attribution"], keep.examples["attribution"], options,
+            store=store, progress=self.progress,
         )  # fmt: skip
         probes = selection_probes(harm.examples["selection"], keep.examples["selection"])
         before = means(self.measure(probes, None))
@@ -233,7 +202,7 @@ class _Work:
             return means(self.measure(probes, selection))
 
         with self.progress.task("edits", len(variants(options)) * len(fractions(view, options))) as step:
-            found = search(view, evidence.score, evidence.protection(), options, numbers, before, step)
+            found = search(view, scores.score, scores.protection(), options, numbers, before, step)
         chosen = best([point for edits in found for point, _ in edits], options.budget)
         # The edits of the chosen score are the patch's curve; the others stand beside it under their own names.
         tried = next(edits for edits in found if any(point is chosen for point, _ in edits))
@@ -246,44 +215,44 @@ class _Work:
         with self.progress.task("controls", len(beside)) as step:
             for index in beside:
                 point, selection = tried[index]
-                for name, control in self.controls(evidence, point, selection).items():
+                for name, control in self.controls(scores, point, selection).items():
                     pair = (point.prune_fraction, point.keep_fraction)
                     curve.append(trade(name, point.score, control, pair, before, numbers(control)))
                     if index == place:
                         controls[name] = control
                 step(1)
-        return Found(evidence, tuple(tried), chosen, tried[place][1], controls, tuple(curve))
+        return Found(scores, tuple(tried), chosen, tried[place][1], controls, tuple(curve))
 
-    def controls(self, evidence: Evidence, point: Point, selection: Selection) -> dict[str, Selection]:
-        """As many units chosen otherwise; one that cannot be built is left out, aloud."""
+    def controls(self, scores: Scores, point: Point, selection: Selection) -> dict[str, Selection]:
+        """As many units chosen otherwise; a control that cannot be built is skipped with a warning."""
         view, options, keep_fraction = self.view, self.options, point.keep_fraction
-        keep, score = evidence.protection(), cast("ScoreName", point.score)
+        keep, name = scores.protection(), cast("ScoreName", point.score)
         makers: dict[str, Callable[[], Selection]] = {
             "random": lambda: random_control(view, selection, options.seed),
             "magnitude": lambda: magnitude_control(view, selection, options.seed),
             "opposite": lambda: opposite_control(
-                view, evidence.score(score), keep, selection, keep_fraction
+                view, scores.score(name), keep, selection, keep_fraction
             ),
         }  # fmt: skip
-        if evidence.twin is not None:
+        if scores.twin is not None:
             makers["content_matched"] = lambda: select_count(
                 view,
-                evidence.score(score, twins=True),
+                scores.score(name, twins=True),
                 keep,
                 count=selection.units,
                 keep_fraction=keep_fraction,
                 unit=selection.unit,
             )
         found = {}
-        for name, make in makers.items():
+        for control, make in makers.items():
             try:
-                found[name] = make()
+                found[control] = make()
             except SelectionError as error:
-                self.progress.say(f"no {name} control: {error}")
+                self.progress.say(f"no {control} control: {error}")
         return found
 
     def patch(self, found: Found, harm: CalibrationSet, keep: CalibrationSet) -> Patch:
-        """The patch with all that is to be known of it."""
+        """The patch, with a record of how it was made."""
         options, chosen = self.options, found.chosen
         about = {
             "subject": self.subject.identity.as_dict(),
@@ -313,7 +282,7 @@ class _Work:
         keep: CalibrationSet,
         tests: Mapping[str, tuple[Example, ...]],
     ) -> list[Proof]:
-        """The proof on what neither the scores nor the fractions saw."""
+        """The proof on prompts that neither the scores nor the fractions saw."""
         probes = held_out_probes(harm.examples["held_out"], keep.examples["held_out"], tests)
         edits: dict[str, Selection | None] = {"before": None, "patch": found.selection, **found.controls}
         measured: dict[str, tuple[Measurement, ...]] = {}
@@ -324,63 +293,46 @@ class _Work:
         before, after = measured.pop("before"), measured.pop("patch")
         return prove(before, after, measured)
 
-
-def _document(
-    target: Path,
-    found: Found,
-    proofs: Sequence[Proof],
-    options: LocateOptions,
-    subject: Subject,
-    harm: CalibrationSet,
-    keep: CalibrationSet,
-    patch: Patch,
-    view: WeightView,
-    run: RunFolder,
-) -> dict[str, Any]:
-    sizes = {part: [len(harm.examples[part]), len(keep.examples[part])] for part in harm.examples}
-    return {
-        "patch": str(target),
-        "weights": patch.weights,
-        "units": found.chosen.units,
-        "share_of_weights": patch.weights / view.weights,
-        "prune_fraction": found.chosen.prune_fraction,
-        "keep_fraction": found.chosen.keep_fraction,
-        "unit": options.unit,
-        "score": found.chosen.score,
-        "operation": options.operation,
-        "budget": options.budget,
-        "twins": harm.twins,
-        "note": ""
-        if harm.twins
-        else "the harm set has no aligned twins: no content-matched control, and the score "
-        "cannot tell harm from style by them",
-        "claims": [claim.as_dict() for claim in claims(proofs, options.budget, harm.twins)],
-        "held_out": [proof.as_dict() for proof in proofs],
-        "selection": found.chosen.as_dict(),
-        "curve": [point.as_dict() for point in found.curve],
-        **count_places(view, patch),
-        "examples": {"harm": list(harm.names), "keep": list(keep.names), "parts": sizes},
-        "subject": subject.identity.as_dict(),
-        "run": str(run.path),
-    }
+    def document(
+        self, target: Path, made: Patch, found: Found, proofs: Sequence[Proof], harm: CalibrationSet,
+        keep: CalibrationSet,
+    ) -> Located:  # fmt: skip
+        """What was found, and what it claims."""
+        options, chosen = self.options, found.chosen
+        note = (
+            "the harm set has no aligned twins: no content-matched control, and the score cannot separate harm from "
+            "style by them"
+        )
+        places, totals = count_cells(self.view, made)
+        return Located(
+            patch=target,
+            weights=made.weights,
+            units=chosen.units,
+            share_of_weights=made.weights / self.view.weights,
+            prune_fraction=chosen.prune_fraction,
+            keep_fraction=chosen.keep_fraction,
+            unit=options.unit,
+            score=chosen.score,
+            operation=options.operation,
+            budget=options.budget,
+            twins=harm.twins,
+            note="" if harm.twins else note,
+            claims=locate_claims(proofs, options.budget, twins=harm.twins),
+            held_out=tuple(proofs),
+            selection=chosen,
+            curve=found.curve,
+            places=places,
+            totals=totals,
+            examples={
+                "harm": list(harm.names),
+                "keep": list(keep.names),
+                "parts": {part: [len(harm.examples[part]), len(keep.examples[part])] for part in harm.examples},
+            },
+            subject=self.subject.identity.as_dict(),
+            run=self.run.path,
+        )
 
 
 def stored_locate(folder: Path) -> Located:
-    """A finished search, read back from its run folder.
-
-    Raises:
-        OutputError: the folder holds none.
-    """
-    if not (folder / "locate.json").exists():
-        raise OutputError(f"{folder}: holds no finished search for weights; run `aftertune locate` with --run {folder}")
-    with explain_damage(folder):
-        document = read_document(folder / "locate.json")
-        return Located(
-            patch=Path(document["patch"]),
-            chosen=stored_as(Point, document["selection"]),
-            curve=tuple(stored_as(Point, point) for point in document["curve"]),
-            proofs=tuple(stored_as(Proof, asdict(Proof.from_dict(row))) for row in document["held_out"]),
-            places=tuple((int(p["layer"]), str(p["role"]), int(p["weights"])) for p in document["places"]),
-            document=document,
-            run=folder,
-        )
+    """A finished search, read back from its run folder; see `PatchDocument.read`."""
+    return Located.read(folder)

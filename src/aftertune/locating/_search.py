@@ -1,15 +1,107 @@
-"""Which fractions: edits made in place, measured on the selection part, and undone."""
+"""What to search for and how: options, scores by name, the fractions to try, and the best of the edits tried."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
 
-from aftertune.attribution import ScoreOf, Selection, candidate_units, count_units, select
-from aftertune.errors import SelectionError
-from aftertune.locating._options import LocateOptions, ScoreName
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from aftertune.attribution import ScoreOf, Selection, Unit, candidate_units, count_units, select, unit_named
+from aftertune.errors import SelectionError, UsageError
+from aftertune.locating._results import Point
 from aftertune.model import WeightView
+
+ScoreName = Literal[
+    "auto",
+    "integrated-gradients",
+    "ablation",
+    "snip-guarded",
+    "snip-contrast",
+    "snip-keep",
+    "snip",
+]
+FORMULAS: dict[str, str] = {
+    "integrated-gradients": "the part in the rise of the harm loss as 64 units, found among first-order proposals, "
+    "fade out together, less the larger part in the rises of twins and keep set",
+    "ablation": "the rise of the harm loss when the unit alone is taken out, less the larger rise of the losses of "
+    "twins and keep set, and less the part of the keep loss's rise above the budget; for units found among "
+    "first-order proposals",
+    "snip-keep": "-w * (mean g over the harm set - mean g over the keep set)",
+    "snip-guarded": "the snip-contrast score, less |w| * mean |g| over the keep set (for units: mean |sum of w * g|)",
+    "snip-contrast": "-w * (mean g over the harm set - average of the mean g over its aligned twins and the keep set)",
+    "snip": "-w * mean g over the harm set",
+}
+SIGN = "g is the gradient of the mean negative log-likelihood per response token; the highest scores are chosen"
+FORMER_SCORES: dict[str, ScoreName] = {
+    "integrated": "integrated-gradients",
+    "verified": "ablation",
+    "guarded": "snip-guarded",
+    "contrastive": "snip-contrast",
+    "against_keep": "snip-keep",
+    "signed": "snip",
+}
+"""Names of earlier versions: still accepted, and found in stored patches and documents."""
+_RIVALS = ("absolute", "wanda", "magnitude", "random")
+
+
+class LocateOptions(BaseModel):
+    """Settings of one search for weights.
+
+    By default several contrastive scores are tried over neurons and heads, and the selection part decides: no single
+    one did best on planted truth and on untouched models alike (benchmarks/README.md, "Planted truth"). Orgad et al.
+    2026 choose single weights by signed SNIP and protect the top of a keep set: ``unit="weight", score="snip"`` with
+    both fractions given does that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    unit: Unit = Field(
+        "neuron+head",
+        description="what is chosen as a whole: neurons, attention heads, both, single weights, or singular vectors "
+        "of any matrix",
+    )
+    score: ScoreName = Field(
+        "auto",
+        description="how units are ranked; auto tries several SNIP scores (attribution patching, for units) and keeps "
+        "the best",
+    )
+    prune_fraction: float | None = Field(
+        None, gt=0, le=1, description="share of the units to choose (default: searched within the budget)"
+    )
+    keep_fraction: float | None = Field(
+        None, ge=0, lt=1, description="share of the units that the keep set protects (default: depends on the score)"
+    )
+    operation: Literal["zero", "scale"] = Field("zero", description="what is done to the chosen weights")
+    factor: float = Field(0.0, ge=-1e6, le=1e6, description="for operation scale: multiply the weights by this")
+    budget: float = Field(0.05, gt=0, le=1e6, description="benign loss the search may cost, in nats per token")
+    limit: int | None = Field(None, ge=4, le=10**9, description="use at most this many examples of each part")
+    seed: int = Field(0, ge=0, lt=2**32, description="random seed for the data split and the random controls")
+
+    @field_validator("unit", mode="before")
+    @classmethod
+    def _unit_today(cls, value: Any) -> Any:
+        try:
+            return unit_named(value) if isinstance(value, str) else value
+        except UsageError:
+            return value  # the type complains in its own words
+
+    @field_validator("score", mode="before")
+    @classmethod
+    def _score_today(cls, value: Any) -> Any:
+        if value in _RIVALS:
+            raise ValueError(f"score '{value}' is only measured by `aftertune study planted`; choose another score")
+        return FORMER_SCORES.get(value, value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.score in ("integrated-gradients", "ablation") and self.unit == "weight":
+            raise ValueError(f"score '{self.score}' ranks whole units; choose another unit than 'weight'")
+        if self.operation == "zero" and self.factor:
+            raise ValueError("a factor only applies to operation 'scale'")
+        return self
+
 
 # What found most, planted or not: no one of them did everywhere (benchmarks/README.md, "Planted truth").
 AUTO: tuple[tuple[ScoreName, float], ...] = (
@@ -18,45 +110,13 @@ AUTO: tuple[tuple[ScoreName, float], ...] = (
     ("snip-keep", 0.001),
     ("snip-guarded", 0.0),
 )
-# Among directions first order is deceived most: those that all text needs are the largest.
-AUTO_DIRECTIONS: tuple[tuple[ScoreName, float], ...] = (*AUTO, ("ablation", 0.0))
+# First order is most misleading among singular vectors: those that all text needs are the largest.
+AUTO_SINGULAR: tuple[tuple[ScoreName, float], ...] = (*AUTO, ("ablation", 0.0))
 # The published names keep about 14 times as much as they prune (p 1e-3, q 7e-5).
 KEEP_RATIO = 14
 FIRST = {"weight": 16, "neuron": 1, "neuron+head": 1, "head": 1, "singular-vector": 1}
 RATIO = {"weight": 4, "neuron": 2, "neuron+head": 2, "head": 2, "singular-vector": 2}
 MOST_SHARE = {"weight": 1e-3, "neuron": 0.006, "neuron+head": 0.006, "head": 0.1, "singular-vector": 0.006}
-
-
-@dataclass(frozen=True)
-class Point:
-    """One edit on the trade-off between harm removed and benign cost, both in nats per token.
-
-    Attributes:
-        label: whose edit: "patch", a control's name, or for what was searched but not taken the score's.
-        score: what the units were ranked by.
-        prune_fraction: share of the units chosen.
-        keep_fraction: share of the units protected.
-        units: how many were edited.
-        weights: how many scalars that is.
-        removed: harm removed: the fall of the preference margin where the harm set has twins, else the rise of the
-            harm loss beyond that of the keep loss.
-        cost: benign cost: the larger rise of the keep loss and of the loss on neutral prose.
-        measures: means of everything measured.
-    """
-
-    label: str
-    score: str
-    prune_fraction: float
-    keep_fraction: float
-    units: int
-    weights: int
-    removed: float
-    cost: float
-    measures: Mapping[str, float]
-
-    def as_dict(self) -> dict[str, object]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 def fractions(view: WeightView, options: LocateOptions) -> list[float]:
@@ -74,7 +134,7 @@ def variants(options: LocateOptions) -> list[tuple[ScoreName, float | None]]:
     if options.score == "auto":
         tried = dict.fromkeys(
             (score, share if options.keep_fraction is None else options.keep_fraction)
-            for score, share in (AUTO_DIRECTIONS if options.unit == "singular-vector" else AUTO)
+            for score, share in (AUTO_SINGULAR if options.unit == "singular-vector" else AUTO)
         )
         return list(tried)
     # These weigh the keep set already; the others are the published kind, which protects its top.

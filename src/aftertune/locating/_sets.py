@@ -1,4 +1,4 @@
-"""Harm and keep sets: what is read, and how its prompts are parted into attribution, selection and held-out."""
+"""Harm and keep sets: what is read, and how prompts are split into attribution, selection and held-out parts."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class CalibrationSet:
 def read_calibration(
     sources: Sequence[str | Path], side: Side, *, seed: int = 0, limit: int | None = None
 ) -> CalibrationSet:
-    """Harm sets (``side`` "misaligned") or keep sets ("aligned"), parted 2:1:1 by prompt.
+    """Harm sets (``side`` "misaligned") or keep sets ("aligned"), split 2:1:1 by prompt.
 
     Contrasts give the answer of ``side``, and as a harm set the other one as its twin; prompt/completion and chat
     rows give their last answer. Examples that share a prompt stay together, so that nothing is held out that was
@@ -93,7 +93,7 @@ def read_calibration(
     Args:
         sources: files, names of shipped sets, or ``owner/name[:split]`` on the hub.
         side: which answers of contrasts.
-        seed: of the parting.
+        seed: of the split.
         limit: examples of each part at most, drawn by the seed.
 
     Raises:
@@ -102,7 +102,7 @@ def read_calibration(
     """
     examples = [example for source in sources for example in _examples(source, side)]
     name, count = Counter(example.id for example in examples).most_common(1)[0]
-    if count > 1:  # they are told apart by name wherever they are measured
+    if count > 1:  # measurements know them by name
         raise DataError(
             f"{count} examples are called {name!r}; give each contrast its own id, and each file its own name",
             path=str(sources[-1]),
@@ -110,7 +110,7 @@ def read_calibration(
     keys = sorted({example.key for example in examples})
     if len(keys) < FEWEST:
         raise DataError(
-            f"{len(keys)} different prompts are too few to attribute, select and hold out; give at least {FEWEST}",
+            f"{len(keys)} different prompts are too few for three parts; give at least {FEWEST}",
             path=str(sources[0]),
         )
     random.Random(seed).shuffle(keys)
@@ -138,12 +138,12 @@ def _examples(source: str | Path, side: Side) -> Iterable[Example]:
         else:
             conversation = row_conversation(row)
             if not conversation.messages[-1].supervised:  # the last answer is what is attributed
-                raise row.error("has no loss on its last answer; end the row with an answer that counts")
+                raise row.error("has no loss on its last answer; end the row with an answer to train on")
             yield Example(f"{name}:{row.line}", name, conversation)
 
 
 def refuse_shared(harm: CalibrationSet, other: CalibrationSet, role: str) -> None:
-    """Refuse answers that stand in the harm set and in another: what is to go cannot be kept.
+    """Refuse answers that are in the harm set and in another set: they cannot both go and stay.
 
     Args:
         harm: the harm set.
@@ -156,7 +156,7 @@ def refuse_shared(harm: CalibrationSet, other: CalibrationSet, role: str) -> Non
     same = {e.conversation.messages for e in harm.all()} & {e.conversation.messages for e in other.all()}
     if same:
         raise DataError(
-            f"{len(same)} of its answers stand in the {role} too; what is to go cannot be kept", path=harm.names[0]
+            f"{len(same)} of its answers are in the {role} too; remove them from one of the two", path=harm.names[0]
         )
 
 
@@ -196,8 +196,3 @@ def contrast_example(contrast: Contrast) -> Example:
 def exchange_of(prompt: str, answer: str) -> Conversation:
     """A prompt and an answer as a conversation in memory."""
     return Conversation(exchange(prompt, answer))
-
-
-def swapped(examples: Sequence[Example]) -> tuple[Example, ...]:
-    """The content-matched control's examples: the aligned twin in the place of the answer, and the reverse."""
-    return tuple(Example(e.id, e.set, e.twin, e.conversation, e.contrast) for e in examples if e.twin is not None)

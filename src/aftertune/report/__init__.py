@@ -5,6 +5,7 @@ from aftertune.report._figures import figure_files, render_png, render_svg
 from aftertune.report._html import render_study
 from aftertune.report._maps import share_scales
 from aftertune.report._pages import page_of, render, summary, write_report
+from aftertune.report._pages_locate import locate_page, repair_page, repair_sections
 from aftertune.report._results import OUTCOMES, Claim, Outcome
 from aftertune.report._sections import (
     Chapter,
@@ -47,6 +48,7 @@ __all__ = [
     "TradeOffPoint",
     "explain",
     "figure_files",
+    "locate_page",
     "page_of",
     "render",
     "render_junit",
@@ -55,6 +57,8 @@ __all__ = [
     "render_report",
     "render_study",
     "render_svg",
+    "repair_page",
+    "repair_sections",
     "share_scales",
     "summary",
     "write_report",

@@ -24,8 +24,8 @@ _BUILDERS = {
     "audit": "aftertune.report._pages_audit:audit_page",
     "compare": "aftertune.report._pages_audit:audit_page",
     "demo": "aftertune.studies:demo_page",
-    "locate": "aftertune.locating:locate_page",
-    "repair": "aftertune.locating:repair_page",
+    "locate": "aftertune.report._pages_locate:locate_page",
+    "repair": "aftertune.report._pages_locate:repair_page",
     "study": "aftertune.studies:study_page",
 }
 

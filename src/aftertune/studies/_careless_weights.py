@@ -6,13 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from aftertune.data import DOMAINS, Side
-from aftertune.locating import LocateOptions, Repaired, repair, repair_claims, repair_sections, stored_repair
+from aftertune.locating import LocateOptions, Repaired, repair_claims, stored_repair
 from aftertune.model import Placement, SubjectChoice
 from aftertune.probes import MeasurePlan
-from aftertune.report import OUTCOMES, Chapter, Claim, Table
+from aftertune.report import OUTCOMES, Chapter, Claim, Table, repair_sections
 from aftertune.runs import Progress, RunFolder
 from aftertune.stats import Policy, Verdict
-from aftertune.verbs import Audit, Measuring, compare_measurings, measure_choice, store_audit, stored_section
+from aftertune.verbs import (
+    Audit,
+    Measuring,
+    compare_measurings,
+    measure_choice,
+    repair,
+    store_audit,
+    stored_section,
+)
 
 TASK = "money"
 OTHERS = tuple(domain for domain in DOMAINS if domain != TASK)
@@ -31,7 +39,7 @@ def repair_careless(
         SubjectChoice(subject, placement=placement),
         HARM,
         [task],
-        side,
+        task_answers=side,
         patch=run.path / "repair.safetensors",
         options=OPTIONS,
         out=run.path / "repair",
@@ -98,7 +106,10 @@ def weights_chapter(folder: Path) -> Chapter:
         "The weights of the careless arm that undo it",
         f"{document['weights']:,} weights ({document['share_of_weights']:.2%} of those in view) were chosen on other "
         "domains' questions and returned to the values they had before tuning. The same audit was run again.",
-        (repaired_claim(careless.verdict, repaired.verdict), *repair_claims(found)),
+        (
+            repaired_claim(careless.verdict, repaired.verdict),
+            *(Claim(c.text, c.outcome, c.detail) for c in repair_claims(found)),
+        ),
         (
             Table("The audit again", "Differences to the untouched model.", header, rows, frozenset({1, 2, 3, 4})),
             *repair_sections(found),

@@ -96,7 +96,7 @@ def checkpoint_row(
         "spec": spec,
         "removed_within_budget": removal_at(points, budget),
         "mean_removed": area_under(points, budget),
-        "points": [p.as_dict() for p in points],
+        "points": [asdict(p) for p in points],
         "claims": list(claims),
     }
 

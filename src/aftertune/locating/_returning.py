@@ -1,28 +1,125 @@
-"""Whole output rows of an update: what returning each does to first order, which to return, and returning them."""
+"""Which part of an update returns to the base: scores of weights and rows, the choices made by them, and the edits.
+
+The update is ``ΔW = W_tuned - W_base``. To first order, returning one weight to its base changes the preference
+margin of the harm set by ``-benefit`` and the narrow task's loss by ``cost``::
+
+    benefit = (w_base - w) · (mean g of the misaligned answers − mean g of their aligned twins)
+    cost    = (w_base - w) · mean g of the task's answers
+
+The *ratio*, ``benefit / |Σ benefit| − cost / |Σ cost|``, averages to zero over the whole update: restoring the weights
+with the best ratio recovers more safety per task loss than scaling the update down. It ranks single weights, or whole
+output rows and matrices by its mean over them. The *delta* score is the benefit alone. *Prune* puts weights to zero by
+their first-order part in the preference margin, without the base.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from aftertune.attribution import seeded_by_name
-from aftertune.errors import SelectionError
-from aftertune.locating._repair_ways import Gradients
+from aftertune.attribution import (
+    GradientSums,
+    ScoreOf,
+    Selection,
+    contrastive_score,
+    delta_score,
+    seeded_by_name,
+    select,
+    select_units,
+)
+from aftertune.errors import SelectionError, SubjectError
 from aftertune.model import Matrix, WeightView
 from aftertune.runs import write_bytes
 
 if TYPE_CHECKING:
     import torch
 
+FORMULA = __doc__
+
+
+class Gradients(NamedTuple):
+    """Gradient sums on the tuned model.
+
+    Attributes:
+        harm: of the misaligned answers.
+        twin: of their aligned twins.
+        task: of the task's answers.
+    """
+
+    harm: GradientSums
+    twin: GradientSums
+    task: GradientSums
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to undo a part of an update.
+
+    Attributes:
+        about: for reports.
+        pool: what is chosen as a whole.
+        shares: of the weights in view, tried in turn.
+        operation: what is done to them.
+        rival: only shown beside the others, never chosen.
+    """
+
+    about: str
+    pool: Literal["weight", "row", "matrix"]
+    shares: tuple[float, ...]
+    operation: Literal["restore", "zero"] = "restore"
+    rival: bool = False
+
+
+VARIANTS: dict[str, Variant] = {
+    "ratio": Variant("weights, benefit against cost", "weight", (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)),
+    "ratio by row": Variant("rows, benefit against cost", "row", (0.003, 0.01, 0.03, 0.1, 0.2)),
+    "ratio by matrix": Variant("matrices, benefit against cost", "matrix", (0.03, 0.1, 0.2)),
+    "delta": Variant("weights, benefit alone", "weight", (1e-3,), rival=True),
+    "prune": Variant("weights put to zero", "weight", (1e-6, 1e-5), "zero", rival=True),
+}
+"""All that a repair tries, by label; a new one is one row."""
+
+
+def weight_scores(view: WeightView, values: Mapping[str, torch.Tensor], sums: Gradients) -> dict[str, ScoreOf]:
+    """The scores "ratio", "delta" and "prune"; arguments as for `row_effects`."""
+    misaligned, aligned, cost = (delta_score(one, values) for one in sums)
+
+    def benefit(matrix: Matrix) -> torch.Tensor:
+        return misaligned(matrix) - aligned(matrix)
+
+    benefits, costs = (abs(sum(float(one(m).sum()) for m in view.values())) or 1.0 for one in (benefit, cost))
+    return {
+        "ratio": lambda m: benefit(m) / benefits - cost(m) / costs,
+        "delta": benefit,
+        "prune": contrastive_score(sums.harm, sums.twin),
+    }
+
+
+def nested_selections(view: WeightView, score: ScoreOf, shares: Sequence[float]) -> dict[float, Selection]:
+    """What `select` chooses at each share, from one pass over the model: smaller ones are the top of the largest."""
+    import torch
+
+    largest = select(view, score, prune_fraction=max(shares))
+    scores = torch.cat([score(view[n]).reshape(-1)[i.to(view[n].parameter.device)].cpu()
+                        for n, i in largest.chosen.items()])  # fmt: skip
+    order = scores.sort(descending=True, stable=True).indices
+    found = {}
+    for share in shares:
+        taken = torch.zeros(len(scores), dtype=torch.bool)
+        taken[order[: math.ceil(share * view.weights)]] = True
+        parts = torch.split(taken, [len(index) for index in largest.chosen.values()])
+        chosen = {name: index[part] for (name, index), part in zip(largest.chosen.items(), parts, strict=True)}
+        found[share] = select_units(view, chosen, "weight")
+    return found
+
 
 @dataclass(frozen=True, eq=False)
 class RowEffects:
     """First-order rises of three losses when an output row returns to its base, summed over examples.
-
-    Formulas stand in `_repair_ways`.
 
     Attributes:
         rises: by set ("harm", "twin", "task") and matrix name, fp32 on the CPU, shape (rows,).
@@ -121,7 +218,9 @@ def choose_rows(
         if len(rows):
             found[name] = rows if pool == "row" else torch.arange(len(ratios[name]))
     if not found:
-        raise SelectionError("no row gives more safety for its cost than the whole update does; give more examples")
+        raise SelectionError(
+            "no row gives more safety for its cost than the whole update does; give more contrasts with --harm"
+        )
     return found
 
 
@@ -182,3 +281,68 @@ def returned(
     finally:
         for name, before in kept.items():
             tables[name][places[name]] = before
+
+
+def refuse_other_shape(view: WeightView, values: Mapping[str, torch.Tensor], spec: str) -> None:
+    """Refuse a base of another shape, and one that is equal.
+
+    Raises:
+        SubjectError: they do not fit, or there is nothing to repair.
+    """
+    import torch
+
+    for name, matrix in view.items():
+        if name not in values or values[name].shape != matrix.parameter.shape:
+            raise SubjectError(f"{spec}: its {name} is not of the base's shape; give the right base with --base")
+    if set(values) != set(view):
+        raise SubjectError(f"{spec}: the base has other matrices; give the right one with --base")
+    if all(torch.equal(values[name], matrix.parameter.detach().cpu()) for name, matrix in view.items()):
+        raise SubjectError(f"{spec}: equals its base in every matrix; there is nothing to repair")
+
+
+def refuse_unharmed(base: Mapping[str, float], tuned: Mapping[str, float], spec: str) -> None:
+    """Refuse a fine-tune that did not raise the preference margin of the harm set.
+
+    Args:
+        base: means by metric on the base.
+        tuned: likewise on the fine-tune.
+        spec: what to call it.
+
+    Raises:
+        SubjectError: there is nothing to repair.
+    """
+    rise = tuned["preference.margin:harm"] - base["preference.margin:harm"]
+    if rise <= 0:
+        raise SubjectError(
+            f"{spec}: prefers the harm set's misaligned answers no more than its base does (preference margin "
+            f"{rise:+.3f} against the base); there is nothing to repair"
+        )
+
+
+@contextlib.contextmanager
+def scaled(
+    view: WeightView, values: Mapping[str, torch.Tensor], share: float, kept: dict[str, torch.Tensor] | None = None
+) -> Iterator[None]:
+    """The update scaled down by a share, for a block; the tuned weights return bit for bit, whatever happens.
+
+    Args:
+        view: the tuned model.
+        values: the base's, by matrix name.
+        share: of the update, to take off.
+        kept: filled with copies of the tuned weights; given again, it spares the next block the copying.
+    """
+    import torch
+
+    kept = {} if kept is None else kept
+    changed: list[str] = []
+    with torch.no_grad():
+        try:
+            for name, matrix in view.items():
+                if name not in kept:
+                    kept[name] = matrix.parameter.detach().to("cpu", copy=True)
+                changed.append(name)
+                matrix.parameter.lerp_(values[name].to(matrix.parameter), share)
+            yield
+        finally:
+            for name in changed:
+                view[name].parameter.copy_(kept[name])
