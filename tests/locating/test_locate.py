@@ -120,6 +120,20 @@ def test_the_same_call_again_finds_the_finished_run_and_another_is_refused(
         locate(choose("llama"), [harm], [keep], options=LocateOptions(seed=3), out=tmp_path / "run")
     with pytest.raises(OutputError, match="no finished search"):
         stored_locate(tmp_path)
+    file = tmp_path / "run" / "locate.json"
+    stored = json.loads(file.read_text())
+    assert stored == first.document
+    # What earlier versions wrote is read and drawn; what none wrote is refused.
+    claim = {**stored["claims"][0], "outcome": "cannot be told"}
+    file.write_text(json.dumps({**stored, "scope": "global", "unit": "component", "claims": [claim]}))
+    assert stored_locate(tmp_path / "run").claims[0].outcome == "inconclusive"
+    assert "neurons and heads" in draw(tmp_path / "run").read_text()
+    for where in (stored, stored["selection"], stored["held_out"][0]["controls"]["random"]):
+        where["surprise"] = 1
+        file.write_text(json.dumps(stored))
+        with pytest.raises(OutputError, match="surprise"):
+            stored_locate(tmp_path / "run")
+        del where["surprise"]
 
 
 def test_a_killed_run_measures_nothing_twice(

@@ -196,8 +196,8 @@ def select_count(
     picked = _top_of_all(free(), count, positive=True)
     if not sum(index.numel() for index in picked.values()):
         raise SelectionError(
-            f"nothing is left to choose (unit '{unit}'): no unprotected one has a positive score; change the fractions "
-            "or the sets"
+            f"nothing is left to choose (unit '{unit}'): no unprotected one has a positive score; use other sets, or "
+            "another subject"
         )
     return select_units(view, picked, unit)
 

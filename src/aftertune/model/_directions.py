@@ -41,5 +41,7 @@ def leading_directions(matrix: torch.Tensor, count: int = LEADING) -> Directions
     """
     import torch
 
+    # Not torch.svd_lowrank: of the 64 leading pairs of a SmolLM2 down projection it finds 5 % (|cosine| above 0.99; 36 %
+    # with twice the columns and four iterations) and misses values by up to 13 %, since they fall slowly. Edits would change.
     left, sizes, right = torch.linalg.svd(matrix.detach().float(), full_matrices=False)
     return Directions(left[:, :count].clone(), sizes[:count].clone(), right[:count].clone())
