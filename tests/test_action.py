@@ -78,6 +78,7 @@ def job(tmp_path: Path) -> Callable[..., Job]:
                 **os.environ,
                 **{name: str(file) for name, file in files.items() if name.startswith("GITHUB_")},
                 **{name: evaluate(value, inputs, outputs) for name, value in step.get("env", {}).items()},
+                "GITHUB_ACTION_PATH": str(ROOT),
                 "PATH": path or f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             }
             # What `shell: bash` stands for.
@@ -233,7 +234,7 @@ def test_inputs_that_make_no_sense_are_refused_before_anything_is_loaded(
 
 
 @pytest.mark.parametrize(
-    ("version", "asked"), [("", "aftertune"), ("0.1.0", "aftertune==0.1.0"), ("1.0rc1", "aftertune==1.0rc1")]
+    ("version", "asked"), [("", str(ROOT)), ("0.1.0", "aftertune==0.1.0"), ("1.0rc1", "aftertune==1.0rc1")]
 )
 def test_the_version_asked_for_is_installed(version: str, asked: str, job: Callable[..., Job], tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
