@@ -87,32 +87,35 @@ def _refuse_unreachable(folder: Path, spec: SubjectSpec) -> None:
         raise _gone(folder, spec.text, why) from None
 
 
-def refuse_circle(spec: SubjectSpec, base: str | None = None) -> None:
-    """Refuse adapters that come back to themselves by what they name as their base, through links too.
+def adapter_chain(spec: SubjectSpec, base: str | None = None) -> list[SubjectSpec]:
+    """A subject and what lies beneath it: of an adapter its base, and the base of that, down to a whole model.
 
     Args:
-        spec: the adapter at the top; other kinds have nothing beneath them.
+        spec: the subject at the top; other kinds than adapters have nothing beneath them.
         base: its base, where one is given instead of the one in its config.
 
     Raises:
-        SubjectError: the chain closes to a circle, or breaks off.
+        SubjectError: the chain comes back to itself, through links too, or breaks off.
     """
+    chain = [spec]
     seen: list[Path] = []
     while spec.kind == "adapter":
         folder = Path(spec.location)
-        place = folder.resolve()
-        if place in seen:
+        resolved = folder.resolve()
+        if resolved in seen:
             raise SubjectError(
-                f"{folder}: its chain of bases comes back to it ({_circle(seen, place)}); give the right one with "
+                f"{folder}: its chain of bases comes back to it ({_circle(seen, resolved)}); give the right one with "
                 "--base"
             )
-        seen.append(place)
+        seen.append(resolved)
         below = parse_spec(base or adapter_base(folder, read_adapter_config(folder)))
-        if below.kind == "adapter" and Path(below.location).resolve() == place:
+        if below.kind == "adapter" and Path(below.location).resolve() == resolved:
             raise SubjectError(f"{spec.text}: names itself as its base; give the right one with --base")
+        chain.append(below)
         spec, base = below, None
+    return chain
 
 
-def _circle(seen: list[Path], place: Path) -> str:
-    names = [path.name for path in seen[seen.index(place) :]]
-    return " → ".join([*names, place.name])
+def _circle(seen: list[Path], resolved: Path) -> str:
+    names = [path.name for path in seen[seen.index(resolved) :]]
+    return " → ".join([*names, resolved.name])

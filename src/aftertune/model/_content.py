@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.errors import PatchError, SubjectError, UsageError
+from aftertune.model._adapter_base import adapter_chain
 from aftertune.model._file_digest import content_digest
 from aftertune.model._spec import SubjectSpec, parse_spec
 
@@ -41,26 +42,15 @@ def subject_content(
         PatchError: a patch cannot be read.
         UsageError: the template cannot be read.
     """
-    found = _chain(parse_spec(spec), base, ())
+    found: dict[str, Any] = {}
+    for link in reversed(adapter_chain(parse_spec(spec), base)):
+        beneath = {"beneath": found} if found else {}
+        patches = {"patches": [_patch(link, Path(file)) for file in link.patches]} if link.patches else {}
+        found = {**_own(link), **patches, **beneath}
     if tokenizer is not None:
         found["tokenizer"] = _tokenizer(tokenizer)
     if chat_template not in (None, "plain"):
         found["template"] = _template(Path(str(chat_template)))
-    return found
-
-
-def _chain(spec: SubjectSpec, base: str | None, above: tuple[Path, ...]) -> dict[str, Any]:
-    found = _own(spec)
-    if spec.patches:
-        found["patches"] = [_patch(spec, Path(file)) for file in spec.patches]
-    if spec.kind == "adapter":
-        from aftertune.model._adapter_base import adapter_base, read_adapter_config
-
-        folder = Path(spec.location)
-        if folder.resolve() in above:
-            raise SubjectError(f"{folder}: its chain of bases comes back to it; give the right one with --base")
-        below = parse_spec(base or adapter_base(folder, read_adapter_config(folder)))
-        found["beneath"] = _chain(below, None, (*above, folder.resolve()))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import NumericalError, SubjectError
 from aftertune.model._adapter import adapter_facts, attach_adapter, refuse_virtual_tokens
-from aftertune.model._adapter_base import adapter_base, read_adapter_config, refuse_circle
+from aftertune.model._adapter_base import adapter_base, adapter_chain, read_adapter_config
 from aftertune.model._chat import Chat, read_template
 from aftertune.model._checkpoint import Stored, read_checkpoint, refuse_unread
 from aftertune.model._device import Placement, resolve_device, resolve_dtype
@@ -63,16 +63,16 @@ def load(
         NumericalError: its weights hold NaN or infinity.
         MemoryExhausted: it does not fit in memory.
     """
-    parsed = _pinned(parse_spec(spec))
+    parsed = pinned(parse_spec(spec))
     placement = placement or Placement()
     progress = progress or Silent()
     if base is not None and parsed.kind != "adapter":
         base = None  # only an adapter has one
     if parsed.kind == "adapter":
         folder = Path(parsed.location)
-        refuse_circle(parsed, base)
+        adapter_chain(parsed, base)
         base = base or adapter_base(folder, read_adapter_config(folder))
-        base_spec = _pinned(parse_spec(base))
+        base_spec = pinned(parse_spec(base))
         refuse_packed(base_spec, beneath=folder)
         if base_spec.kind == "adapter":  # tuned on top of another adapter: fold that one in first
             below = load(base, placement=placement, merge=True, trust_remote_code=trust_remote_code, progress=progress)
@@ -91,7 +91,7 @@ def load(
         name, _, tag = tokenizer.partition("@")
         require_regular_inside(tokenizer)
         source, revision = (tokenizer, None) if Path(tokenizer).is_dir() else (name, tag or None)
-    tok = _load_tokenizer(source, parsed.text, revision, trust_remote_code)
+    tok = load_tokenizer(source, parsed.text, revision, trust_remote_code)
     chat = Chat(tok, read_template(chat_template), parsed.text)
     refuse_foreign_tokens(chat, embedding_rows(model), parsed.text)
     for note in chat.notes:
@@ -151,7 +151,7 @@ def refuse_broken_weights(model: torch.nn.Module, name: str) -> None:
             )
 
 
-def _pinned(spec: SubjectSpec) -> SubjectSpec:
+def pinned(spec: SubjectSpec) -> SubjectSpec:
     """A hub spec with its revision resolved to a commit, so that all files are of one state of the repository."""
     if spec.kind != "hub":
         return spec
@@ -193,8 +193,8 @@ def _load_model(spec: SubjectSpec, placement: Placement, trust: bool, progress: 
         refuse_hub_adapter(spec)
         stored: dict[str, Stored] = {}
     else:
-        _refuse_pickles(Path(source))
-        stored = read_checkpoint(Path(source), _explicit_weights(Path(source)))
+        refuse_pickles(Path(source))
+        stored = read_checkpoint(Path(source), explicit_weights(Path(source)))
     with explain_reading(spec.text, "cannot be loaded", _hub_hint(spec)), quiet_loading():
         model, report = _open(
             source,
@@ -216,7 +216,7 @@ def _load_model(spec: SubjectSpec, placement: Placement, trust: bool, progress: 
     return loaded
 
 
-def _explicit_weights(folder: Path) -> str | None:
+def explicit_weights(folder: Path) -> str | None:
     """The weights that a config names in place of ``model.safetensors``, if it does."""
     try:
         named = json.loads((folder / "config.json").read_text("utf-8")).get("transformers_weights")
@@ -232,7 +232,7 @@ def _fetched(spec: SubjectSpec) -> dict[str, Stored]:
     with explain_reading(spec.text, "cannot be loaded", _hub_hint(spec)):
         config = cached_file(spec.location, "config.json", revision=spec.revision or "main")
     folder = Path(str(config)).parent
-    return read_checkpoint(folder, _explicit_weights(folder))
+    return read_checkpoint(folder, explicit_weights(folder))
 
 
 def _open(source: str, **options: Any) -> Any:
@@ -264,14 +264,14 @@ def refuse_hub_adapter(spec: SubjectSpec) -> None:
         )
 
 
-def _refuse_pickles(folder: Path) -> None:
+def refuse_pickles(folder: Path) -> None:
     if not any(folder.glob("*.safetensors")):
         pickled = next(iter(sorted([*folder.glob("*.bin"), *folder.glob("*.pt")])), None)
         what = f"only pickled weights ({pickled.name})" if pickled else "no weights"
         raise SubjectError(f"{folder}: holds {what}; save it as safetensors")
 
 
-def _load_tokenizer(source: str, name: str, revision: str | None, trust: bool) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str, name: str, revision: str | None, trust: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     path = Path(source)

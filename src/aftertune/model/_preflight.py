@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.data import Message
 from aftertune.errors import SubjectError
-from aftertune.model._adapter_base import WEIGHTS, adapter_base, read_adapter_config, refuse_circle
+from aftertune.model._adapter_base import WEIGHTS, adapter_chain
 from aftertune.model._chat import Chat, read_template
 from aftertune.model._checkpoint import read_checkpoint, read_headers
 from aftertune.model._device import Placement, resolve_device
 from aftertune.model._explain import explain_reading
-from aftertune.model._loading import _explicit_weights as explicit_weights
-from aftertune.model._loading import _load_tokenizer as load_tokenizer
-from aftertune.model._loading import _pinned as pinned
-from aftertune.model._loading import _refuse_pickles as refuse_pickles
+from aftertune.model._loading import explicit_weights, load_tokenizer, pinned, refuse_pickles
 from aftertune.model._quantised import refuse_packed
 from aftertune.model._spec import SubjectSpec, parse_spec
 from aftertune.model._vocabulary import refuse_foreign_tokens
@@ -62,14 +59,16 @@ def check_subject(
         PatchError: a patch that is not there.
     """
     template = read_template(chat_template)
-    chain = _chain(spec, base)
+    chain = adapter_chain(parse_spec(spec), base)
+    for one in chain[:-1]:
+        read_headers(Path(one.location) / WEIGHTS)
     resolve_device((placement or Placement()).device)
     for one in chain:
         for patch in one.patches:
             read_headers(Path(patch))
     beneath = Path(chain[-2].location) if len(chain) > 1 else None
     config = _check_model(chain[-1], trust_remote_code, beneath)
-    found = _tokenizer(chain, tokenizer, trust_remote_code)
+    found = _tokenizer_of(chain, tokenizer, trust_remote_code)
     if found is None:
         return None
     chat = Chat(found, template, chain[0].text)
@@ -78,22 +77,6 @@ def check_subject(
         refuse_foreign_tokens(chat, rows, chain[0].text)
     chat.tree([Message("user", _QUESTION)], [_ANSWER])
     return chat
-
-
-def _chain(spec: str | Path, base: str | None) -> list[SubjectSpec]:
-    """The subject, and what lies beneath it if it is an adapter: down to a whole model.
-
-    Raises:
-        SubjectError: a link is broken, or leads back to an adapter above it.
-    """
-    chain = [parse_spec(spec)]
-    refuse_circle(chain[0], base)
-    while chain[-1].kind == "adapter":
-        folder = Path(chain[-1].location)
-        config = read_adapter_config(folder)
-        read_headers(folder / WEIGHTS)
-        chain.append(parse_spec(base if base and len(chain) == 1 else adapter_base(folder, config)))
-    return chain
 
 
 def _check_model(spec: SubjectSpec, trust: bool, beneath: Path | None) -> Any:
@@ -127,7 +110,7 @@ def _check_model(spec: SubjectSpec, trust: bool, beneath: Path | None) -> Any:
     return config
 
 
-def _tokenizer(chain: list[SubjectSpec], given: str | None, trust: bool) -> PreTrainedTokenizerBase | None:
+def _tokenizer_of(chain: list[SubjectSpec], given: str | None, trust: bool) -> PreTrainedTokenizerBase | None:
     """The tokenizer that `load` would take; None where it would have to be fetched or converted first."""
     name = chain[0].text
     if given is not None:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from aftertune.errors import PatchError, SubjectError
-from aftertune.model._inside import subjects_inside
+from aftertune.errors import PatchError, SubjectError, spelled_out
 from aftertune.runs import require_regular, require_regular_inside
 
 EMBEDDED = "smollm2"
@@ -124,3 +123,21 @@ def _parse_unpatched(text: str) -> SubjectSpec:
         f"{text}: no such subject; give a model folder, an adapter folder, a .gguf file, "
         f"a hub id (owner/name), or {EMBEDDED}"
     )
+
+
+def subjects_inside(folder: Path) -> list[str]:
+    """Names of the folders in a folder that hold a model or an adapter: the likeliest first, then the latest step."""
+    try:
+        names = [
+            path.name
+            for path in folder.iterdir()
+            if (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
+        ]
+    except OSError:
+        return []
+    return [spelled_out(name) for name in sorted(names, key=_age)]
+
+
+def _age(name: str) -> tuple[bool, int, str]:
+    step = re.fullmatch(r"\D*-(\d{1,18})", name)
+    return name not in ("model", "final"), -int(step[1]) if step else 0, name
