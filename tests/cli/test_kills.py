@@ -31,7 +31,7 @@ torch.set_num_threads(1)
 import pyarrow.parquet, scipy.stats, transformers
 import aftertune.verbs._audit
 from aftertune.cli import main
-from aftertune.model import _sharing, load
+from aftertune.model import _likelihood as _sharing, load
 
 root, command = Path(sys.argv[1]), json.loads(sys.argv[2])
 os.chdir(root)

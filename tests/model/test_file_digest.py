@@ -12,7 +12,7 @@ import pytest
 
 from aftertune.errors import SubjectError
 from aftertune.model import cache_root, content_digest
-from aftertune.model._file_digest import SMALL
+from aftertune.model._identity import SMALL
 
 OLD = 1_600_000_000 * 10**9
 

@@ -26,8 +26,8 @@ from aftertune.model import (
     score,
     score_batches,
 )
-from aftertune.model._sharing import sharing_is_exact
-from aftertune.model._trees import common_prefix, split_wide
+from aftertune.model._likelihood import sharing_is_exact
+from aftertune.model._prompt_batch import common_prefix, split_wide
 
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "mixtral")
 BOUNDS = (1, 37, 200, 10_000)

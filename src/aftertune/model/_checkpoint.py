@@ -1,7 +1,4 @@
-"""A checkpoint against the model that runs: every tensor on disk is read, and every weight that runs was on disk.
-
-transformers reads what its class asks for and warns of the rest. Here its warnings are errors.
-"""
+"""Checkpoint folders: every tensor on disk is read, or the folder is refused."""
 
 from __future__ import annotations
 
@@ -14,10 +11,57 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aftertune.errors import SubjectError, spelled_out
-from aftertune.model._explain import explain_reading
+from aftertune.model._libraries import explain_reading
+from aftertune.model._spec import SubjectSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+# transformers can unpack these to plain weights as it loads them.
+_UNPACKED = {"mxfp4", "fp8", "fbgemm_fp8"}
+
+
+def refuse_packed(spec: SubjectSpec, beneath: Path | None = None) -> None:
+    """Refuse a model whose config says that its weights are packed (4-bit, 8-bit).
+
+    Args:
+        spec: the model.
+        beneath: the adapter that sits on it, if it is the base of one.
+
+    Raises:
+        SubjectError: they are.
+    """
+    settings = _config(spec).get("quantization_config")
+    if not isinstance(settings, dict) or not settings or settings.get("quant_method") in _UNPACKED:
+        return
+    method = spelled_out(str(settings.get("quant_method", "unnamed")))[:40]
+    bits = next((n for n, key in ((4, "load_in_4bit"), (8, "load_in_8bit")) if settings.get(key)), settings.get("bits"))
+    packed = f"packed quantised weights ({method}{f', {bits}-bit' if bits else ''})"
+    if beneath is None:
+        raise SubjectError(f"{spec.text}: {packed} cannot be studied; use the unquantised checkpoint")
+    raise SubjectError(
+        f"{beneath}: its base, {spec.text}, has {packed}, which cannot be studied; give the unquantised one with --base"
+    )
+
+
+def _config(spec: SubjectSpec) -> dict[str, Any]:
+    """A model's ``config.json``, or nothing where there is none to be had; its loader tells what is wrong."""
+    from transformers.utils import cached_file
+
+    if spec.kind not in ("folder", "hub"):
+        return {}
+    try:
+        path = (
+            Path(spec.location) / "config.json"
+            if spec.kind == "folder"
+            else Path(str(cached_file(spec.location, "config.json", revision=spec.revision or "main")))
+        )
+        config = json.loads(path.read_text("utf-8"))
+    except Exception:  # the file's faults and the hub's
+        return {}
+    return config if isinstance(config, dict) else {}
+
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from aftertune.errors import MemoryExhausted, SubjectError, UsageError
-from aftertune.model._explain import is_shortage
-from aftertune.model._forest import MIN_SHARED_PREFIX, logits_only_at, refuse_non_finite
+from aftertune.model._libraries import is_shortage
+from aftertune.model._prompt_batch import MIN_SHARED_PREFIX, Tree, common_prefix, logits_only_at, refuse_non_finite
 from aftertune.model._sampling import Sampling, choose_tokens
-from aftertune.model._trees import Tree, common_prefix
 
 if TYPE_CHECKING:
     import torch
@@ -254,7 +253,7 @@ class _Decoding:
     def _forward(self, ids: torch.Tensor) -> torch.Tensor:
         import torch
 
-        from aftertune.model._growing_cache import let_grow
+        from aftertune.model._sampling import let_grow
 
         inputs: dict[str, Any] = {"attention_mask": self.mask, "past_key_values": self.cache, "use_cache": True}
         if self.positioned:

@@ -1,20 +1,249 @@
-"""GGUF files, converted once to ordinary checkpoints: every tensor and every key of one is carried over or refused."""
+"""GGUF files: which of their keys and tensors are known, and reading them."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aftertune.errors import SubjectError, spelled_out
 from aftertune.model._checkpoint import read_checkpoint
-from aftertune.model._explain import explain_reading
-from aftertune.model._file_digest import content_digest
-from aftertune.model._gguf_keys import architecture, key_fault
-from aftertune.model._quiet import quiet_loading
+from aftertune.model._identity import content_digest
+from aftertune.model._libraries import explain_reading, quiet_loading
 from aftertune.runs import Progress, cache_root, explain_storage, new_folder
+
+# Sizes that the shapes of the tensors repeat (and shapes are checked), and keys that enter no forward pass.
+_REPEATED = {
+    "vocab_size", "embedding_length", "feed_forward_length", "expert_feed_forward_length", "block_count",
+    "expert_shared_feed_forward_length", "shortconv.l_cache", "ssm.conv_kernel", "ssm.inner_size", "ssm.state_size",
+    "ssm.time_step_rank", "attention.q_lora_rank", "attention.kv_lora_rank",
+    "nextn_predict_layers", "context_length", "tensor_data_layout", "decoder_start_token_id", "rope.scaling.finetuned",
+}  # fmt: skip
+# Where a config keeps a fact, by key; the first attribute that it has counts.
+_PLACES: dict[str, tuple[str, ...]] = {
+    "attention.head_count": ("num_attention_heads", "n_head", "num_heads"),
+    "attention.head_count_kv": ("num_key_value_heads", "num_kv_heads", "num_attention_heads", "n_head"),
+    "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "norm_eps", "layer_norm_epsilon", "layer_norm_eps"),
+    "attention.layer_norm_epsilon": ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"),
+    "attention.sliding_window": ("sliding_window",),
+    "attention.shared_kv_layers": ("num_kv_shared_layers",),
+    "attention.clamp_kqv": ("clip_qkv",),
+    "attn_logit_softcapping": ("attn_logit_softcapping",),
+    "final_logit_softcapping": ("final_logit_softcapping",),
+    "logit_scale": ("logit_scale",),
+    "embedding_scale": ("embedding_multiplier",),
+    "residual_scale": ("residual_multiplier",),
+    "embedding_length_per_layer_input": ("hidden_size_per_layer_input",),
+    "use_parallel_residual": ("use_parallel_residual",),
+    "expert_count": ("num_experts", "num_local_experts", "n_routed_experts"),
+    "expert_used_count": ("num_experts_per_tok",),
+    "expert_shared_count": ("n_shared_experts",),
+    "expert_weights_norm": ("norm_topk_prob",),
+    "expert_weights_scale": ("routed_scaling_factor",),
+    "ssm.group_count": ("linear_num_key_heads", "n_groups"),
+}
+# What leaves the forward pass as it is, where a config has no such attribute.
+_NEUTRAL = {
+    "logit_scale": 1.0, "embedding_scale": 1.0, "residual_scale": 1.0, "expert_weights_scale": 1.0,
+    "attention.head_count": 0, "attention.head_count_kv": 0,
+    "expert_count": 0, "expert_used_count": 0, "expert_shared_count": 0,
+    "attention.clamp_kqv": 0.0, "attention.max_alibi_bias": 0.0, "attention.causal": True, "ssm.dt_b_c_rms": False,
+    "rope.scale_linear": 1.0, "use_parallel_residual": True, "attention.shared_kv_layers": 0,
+    "embedding_length_per_layer_input": 0,
+}  # fmt: skip
+# Ways of cutting text before merging that come to what GPT-2 does, the reader's fall-back. Those that also cut digits
+# apart are among them: vocabularies learned so hold no merge across digits. (llama.cpp, src/llama-vocab.cpp.)
+_CUT_AS_GPT2 = {
+    "default", "gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "roberta-bpe",
+    "jina-es", "jina-de", "jina-v1-en", "jina-v2-es", "jina-v2-de", "jina-v2-code", "a.x-4.0", "mellum", "gigachat",
+    "starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b",
+}  # fmt: skip
+_SCALING = {
+    "factor": "factor",
+    "attn_factor": "attention_factor",
+    "original_context_length": "original_max_position_embeddings",
+    "yarn_beta_fast": "beta_fast",
+    "yarn_beta_slow": "beta_slow",
+    "type": "rope_type",
+}
+
+
+def architecture(reader: Any) -> str:
+    """``general.architecture`` of a GGUF file, "" where it has none."""
+    field = reader.fields.get("general.architecture")
+    return str(field.contents()) if field is not None else ""
+
+
+def key_fault(reader: Any, read_config: Callable[[], Any]) -> str | None:
+    """What a GGUF file says that would not run, in words that end in the mend; None if all of it would.
+
+    Args:
+        reader: a `gguf.GGUFReader`.
+        read_config: makes transformers' config of the file; called if the file holds a whole model.
+    """
+    fields = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    kind = fields.get("general.type")
+    if kind is not None and kind.contents() != "model":
+        return f"holds no whole model but '{spelled_out(str(kind.contents()))}'; name the model's own file"
+    parts = fields.get("split.count")
+    if parts is not None and int(parts.contents()) > 1:
+        return f"is one of {int(parts.contents())} parts; merge them (llama-gguf-split --merge), and name the result"
+    for tensor in reader.tensors:
+        if tensor.name.startswith("rope_") and not bool((tensor.data == 1).all()):
+            return (
+                f"{spelled_out(tensor.name)} holds factors of its rotary frequencies (rope scaling, as of Llama 3.1), "
+                "which would not be carried over; use the safetensors checkpoint"
+            )
+    if cut := _unknown_cut(fields):
+        return (
+            f"cuts its text in a way (tokenizer.ggml.pre '{spelled_out(cut)[:60]}') that transformers' reader does not "
+            "know; use the safetensors checkpoint"
+        )
+    config = read_config().get_text_config()
+    prefix = f"{architecture(reader)}."
+    held = {name.removeprefix(prefix): field.contents() for name, field in fields.items() if name.startswith(prefix)}
+    for key, value in held.items():
+        if not _carried(key, value, config, held):
+            return (
+                f"its key {spelled_out(prefix + key)} ({spelled_out(str(value))[:60]}) would not be carried over; use "
+                "the safetensors checkpoint"
+            )
+    if _slides(config) and not any("sliding_window" in key for key in held):
+        return "names no attention window, but transformers would give it one; use the safetensors checkpoint"
+    return None
+
+
+def _unknown_cut(fields: Mapping[str, Any]) -> str | None:
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    model, cut = (fields.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
+    if model is None or cut is None or model.contents() != "gpt2":
+        return None
+    named = str(cut.contents())
+    return None if named in _CUT_AS_GPT2 or named in GGUF_PRE_TOKENIZER_SPLITS else named
+
+
+def _carried(key: str, value: Any, config: Any, held: dict[str, Any]) -> bool:
+    """Whether a config says what a key says."""
+    if key in _REPEATED:
+        return True
+    if key.startswith(("rope.scaling.", "rope.scale")):
+        return _scaled(key.removeprefix("rope.scaling."), value, config, held)
+    if key in _SPECIAL:
+        return _SPECIAL[key](value, config)
+    for name in _PLACES.get(key, ()):
+        found = getattr(config, name, None)
+        if found is not None:
+            return _equal(value, found)
+    return key in _NEUTRAL and _equal(value, _NEUTRAL[key])
+
+
+def _equal(value: Any, found: Any) -> bool:
+    if isinstance(value, list):
+        if isinstance(found, list):
+            return len(value) == len(found) and all(map(_equal, value, found))
+        # One number for each layer, where the config has one for all; layers of another kind have none.
+        return all(_equal(one, found) or one == 0 for one in value) and any(_equal(one, found) for one in value)
+    if isinstance(value, bool | str) or isinstance(found, bool | str):
+        return bool(value == found)
+    return math.isclose(value, found, rel_tol=1e-5, abs_tol=1e-12)  # fp32 in the file
+
+
+def _rope(config: Any, kind: str = "full_attention") -> dict[str, Any]:
+    rope = getattr(config, "rope_parameters", None) or {}
+    return rope.get(kind, rope) if isinstance(rope.get(kind, rope), dict) else {}
+
+
+def _scaled(key: str, value: Any, config: Any, held: dict[str, Any]) -> bool:
+    kind, factor = held.get("rope.scaling.type"), held.get("rope.scaling.factor", 1.0)
+    if kind in (None, "none") or (kind == "linear" and factor == 1.0):
+        # A file without a type is scaled linearly, if it has a factor; what is left then says nothing.
+        if key in ("factor", "attn_factor", "rope.scale_linear"):
+            return bool(value == 1.0) or (key == "factor" and kind == "none")
+        return key != "alpha" or not value
+    rope = _rope(config)
+    if key == "yarn_log_multiplier" or key not in _SCALING:
+        return False
+    name = _SCALING[key]
+    return name in rope and _equal(value, rope[name])
+
+
+def _head_size(config: Any) -> int:
+    given = getattr(config, "head_dim", None)
+    heads = getattr(config, "num_attention_heads", None) or getattr(config, "n_head", 1)
+    return int(given or config.hidden_size // heads)
+
+
+def _key_size(value: Any, config: Any) -> bool:
+    sizes = [getattr(config, "global_head_dim", None), _head_size(config)]
+    return _equal(value, next(size for size in sizes if size))
+
+
+def _rotated(value: Any, config: Any) -> bool:
+    share = _rope(config).get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", None) or 1.0
+    size = getattr(config, "global_head_dim", None) or _head_size(config)
+    return int(value) == int(size * share) or int(value) == getattr(config, "rotary_dim", None)
+
+
+def _base(kind: str) -> Callable[[Any, Any], bool]:
+    def same(value: Any, config: Any) -> bool:
+        found = _rope(config, kind).get("rope_theta", getattr(config, "rope_theta", None))
+        return found is not None and _equal(value, found)
+
+    return same
+
+
+def _scale(value: Any, config: Any) -> bool:
+    given = getattr(config, "attention_multiplier", None)
+    width = getattr(config, "query_pre_attn_scalar", None) or _head_size(config)
+    return _equal(value, given if given is not None else width**-0.5)
+
+
+def _gating(value: Any, config: Any) -> bool:
+    named = {1: "softmax", 2: "sigmoid"}.get(int(value))
+    return bool(named == getattr(config, "scoring_func", "softmax"))
+
+
+def _pattern(value: Any, config: Any) -> bool:
+    kinds = [kind == "sliding_attention" for kind in getattr(config, "layer_types", None) or ()]
+    if isinstance(value, list):
+        return [bool(one) for one in value] == kinds
+    return [(index + 1) % int(value) != 0 for index in range(len(kinds))] == kinds
+
+
+def _interval(value: Any, config: Any) -> bool:
+    kinds = [kind == "full_attention" for kind in getattr(config, "layer_types", None) or ()]
+    return bool(kinds) and [(index + 1) % int(value) == 0 for index in range(len(kinds))] == kinds
+
+
+def _sections(value: Any, config: Any) -> bool:
+    return [one for one in value if one] == list(_rope(config).get("mrope_section", ()))
+
+
+def _slides(config: Any) -> bool:
+    return bool(getattr(config, "sliding_window", None)) and "sliding_attention" in (
+        getattr(config, "layer_types", None) or ("sliding_attention",)
+    )
+
+
+_SPECIAL: dict[str, Callable[[Any, Any], bool]] = {
+    "attention.key_length": _key_size,
+    "attention.value_length": _key_size,
+    "attention.key_length_swa": lambda value, config: _equal(value, _head_size(config)),
+    "attention.value_length_swa": lambda value, config: _equal(value, _head_size(config)),
+    "attention.scale": _scale,
+    "attention.sliding_window_pattern": _pattern,
+    "rope.dimension_count": _rotated,
+    "rope.dimension_sections": _sections,
+    "rope.freq_base": _base("full_attention"),
+    "rope.freq_base_swa": _base("sliding_attention"),
+    "expert_gating_func": _gating,
+    "full_attention_interval": _interval,
+}
+
 
 # Part of the cache's folder names: conversions made before a check was added are not taken for checked ones.
 _CONVERSION = 2

@@ -1,20 +1,165 @@
-"""Who a subject is: where it came from, and digests of all that decides its numbers."""
+"""Who a subject is: digests of its weights, files and settings."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aftertune.model._offloaded import stored_tensors
-from aftertune.model._settings_digest import config_digest, tokenizer_digest
+from aftertune.errors import AftertuneError, SubjectError
+from aftertune.model._weights import stored_tensors
+from aftertune.runs import file_digest, write_json
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
     from aftertune.model._chat import Chat
+
+
+SMALL = 2**20
+"""Bytes up to which a file is read each time."""
+_SETTLED = 2 * 10**9  # nanoseconds; what changed more recently may change again within one tick of a coarse clock
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file.
+
+    Raises:
+        SubjectError: it is no regular file, or cannot be read.
+    """
+    try:
+        if not path.is_file():
+            raise SubjectError(f"{path}: cannot be read ({'no regular file' if path.exists() else 'no such file'})")
+        before = path.stat()
+        if before.st_size <= SMALL:
+            return file_digest(path)
+        began, facts = time.time_ns(), _facts(before)
+        kept = _kept_at(path)
+        found = kept and _read(kept, facts)
+        if found:
+            return found
+        digest = file_digest(path)
+        settled = began - max(before.st_mtime_ns, before.st_ctime_ns) > _SETTLED
+        if kept and settled and _facts(path.stat()) == facts:
+            _keep(kept, path, facts, digest)
+    except OSError as error:
+        raise SubjectError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
+    return digest
+
+
+def _facts(stat: os.stat_result) -> list[int]:
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+
+
+def _kept_at(path: Path) -> Path | None:
+    """Where the digest of a file is kept; None where there is no place for it."""
+    from aftertune.runs import cache_root
+
+    with contextlib.suppress(OSError, RuntimeError):  # no home, a loop of links
+        name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+        return cache_root() / "digests" / f"{name[:32]}.json"
+    return None
+
+
+def _read(kept: Path, facts: list[int]) -> str | None:
+    """A kept digest of a file with these facts; whatever is wrong with the entry, the file is read again."""
+    try:
+        entry = json.loads(kept.read_text("utf-8"))
+        digest = entry["sha256"]
+        whole = entry["facts"] == facts and isinstance(digest, str) and len(bytes.fromhex(digest)) == 32
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return digest if whole else None
+
+
+def _keep(kept: Path, path: Path, facts: list[int], digest: str) -> None:
+    with contextlib.suppress(OSError, AftertuneError):  # a cache that cannot be written costs time, not the run
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, {"file": str(path), "facts": facts, "sha256": digest})
+
+
+# All of a configuration counts but these: where it came from, how weights are initialised, what a classifier calls its
+# classes, and which of its outputs a forward pass returns. The precision as run is told by the weights themselves.
+_IDLE = frozenset({
+    "_name_or_path", "_commit_hash", "transformers_version", "architectures", "auto_map", "dtype", "torch_dtype",
+    "initializer_range", "id2label", "label2id", "num_labels", "problem_type", "finetuning_task",
+    "task_specific_params", "use_cache", "return_dict", "output_attentions", "output_hidden_states", "output_scores",
+})  # fmt: skip
+# Likewise of an adapter's.
+_IDLE_ADAPTER = frozenset({
+    "auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type",
+    "init_lora_weights", "loftq_config", "eva_config", "corda_config",
+})  # fmt: skip
+
+
+def config_digest(model: Any) -> str:
+    """SHA-256 (hex) of what a model's settings make of its weights.
+
+    It covers the model's class and configuration, how attention is computed, the tokens that end an answer, and the
+    configurations of adapters that run beside it: their scale is in no tensor.
+    """
+    adapters = getattr(model, "peft_config", None) or {}
+    bare = model.get_base_model() if adapters and hasattr(model, "get_base_model") else model
+    settings = {
+        "class": type(bare).__name__,
+        "config": _kept(bare.config.to_dict(), _IDLE),
+        "attention": getattr(bare.config, "_attn_implementation", None),
+        "end": getattr(getattr(bare, "generation_config", None), "eos_token_id", None),
+    }
+    if adapters:
+        settings["adapters"] = {name: _kept(config.to_dict(), _IDLE_ADAPTER) for name, config in adapters.items()}
+        settings["active"] = _active(model)
+    return _digest(settings)
+
+
+def _active(model: Any) -> list[str]:
+    active = getattr(model, "active_adapters", [])
+    return list(active() if callable(active) else active)  # a method in models that transformers gave an adapter
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 (hex) of how text becomes tokens: vocabulary, merges, normaliser, added and special tokens."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if hasattr(backend, "to_str"):
+        parts = json.loads(backend.to_str())
+        for passing in ("truncation", "padding"):  # set by whoever called the tokenizer last
+            parts.pop(passing, None)
+    else:  # a tokenizer in Python, or of sentencepiece
+        model = getattr(getattr(tokenizer, "sp_model", None), "serialized_model_proto", None)
+        ranks = getattr(tokenizer, "bpe_ranks", {})
+        parts = {
+            "vocabulary": tokenizer.get_vocab(),
+            "merges": sorted((rank, " ".join(pair)) for pair, rank in ranks.items()),
+            "model": hashlib.sha256(model()).hexdigest() if callable(model) else None,
+            "added": {number: repr(token) for number, token in tokenizer.added_tokens_decoder.items()},
+        }
+    names = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
+    special = {name: getattr(tokenizer, name, None) for name in names}
+    cleans = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))
+    return _digest({"tokenizer": parts, "special": special, "cleans": cleans})
+
+
+def _kept(value: Any, idle: frozenset[str]) -> Any:
+    """What counts, as JSON values. What is off counts as not there: newer libraries add options that are off."""
+    if isinstance(value, Mapping):
+        kept = {str(key): _kept(inner, idle) for key, inner in value.items() if key not in idle}
+        return {key: inner for key, inner in kept.items() if inner is not None and inner is not False}
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return [_kept(inner, idle) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _digest(parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
 
 DIGESTS = {
     "weights_sha256": "weights",

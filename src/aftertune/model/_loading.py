@@ -8,23 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import NumericalError, SubjectError
-from aftertune.model._adapter import adapter_facts, attach_adapter, refuse_virtual_tokens
-from aftertune.model._adapter_base import adapter_base, adapter_chain, read_adapter_config
-from aftertune.model._chat import Chat, read_template
-from aftertune.model._checkpoint import Stored, read_checkpoint, refuse_unread
-from aftertune.model._device import Placement, resolve_device, resolve_dtype
+from aftertune.model._adapter import (
+    adapter_base,
+    adapter_chain,
+    adapter_facts,
+    attach_adapter,
+    merge_adapter,
+    read_adapter_config,
+    refuse_virtual_tokens,
+)
+from aftertune.model._chat import Chat, embedding_rows, read_template, refuse_foreign_tokens
+from aftertune.model._checkpoint import Stored, read_checkpoint, refuse_packed, refuse_unread
 from aftertune.model._embedded import embedded_folder
-from aftertune.model._explain import explain_reading
 from aftertune.model._gguf import converted_gguf
 from aftertune.model._identity import identify
-from aftertune.model._merging import merge_adapter
-from aftertune.model._offloaded import stored_parameters
+from aftertune.model._libraries import explain_reading, quiet_loading
 from aftertune.model._patch_file import apply_patches
-from aftertune.model._quantised import refuse_packed
-from aftertune.model._quiet import quiet_loading
 from aftertune.model._spec import SubjectSpec, parse_spec
-from aftertune.model._subject import Subject
-from aftertune.model._vocabulary import embedding_rows, refuse_foreign_tokens
+from aftertune.model._subject import Placement, Subject, resolve_device, resolve_dtype
+from aftertune.model._weights import stored_parameters
 from aftertune.runs import Progress, Silent, require_regular_inside
 
 if TYPE_CHECKING:

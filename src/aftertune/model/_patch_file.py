@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from aftertune.errors import OutputError, PatchError
-from aftertune.model._file_digest import content_digest
+from aftertune.model._identity import content_digest
 from aftertune.model._patch import Edit, Operation, Patch
 from aftertune.model._weights import WeightView
 from aftertune.runs import Progress, explain_storage, require_regular, write_bytes

@@ -1,19 +1,93 @@
-"""A subject: weights, tokenizer, chat template and identity."""
+"""A subject: model, tokenizer, identity, and where it is placed."""
 
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from aftertune.errors import UsageError
 from aftertune.model._chat import Chat
-from aftertune.model._device import default_batch_tokens
 from aftertune.model._identity import Identity
-from aftertune.model._offloaded import execution_device
+from aftertune.model._weights import execution_device
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How to run a subject; None means choose for this machine.
+
+    Attributes:
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto" to spread layers over all accelerators.
+        dtype: one of "float32", "bfloat16", "float16".
+        max_batch_tokens: bound on prompt plus response tokens of one forward pass.
+    """
+
+    device: str | None = None
+    dtype: str | None = None
+    max_batch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise UsageError(f"dtype {self.dtype!r} is unknown; choose {', '.join(DTYPES)}")
+        if self.max_batch_tokens is not None and self.max_batch_tokens < 1:
+            raise UsageError(f"max batch tokens must be positive, not {self.max_batch_tokens}")
+        if self.max_batch_tokens is not None and self.max_batch_tokens >= 2**31:
+            raise UsageError(f"max batch tokens must be below {2**31}, not {self.max_batch_tokens}")
+
+
+def resolve_device(device: str | None) -> str:
+    """The device to load on: as asked, else the first accelerator, else the CPU.
+
+    Under `torchrun` the first GPU means the one of this process.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    import torch
+
+    mine = os.environ.get("LOCAL_RANK")
+    if device is None:
+        if torch.cuda.is_available():
+            return "cuda" if mine is None else f"cuda:{mine}"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "auto":
+        return device
+    try:
+        if torch.empty(0, device=device).is_meta:
+            raise RuntimeError("it holds no values")
+    except Exception as error:  # of every accelerator's own kind, and for every text that names none
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"device {device!r} cannot be used here ({reason}); try --device cpu") from None
+    return device
+
+
+def resolve_dtype(dtype: str | None, device: str) -> torch.dtype:
+    """The precision to load in: as asked, else fp32 on a CPU and bf16 (fp16 on old GPUs) elsewhere."""
+    import torch
+
+    if dtype is not None:
+        found: torch.dtype = getattr(torch, dtype)
+        return found
+    if device == "cpu":
+        return torch.float32
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float32
+
+
+def default_batch_tokens(device: torch.device, vocabulary: int) -> int:
+    """A bound that keeps the logits of a batch near 256 MB on a CPU and 1 GB on an accelerator (fp32)."""
+    budget = 2**28 if device.type == "cpu" else 2**30
+    floor, ceiling = (256, 2048) if device.type == "cpu" else (1024, 16384)
+    return max(floor, min(ceiling, budget // (4 * max(vocabulary, 1))))
 
 
 @dataclass(eq=False)
@@ -66,7 +140,7 @@ class Subject:
     @functools.cached_property
     def shares_prompts(self) -> bool:
         """Whether several answers can share one encoded prompt; tried once on a tiny example, not assumed."""
-        from aftertune.model._sharing import sharing_is_exact
+        from aftertune.model._likelihood import sharing_is_exact
 
         return sharing_is_exact(self)
 
@@ -75,6 +149,6 @@ class Subject:
 
         Attention that reaches back only so far lets short rows share, but not long ones.
         """
-        from aftertune.model._sharing import sharing_reaches
+        from aftertune.model._likelihood import sharing_reaches
 
         return self.shares_prompts and sharing_reaches(self, width, depth)

@@ -1,11 +1,27 @@
 """Files read within bounds and written whole; what one run leaves on disk and says on the way."""
 
-from aftertune.runs._atomic import explain_storage, file_digest, write_bytes, write_json, write_text
-from aftertune.runs._entering import default_folder, entered
-from aftertune.runs._folder import MANIFEST, MEND, RunFolder, explain_damage, fingerprint, read_manifest
+from aftertune.runs._atomic import (
+    explain_storage,
+    file_digest,
+    new_folder,
+    refuse_taken_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from aftertune.runs._folder import (
+    MANIFEST,
+    MEND,
+    RunFolder,
+    default_folder,
+    entered,
+    explain_damage,
+    fingerprint,
+    read_manifest,
+    refuse_other_model,
+    versions,
+)
 from aftertune.runs._journal import Journal
-from aftertune.runs._machine import versions
-from aftertune.runs._new_folder import new_folder, refuse_taken_folder
 from aftertune.runs._parsing import (
     Unparsable,
     YamlDocument,
@@ -22,7 +38,6 @@ from aftertune.runs._reading import open_regular, read_bounded, require_regular,
 from aftertune.runs._secrets import without_secrets
 from aftertune.runs._store import Store, cache_root, shared_store
 from aftertune.runs._stored import read_document, stored_as, stored_identity, stored_text
-from aftertune.runs._taking_part import refuse_other_model
 
 __all__ = [
     "MANIFEST",

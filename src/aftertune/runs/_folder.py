@@ -1,4 +1,4 @@
-"""One folder per run: it knows what made it, admits one process at a time, and can be gone on with."""
+"""Run folders: a manifest, a lock, and who may enter."""
 
 from __future__ import annotations
 
@@ -6,17 +6,48 @@ import contextlib
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from aftertune.errors import AftertuneError, OutputError
+from aftertune.errors import AftertuneError, OutputError, RunError
 from aftertune.runs._atomic import explain_storage, write_json
-from aftertune.runs._machine import machine, versions
 from aftertune.runs._reading import require_regular_inside
-from aftertune.runs._secrets import values_without_secrets
+from aftertune.runs._secrets import command_without_secrets, values_without_secrets
 from aftertune.runs._stored import read_document
+
+_PACKAGES = ("aftertune", "torch", "transformers", "tokenizers", "peft", "trl", "datasets", "numpy", "safetensors")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on; absent ones are left out."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Platform, core count and the command that was given (keys and passwords in it hidden), for a manifest."""
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    if program == "__main__.py" and Path(sys.argv[0]).parent.name == "aftertune":
+        program = "aftertune"
+    return {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "command": shlex.join([program, *command_without_secrets(sys.argv[1:])]) if program == "aftertune" else "",
+    }
+
 
 MANIFEST = "manifest.json"
 MEND = "run the same command again in a new folder"
@@ -222,3 +253,77 @@ def _differences(held: Any, asked: Any, prefix: str = "") -> list[str]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextlib.contextmanager
+def entered(run: RunFolder) -> Iterator[None]:
+    """`RunFolder.locked`, but a run that is refused before its first number leaves no trace in a new folder.
+
+    Raises:
+        OutputError: see `RunFolder.locked`.
+    """
+    with explain_storage(run.path):
+        absent = [path for path in (run.path, *run.path.parents) if not path.exists()]
+        new = bool(absent) or (run.path.is_dir() and not any(run.path.iterdir()))
+    with run.locked():
+        try:
+            yield
+        except AftertuneError as error:
+            # Under the lock, so that no other process's run is taken for a refused one.
+            with contextlib.suppress(OSError):
+                if new and not _has_work(run.path, journals=isinstance(error, RunError)):
+                    _clear(run.path, absent)
+            raise
+
+
+def _has_work(folder: Path, *, journals: bool) -> bool:
+    """Whether a run left more than its lock and manifest; its own journals count if they may be gone on with."""
+    small = {folder / ".lock", folder / "manifest.json", *(() if journals else folder.glob("*.jsonl"))}
+    return any(path.is_file() for path in folder.rglob("*") if path not in small)
+
+
+def _clear(folder: Path, made: Sequence[Path]) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    for path in made:
+        path.rmdir()
+
+
+def default_folder(verb: str, config: Mapping[str, Any]) -> Path:
+    """``runs/VERB-xxxxxxxx``: the same configuration, the same folder."""
+    return Path("runs") / f"{verb}-{fingerprint(config)[:8]}"
+
+
+def refuse_other_model(run: RunFolder, role: str, content: Mapping[str, Any]) -> None:
+    """Note in the manifest which model has a role, or refuse another one than before.
+
+    Files, and what the hub says, are compared before a model is loaded; this is what was loaded.
+
+    Args:
+        run: entered.
+        role: of the model in the run, such as "base".
+        content: what decides its numbers, as JSON values.
+
+    Raises:
+        OutputError: the run was begun with another model in this role, or in another precision or on another device.
+    """
+    manifest = run.manifest
+    known = manifest.get("models", {})
+    if not isinstance(known, dict):
+        raise OutputError(f"{run.path}: its manifest.json is damaged (models); name another folder with {run.flag}")
+    now = dict(content)
+    then = known.get(role)
+    if then is None:
+        run.write_manifest(status=manifest["status"], models={**known, role: now})
+        return
+    if fingerprint(then) != fingerprint(now):
+        differing = (
+            sorted(key for key in {*then, *now} if then.get(key) != now.get(key)) if isinstance(then, dict) else []
+        )
+        what = ", ".join(differing) or "another model"
+        raise OutputError(
+            f"{run.path}: was begun with another {role} (differing: {what}); name another folder with {run.flag}"
+        )

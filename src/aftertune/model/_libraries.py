@@ -1,11 +1,44 @@
-"""What other libraries raise while they read a model, in our words."""
+"""What libraries print, raise and write: kept quiet, said in our words, saved as it was."""
 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from aftertune.errors import AftertuneError, MemoryExhausted, SubjectError
+from aftertune.errors import AftertuneError, MemoryExhausted, OutputError, SubjectError
+from aftertune.runs import new_folder
+
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Switch transformers' progress bars off for a block, and back on if they were."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No bars, and no reports on stderr of what loading left out: we read these reports, and refuse."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with no_bars(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 
 @contextlib.contextmanager
@@ -48,3 +81,18 @@ def is_shortage(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the host or on an accelerator."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save weights (safetensors) and tokenizer to ``folder``, which must not exist.
+
+    Raises:
+        OutputError: the folder exists or may not be written.
+        StorageError: no space; nothing is left behind.
+    """
+    if folder.exists():
+        raise OutputError(f"{folder}: exists; models are never overwritten, choose another --out")
+    with new_folder(folder) as made:
+        with no_bars():
+            model.save_pretrained(made, safe_serialization=True)
+        tokenizer.save_pretrained(made)
