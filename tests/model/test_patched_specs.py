@@ -278,7 +278,7 @@ def test_the_base_of_a_patched_subject_is_that_of_the_subject_if_it_knows_one(ad
 def test_a_patched_fine_tune_may_be_compared_to_itself_unpatched(model: Path, place: Path) -> None:
     patched("model", place / "p.safetensors")
     write_json(place / "model" / "aftertune.json", record("base", "0" * 64))
-    subject = load("model")
-    refuse_other_base(SubjectChoice("model+p.safetensors"))(subject)
+    identity = load("model").identity.as_dict()
+    refuse_other_base(SubjectChoice("model+p.safetensors"), identity)
     with pytest.raises(SubjectError, match="was tuned from weights 000000000000"):
-        refuse_other_base(SubjectChoice("model"))(subject)
+        refuse_other_base(SubjectChoice("model"), identity)
