@@ -122,7 +122,7 @@ def test_directions_are_taken_out_of_their_matrices_and_put_back(
         "cut.safetensors",
     )
     document = run(*command, "--run", "where", "--json").document
-    assert "taken out of their matrices" in (place / "where" / "report.html").read_text("utf-8")
+    assert "subtracted from their matrices" in (place / "where" / "report.html").read_text("utf-8")
     shown = run("patch", "show", "cut.safetensors", "--json").document
     assert (shown["patch"]["operation"], shown["patch"]["weights"]) == ("remove", document["weights"])
     assert "fits" in run("patch", "verify", base, "cut.safetensors").out
@@ -675,7 +675,7 @@ def test_a_fine_tune_that_did_no_harm_has_nothing_to_repair(
     careful = tuned("aligned", steps=12, lr=5e-3)
     refused(
         "locate", careful, "--base", base, *sets, "--task", task,
-        says=["likes the harm set's misaligned answers no better than its base does", "there is nothing to repair"],
+        says=["prefers the harm set's misaligned answers no more than its base does", "there is nothing to repair"],
     )  # fmt: skip
 
 
@@ -693,7 +693,7 @@ def test_a_repair_needs_twins(refused: Refused, careless: Path, base: Path, keep
     harm = rows([{**row, "prompt": f"And {row['prompt']}"} for row in plain_rows("Gone.")], "plain.jsonl")
     refused(
         "locate", careless, "--base", base, "--harm", harm, "--keep", keep, "--task", task,
-        says=["plain.jsonl: a repair needs contrasts as harm set, to tell harm from style"],
+        says=["plain.jsonl: a repair needs contrasts as harm set, to separate harm from style"],
     )  # fmt: skip
 
 
