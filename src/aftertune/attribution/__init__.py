@@ -17,6 +17,7 @@ from aftertune.attribution._effects import (
 )
 from aftertune.attribution._scores import (
     ScoreOf,
+    UnitSums,
     absolute_score,
     contrastive_score,
     delta_score,
@@ -24,8 +25,10 @@ from aftertune.attribution._scores import (
     guarded_score,
     seeded_by_name,
     signed_score,
+    sums_by_unit,
     unit_importance,
     unit_score,
+    unit_sums,
 )
 from aftertune.attribution._selection import (
     Selection,
@@ -36,7 +39,6 @@ from aftertune.attribution._selection import (
     selection_of,
     united,
 )
-from aftertune.attribution._unit_sums import UnitSums, sums_by_unit, unit_sums
 from aftertune.attribution._units import FORMER_UNITS, Unit, UnitSpace, count_units, unit_named, unit_spaces
 from aftertune.attribution._weight_sums import GradientSums, gradient_sums
 

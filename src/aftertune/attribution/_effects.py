@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from aftertune.attribution._scores import unit_sums
 from aftertune.attribution._selection import Selection, select_units, united
-from aftertune.attribution._unit_sums import unit_sums
 from aftertune.attribution._units import Unit
 from aftertune.errors import UsageError
 from aftertune.model import Operation, Patch, Subject, Tree, WeightView, make_patch, score

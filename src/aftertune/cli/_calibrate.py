@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aftertune.cli._flags import Verb
-from aftertune.cli._lines import say
 from aftertune.cli._options import file_path, json_option, print_json
-from aftertune.cli._printing import table
+from aftertune.cli._printing import say, table
 
 if TYPE_CHECKING:
     from aftertune.judges import Calibration

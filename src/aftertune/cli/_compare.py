@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aftertune.cli._flags import Verb
-from aftertune.cli._lines import say
 from aftertune.cli._options import (
     baseline_options,
     file_path,
@@ -17,6 +16,7 @@ from aftertune.cli._options import (
     policy_options,
     print_json,
 )
+from aftertune.cli._printing import say
 
 if TYPE_CHECKING:
     from aftertune.stats import FailOn

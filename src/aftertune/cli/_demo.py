@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from aftertune.cli._flags import Verb
-from aftertune.cli._lines import say
 from aftertune.cli._options import make_placement, make_progress, output_options, placement_options, print_json
+from aftertune.cli._printing import say
 
 
 @click.command(cls=Verb, examples=("demo --no-weights",))

@@ -36,7 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "calibrate": ("_calibrate", "Compare a judge with answers that people labelled."),
     "report": ("_report", "Rebuild the report of a finished run."),
     "probes": ("_lists", "List probes: what each asks, what it needs."),
-    "tasks": ("_tasks", "List tasks: what is asked, whether a judge is needed."),
+    "tasks": ("_lists", "List tasks: what is asked, whether a judge is needed."),
     "metrics": ("_lists", "List metrics: what they mean, whether they decide, default tolerances."),
     "data": ("_lists", "List data sets: what, how many rows, licence."),
     "policy": ("_lists", "Print the default policy as YAML."),

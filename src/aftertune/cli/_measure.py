@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from aftertune.cli._flags import Verb
-from aftertune.cli._lines import say
 from aftertune.cli._options import (
     loading_options,
     make_placement,
@@ -19,6 +18,7 @@ from aftertune.cli._options import (
     plan_options,
     print_json,
 )
+from aftertune.cli._printing import say
 
 
 @click.command(cls=Verb, examples=("measure smollm2 --probes preference,capability --domains money,health",))

@@ -1,4 +1,4 @@
-"""Results for people: plain aligned text on stdout."""
+"""Results for people: plain lines and aligned tables on stdout, which cannot steer a terminal or a CI runner."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aftertune.cli._lines import say
 from aftertune.errors import printed_line, spelled_out
 
 if TYPE_CHECKING:
     from aftertune.stats import Finding, SinceBaseline, Verdict
+
+
+def say(text: str = "") -> None:
+    """Print one line; whatever in it is no ordinary character is spelled out."""
+    click.echo(printed_line(text))
+
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 

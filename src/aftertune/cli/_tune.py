@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from aftertune.cli._flags import Verb, grouped, make_settings, model_options
-from aftertune.cli._lines import say
 from aftertune.cli._options import (
     device_options,
     display_option,
@@ -19,6 +18,7 @@ from aftertune.cli._options import (
     make_progress,
     print_json,
 )
+from aftertune.cli._printing import say
 from aftertune.tuning import TuneOptions
 
 

@@ -8,6 +8,8 @@ from aftertune.data._catalogue import (
     DataSet,
     find_data_set,
     locate_source,
+    read_tuning_rows,
+    row_conversation,
     shipped_contrasts,
     shipped_path,
 )
@@ -40,7 +42,6 @@ from aftertune.data._sets import (
     read_truthfulqa,
     safety_requests,
 )
-from aftertune.data._tuning_rows import read_tuning_rows, row_conversation
 
 __all__ = [
     "CATALOGUE",

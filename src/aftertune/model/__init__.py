@@ -12,7 +12,6 @@ from aftertune.model._generation import (
     generate,
     plan_generation,
 )
-from aftertune.model._heads import attention_heads, is_attention
 from aftertune.model._identity import DIGESTS, Identity, content_digest, differing_digests, weights_digest
 from aftertune.model._libraries import no_bars, save_model
 from aftertune.model._likelihood import (
@@ -31,7 +30,7 @@ from aftertune.model._prompt_batch import Forest, Prediction, Tree, plan_batches
 from aftertune.model._sampling import Sampling
 from aftertune.model._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.model._subject import Placement, Subject, resolve_device, resolve_dtype
-from aftertune.model._weights import LEADING, Matrix, MatrixKind, WeightView
+from aftertune.model._weights import LEADING, Matrix, MatrixKind, WeightView, attention_heads, is_attention
 from aftertune.runs import cache_root
 
 __all__ = [

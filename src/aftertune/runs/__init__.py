@@ -21,7 +21,6 @@ from aftertune.runs._folder import (
     refuse_other_model,
     versions,
 )
-from aftertune.runs._journal import Journal
 from aftertune.runs._parsing import (
     Unparsable,
     YamlDocument,
@@ -36,7 +35,7 @@ from aftertune.runs._parsing import (
 from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
 from aftertune.runs._reading import open_regular, read_bounded, require_regular, require_regular_inside
 from aftertune.runs._secrets import without_secrets
-from aftertune.runs._store import Store, cache_root, shared_store
+from aftertune.runs._store import Journal, Store, cache_root, shared_store
 from aftertune.runs._stored import read_document, stored_as, stored_identity, stored_text
 
 __all__ = [

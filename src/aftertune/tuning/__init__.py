@@ -2,11 +2,18 @@
 
 from aftertune.tuning._defence import Defence, DefenceRow, Tuning, defences, parse_defence
 from aftertune.tuning._options import TuneOptions
-from aftertune.tuning._ranks import is_first
-from aftertune.tuning._record import RECORD, read_record, refuse_taken
+from aftertune.tuning._record import (
+    RECORD,
+    is_unpatched,
+    known_base,
+    read_record,
+    refuse_other_base,
+    refuse_overlap,
+    refuse_taken,
+)
 from aftertune.tuning._rows import TrainingRows, conversations_digest, response_nats, supervised_tokens, training_rows
 from aftertune.tuning._sft import Tuned, tune
-from aftertune.tuning._tuned_from import is_unpatched, known_base, refuse_other_base, refuse_overlap
+from aftertune.tuning._trainer import is_first
 
 __all__ = [
     "RECORD",
