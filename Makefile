@@ -1,7 +1,7 @@
 # make demo     see the whole story on a real small model
 # make test     the whole test suite, offline once installed
 # make faults   deliberate faults, one at a time: does the suite catch them? (a quarter of an hour)
-# make docs     the site in build/site, with an API reference; fetches mkdocs-material and mkdocstrings (140 MB) once
+# make docs     the site in build/site, with an API reference; fetches mkdocs-material and mkdocstrings (120 MB) once
 # make install  .venv with the package, its command line and all the tests need
 
 PYTHON ?= python3
