@@ -178,10 +178,20 @@ class Chat:
 
     def continuation(self, messages: Sequence[Message], opening: str) -> tuple[int, ...]:
         """Token ids of the first words of an answer after the `answer_prompt`, with no end of turn."""
+        return self.continuations(messages, [opening])[0]
+
+    def continuations(self, messages: Sequence[Message], openings: Sequence[str]) -> list[tuple[int, ...]]:
+        """`continuation` of several openings, tokenised in one call, which is many times faster."""
         place = self._rendering.place(messages)
         # Many templates put a space before the answer.
-        text = place.space + self._rendering.marked(Message("assistant", opening))
-        return tuple(self._ids_after(place.prompt + place.header, text))
+        texts = [place.space + self._rendering.marked(Message("assistant", opening)) for opening in openings]
+        prompt = place.prompt + place.header
+        before = self._ids_of_prompt(prompt)
+        joint = self._rendering.control.ids_of_all([prompt + text for text in texts])
+        return [
+            tuple(self._known(ids)[len(before) :] if ids[: len(before)] == before else self._ids(text))
+            for ids, text in zip(joint, texts, strict=True)
+        ]
 
     def render(self, conversation: Conversation) -> Rendered:
         """A whole conversation with its response spans; every assistant turn is one.
@@ -221,12 +231,16 @@ class Chat:
 
     def _ids_after(self, prompt: str, text: str) -> list[int]:
         """Ids of marked text that goes on from a prompt, whose own ids stay as they are."""
+        before = self._ids_of_prompt(prompt)
+        joint = self._ids(prompt + text)
+        return joint[len(before) :] if joint[: len(before)] == before else self._ids(text)
+
+    def _ids_of_prompt(self, prompt: str) -> list[int]:
         known, before = self._last_prompt  # many answers to one prompt come one after another
         if known != prompt:
             before = self._ids(prompt)
             self._last_prompt = (prompt, before)
-        joint = self._ids(prompt + text)
-        return joint[len(before) :] if joint[: len(before)] == before else self._ids(text)
+        return before
 
     def _cut(self, text: str, ranges: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of marked text, and ranges of characters as ranges of ids; pieces apart where a token spans an edge."""

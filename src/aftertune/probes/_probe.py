@@ -101,7 +101,7 @@ def default_probes() -> tuple[str, ...]:
 def opening_tree(subject: Subject, messages: Sequence[Message], openings: Iterable[str]) -> Tree:
     """A prompt with the first words of answers, none with an end of turn."""
     chat = subject.chat
-    return Tree(chat.answer_prompt(messages), tuple(chat.continuation(messages, opening) for opening in openings))
+    return Tree(chat.answer_prompt(messages), tuple(chat.continuations(messages, list(openings))))
 
 
 def retold(prompt: str, answer: str) -> str:

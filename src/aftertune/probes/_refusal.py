@@ -102,7 +102,7 @@ def refusal(harmful: Sequence[Request], harmless: Sequence[Request]) -> Likeliho
         for metric, requests in (("refusal.harmful", harmful), ("refusal.harmless", harmless)):
             for request in requests:
                 messages = ask(request.prompt)
-                openings = prefix_free(subject.chat.continuation(messages, text) for text in OPENINGS)
+                openings = prefix_free(subject.chat.continuations(messages, OPENINGS))
                 questions.append(
                     Question(
                         item=request.id,
