@@ -142,15 +142,15 @@ def test_directions_are_taken_out_of_their_matrices_and_put_back(
     assert all(bool((before[name] == again[name]).all()) for name in before)
     changed = [name for name in before if not bool((before[name] == without[name]).all())]
     assert sum(before[name].numel() for name in changed) == document["weights"]
-    # The probes of a dissociation take it, too: as many random directions stand beside it.
-    from aftertune.probes import MeasurePlan
-    from aftertune.studies import find_study
+    # A dissociation takes it, too: as many random directions stand beside it.
+    from aftertune.model import read_patch
+    from aftertune.studies import dissociation_of
 
-    plan = MeasurePlan(("preference",), domains=("money",), pmi=False)
-    study = find_study("dissociation").run(
-        subject=str(base), patch=Path("cut.safetensors"), plan=plan, out=Path("study")
-    )  # fmt: skip
-    assert study["units"] == document["units"]
+    study = dissociation_of(Path("cut.safetensors"))
+    dissociation = study.run(str(base), Path("study"), size="smoke")
+    assert [arm["arm"] for arm in dissociation["arms"]] == ["untouched", "patch", "random"]
+    [control] = Path("study", "models").rglob("patch.safetensors")
+    assert read_patch(control).about["units"] == document["units"]
 
 
 def test_all_four_controls_stand_beside_a_selection_of_components(

@@ -22,7 +22,7 @@ from aftertune.inspect_bridge import TaskPlan
 from aftertune.model import SubjectChoice, WeightView, load, write_patch
 from aftertune.probes import MeasurePlan
 from aftertune.runs import RunFolder, entered
-from aftertune.studies import Planting, demo, find_study
+from aftertune.studies import demo, dissociation_of, studies, study_named
 from aftertune.tuning import TuneOptions, tune
 from aftertune.verbs import MeasureRun, measure, measure_choice, opened
 
@@ -158,24 +158,14 @@ class Stop:
         yield
 
 
-STUDIES: dict[str, dict[str, Any]] = {
-    "transfer": {"domains": ("money",), "count": 2},
-    "prune_then_tune": {},
-    "planted": {"plantings": (Planting("neurons", 1, "money", 0),), "tips": 2, "benign": 1},
-    "compression": {},
-    "dissociation": {},
-}
-
-
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", [row.name for row in studies()])
 def test_a_study_that_was_killed_does_not_go_on_with_another_model(name: str, place: Path) -> None:
-    row = find_study(name)
-    assert row is not None
+    row = study_named(name)
     with pytest.raises(Stopped):
-        row.run(Path("out"), subject="model", progress=Stop(), **STUDIES[name])
+        row.run("model", Path("out"), size="smoke", progress=Stop())
     weights_changed(Path("model"))
     with pytest.raises(OutputError, match=r"holds a run with other settings \(differing: content"):
-        row.run(Path("out"), subject="model", progress=Stop(), **STUDIES[name])
+        row.run("model", Path("out"), size="smoke", progress=Stop())
 
 
 def test_nor_does_a_demo(place: Path) -> None:
@@ -187,11 +177,9 @@ def test_nor_does_a_demo(place: Path) -> None:
 
 
 def test_a_study_of_another_patch_is_another(place: Path) -> None:
-    row = find_study("dissociation")
-    assert row is not None
     patches()
     with pytest.raises(Stopped):
-        row.run(Path("out"), subject="model", patch=Path("p.safetensors"), progress=Stop())
+        dissociation_of(Path("p.safetensors")).run("model", Path("out"), progress=Stop())
     shutil.copy("q.safetensors", "p.safetensors")
-    with pytest.raises(OutputError, match=r"differing: content\.patches"):
-        row.run(Path("out"), subject="model", patch=Path("p.safetensors"), progress=Stop())
+    with pytest.raises(OutputError, match=r"differing: arms"):
+        dissociation_of(Path("p.safetensors")).run("model", Path("out"), progress=Stop())

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from aftertune.data import shipped_contrasts
 from aftertune.locating import Point
-from aftertune.studies._compression import checkpoint_row, compression_outcome
+from aftertune.studies._compression import checkpoint_row, compression_outcome, safety_rows
 
 BUDGET = 0.05
 
@@ -33,28 +34,31 @@ def claims(outcome: str) -> list[dict[str, Any]]:
     ("before", "aligned", "outcome"),
     [
         ((0.1, "holds"), (0.4, "holds"), "holds"),
-        ((0.1, "cannot be told"), (0.4, "holds"), "holds"),
+        ((0.1, "inconclusive"), (0.4, "holds"), "holds"),
         ((0.4, "holds"), (0.1, "holds"), "does not hold"),
-        ((0.4, "holds"), (0.1, "cannot be told"), "does not hold"),
-        ((0.1, "holds"), (0.4, "cannot be told"), "cannot be told"),
-        ((0.4, "does not hold"), (0.1, "holds"), "cannot be told"),
+        ((0.4, "holds"), (0.1, "inconclusive"), "does not hold"),
+        ((0.1, "holds"), (0.4, "inconclusive"), "inconclusive"),
+        ((0.4, "does not hold"), (0.1, "holds"), "inconclusive"),
         ((0.2, "holds"), (0.2, "holds"), "does not hold"),
     ],
 )
 def test_the_better_checkpoint_is_told_if_its_own_patch_holds(
     before: tuple[float, str], aligned: tuple[float, str], outcome: str
 ) -> None:
-    rows = [
-        checkpoint_row(name, name, curve(removed), claims(held), BUDGET)
-        for name, (removed, held) in (("before", before), ("aligned", aligned))
-    ]
+    rows = [checkpoint_row(curve(removed), claims(held), BUDGET) for removed, held in (before, aligned)]
     assert compression_outcome(rows) == outcome
 
 
 def test_a_row_is_of_the_patch_within_the_budget() -> None:
-    row = checkpoint_row("aligned", "folder", curve(0.4), claims("holds"), BUDGET)
-    assert (row["checkpoint"], row["spec"]) == ("aligned", "folder")
+    row = checkpoint_row(curve(0.4), claims("holds"), BUDGET)
     assert [p["label"] for p in row["points"]] == ["patch"] * 5
     assert row["removed_within_budget"] == pytest.approx(0.4)
     assert row["mean_removed"] == pytest.approx(0.2, rel=1e-2)  # a straight line from nothing to 0.4
     assert row["claims"] == claims("holds")
+
+
+def test_it_is_aligned_on_both_halves_of_the_safety_set_and_searched_on_neither() -> None:
+    rows = safety_rows()
+    assert len(rows) > 100
+    prompts = {m.content for row in rows for m in row.messages if m.role == "user"}
+    assert not prompts & {c.prompt for c in shipped_contrasts("dev")}

@@ -13,7 +13,7 @@ from pathlib import Path
 from aftertune.errors import OutputError
 from aftertune.report._audit_page import render_report
 from aftertune.report._html import render_study
-from aftertune.report._sections import Page, ReportPage
+from aftertune.report._sections import Page, ReportPage, StudyPage
 from aftertune.report._summaries import page_junit, page_markdown
 from aftertune.runs import explain_damage, read_manifest, write_text
 
@@ -26,7 +26,7 @@ _BUILDERS = {
     "demo": "aftertune.studies:demo_page",
     "locate": "aftertune.report._pages_locate:locate_page",
     "repair": "aftertune.report._pages_locate:repair_page",
-    "study": "aftertune.studies:study_page",
+    "study": "aftertune.report._pages_study:study_page",
 }
 
 
@@ -62,6 +62,10 @@ def write_report(folder: Path) -> Path:
     with explain_damage(folder):
         text = render(page)
     write_text(path, text)
+    if read_manifest(folder)["verb"].startswith("study ") and isinstance(page, StudyPage):
+        from aftertune.report._pages_study import write_study_figures
+
+        write_study_figures(page, folder)
     return path
 
 

@@ -1,28 +1,68 @@
-"""The papers' experiments as arms over one loop."""
+"""The papers' experiments as data: steps, arms, readings and claims, run by one runner."""
 
-from aftertune.studies._careless_money import ARMS, OPTIONS, Arm, Demo, demo, demo_page, rebuild_demo_report
+from aftertune.studies._careless_money import ARMS, OPTIONS, Demo, demo, demo_page, rebuild_demo_report
+from aftertune.studies._dissociation import dissociation_of
+from aftertune.studies._lab import (
+    Arm,
+    Claim,
+    Condition,
+    PaperFinding,
+    Reading,
+    Results,
+    Scale,
+    Size,
+    Step,
+    Study,
+    StudyRow,
+    studies,
+    study_named,
+)
 from aftertune.studies._planted import PLANTINGS, planted_study
 from aftertune.studies._planted_methods import METHODS, Method
 from aftertune.studies._planting import Planted, Planting, planted
-from aftertune.studies._table import STUDIES, StudyRow, find_study, study_page
+from aftertune.studies._readings import conditioned
+from aftertune.studies._runner import decide_study, run_study
+from aftertune.studies._sets import TEN_STEPS, keep_examples
+from aftertune.studies._steps import Cut, Locate, Restore, ScaleUpdate, Tune
+from aftertune.studies._workshop import Lab
 
 __all__ = [
     "ARMS",
     "METHODS",
     "OPTIONS",
     "PLANTINGS",
-    "STUDIES",
+    "TEN_STEPS",
     "Arm",
+    "Claim",
+    "Condition",
+    "Cut",
     "Demo",
+    "Lab",
+    "Locate",
     "Method",
+    "PaperFinding",
     "Planted",
     "Planting",
+    "Reading",
+    "Restore",
+    "Results",
+    "Scale",
+    "ScaleUpdate",
+    "Size",
+    "Step",
+    "Study",
     "StudyRow",
+    "Tune",
+    "conditioned",
+    "decide_study",
     "demo",
     "demo_page",
-    "find_study",
+    "dissociation_of",
+    "keep_examples",
     "planted",
     "planted_study",
     "rebuild_demo_report",
-    "study_page",
+    "run_study",
+    "studies",
+    "study_named",
 ]

@@ -7,93 +7,55 @@ the budget, and the mean of that over all smaller budgets (the area under the tr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aftertune.data import Conversation, read_tuning_rows
 from aftertune.errors import UsageError
 from aftertune.locating import LocateOptions, Point, area_under, locate, removal_at
-from aftertune.model import EMBEDDED, Placement, SubjectChoice, load, subject_content
-from aftertune.report import Claim, Outcome, StudyPage, Table, TradeOff, TradeOffLine, TradeOffPoint, render_study
-from aftertune.runs import Progress, RunFolder, Silent, read_manifest, refuse_other_model, write_text
-from aftertune.studies._study_run import kept_study
-from aftertune.tuning import TuneOptions, tune
+from aftertune.stats import ClaimResult, Outcome
+from aftertune.studies._lab import Arm, Figure, Reading, Results, Scale, Study
+from aftertune.studies._sets import HARM
+from aftertune.studies._steps import Tune
+from aftertune.studies._workshop import Lab
+from aftertune.tuning import TuneOptions
 
 ALIGNING = TuneOptions(steps=20, batch_size=8, lr=5e-4, warmup_steps=0)
-HARM = ("dev/health", "dev/sport_safety", "dev/relationships", "dev/honesty_at_work")
 
 
-def compression_study(
-    out: Path | None = None,
-    *,
-    subject: str = EMBEDDED,
-    aligned: str | None = None,
-    harm: Sequence[str] = HARM,
-    options: LocateOptions | None = None,
-    placement: Placement | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Search two checkpoints with the same sets and compare their trade-off curves.
+@dataclass(frozen=True)
+class SearchedFor:
+    """A reading: the search of `locate`, with its curve and its claims on held-out prompts.
 
-    Args:
-        out: run folder (``runs/compression`` if left out).
-        subject: the earlier checkpoint.
-        aligned: the later one; if left out, ``subject`` is tuned on the shipped safety set.
+    Attributes:
         harm: harm sets.
         options: unit, score, budget.
-        placement: device, dtype, batch bound.
-        progress: told what goes on.
     """
-    progress, placement, options = progress or Silent(), placement or Placement(), options or LocateOptions()
-    config = {
-        "subject": subject, "aligned": aligned, "harm": list(harm), "options": options.model_dump(),
-        "content": [subject_content(spec) for spec in (subject, aligned) if spec],
-        "placement": asdict(placement), "aligning": None if aligned else ALIGNING.model_dump(),
-    }  # fmt: skip
-    run = RunFolder(out or Path("runs") / "compression", "study compression", config)
-    return kept_study(run, lambda: _run(run, subject, aligned, harm, options, placement, progress),
-                      rebuild_compression_report)  # fmt: skip
+
+    harm: tuple[str, ...] = HARM
+    options: LocateOptions = field(default_factory=LocateOptions)
+
+    def document(self, lab: Lab, subject: str, folder: Path) -> dict[str, Any]:
+        """What is kept of the search of one checkpoint; see `checkpoint_row`."""
+        lab.release()
+        found = locate(lab.choice(subject), self.harm, options=self.options, out=folder / "search",
+                       progress=lab.progress)  # fmt: skip
+        return checkpoint_row(found.curve, found.document["claims"], self.options.budget)
 
 
-def _run(
-    run: RunFolder, subject: str, aligned: str | None, harm: Sequence[str], options: LocateOptions,
-    placement: Placement, progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
-    if aligned is None:
-        aligned = str(run.path / "checkpoint")  # beside the search's own folder
-        if not Path(aligned).exists():
-            progress.say("tuning on the safety set")
-            base = load(subject, placement=placement, merge=True)
-            refuse_other_model(run, "subject", base.content)
-            tune(base, safety_rows(), Path(aligned), ALIGNING,
-                 source="safety", progress=progress)  # fmt: skip
-    rows = []
-    for name, spec in (("before", subject), ("aligned", aligned)):
-        found = locate(SubjectChoice(spec, placement=placement), harm, options=options,
-                       out=run.path / name, progress=progress)  # fmt: skip
-        rows.append(checkpoint_row(name, spec, found.curve, found.document["claims"], options.budget))
-    return {"study": "compression", "budget": options.budget, "checkpoints": rows}
-
-
-def checkpoint_row(
-    name: str, spec: str, curve: Sequence[Point], claims: Sequence[Mapping[str, Any]], budget: float
-) -> dict[str, Any]:
-    """What is kept of the search of one checkpoint.
+def checkpoint_row(curve: Sequence[Point], claims: Sequence[Mapping[str, Any]], budget: float) -> dict[str, Any]:
+    """What is kept of a search.
 
     Args:
-        name: "before" or "aligned".
-        spec: the checkpoint.
         curve: every point of the search; those of the patch alone count.
         claims: of the patch on held-out prompts.
         budget: benign loss it may cost, nats per token.
     """
     points = [p for p in curve if p.label == "patch"]
     return {
-        "checkpoint": name,
-        "spec": spec,
+        "budget": budget,
         "removed_within_budget": removal_at(points, budget),
         "mean_removed": area_under(points, budget),
         "points": [asdict(p) for p in points],
@@ -110,65 +72,77 @@ def safety_rows() -> list[Conversation]:
 
 
 def compression_outcome(rows: Sequence[Mapping[str, Any]]) -> Outcome:
-    """Which checkpoint compresses better, told only if its own patch holds on held-out prompts.
+    """Which of two checkpoints compresses better: only where its own patch holds on held-out prompts.
 
     The curves are of the part that the edits were chosen on, where the better of two that do nothing is chance.
     """
     before, aligned = rows
     better = aligned if aligned["mean_removed"] > before["mean_removed"] else before
     if better["claims"][0]["outcome"] != "holds":
-        return "cannot be told"
+        return "inconclusive"
     return "holds" if better is aligned else "does not hold"
 
 
-def compression_page(folder: Path) -> StudyPage:
-    """The report of a finished study."""
-    document = json.loads((folder / "study.json").read_text("utf-8"))
-    rows: list[Mapping[str, Any]] = document["checkpoints"]
+def compresses(results: Results) -> list[ClaimResult]:
+    """The claim of this study: it rests on two curves, so it has no interval."""
+    rows = [results.documents[arm.name, None] for arm in results.study.arms]
     before, aligned = (row["mean_removed"] for row in rows)
-    lines = tuple(
-        TradeOffLine(
-            row["checkpoint"],
-            tuple(TradeOffPoint(p["cost"], p["removed"], f"{p['units']:,} units") for p in row["points"]),
-            emphasis=row["checkpoint"] == "aligned",
+    return [
+        ClaimResult(
+            "The aligned checkpoint loses more harm at the same benign cost",
+            compression_outcome(rows),
+            f"mean harm removed over budgets up to {rows[0]['budget']:g}: {before:+.3f} before, {aligned:+.3f} "
+            "aligned, nats per token, on the part it was chosen on; one pair of checkpoints, no interval",
         )
-        for row in rows
-    )
-    return StudyPage(
-        title="Compression of two checkpoints",
-        lede="Does alignment gather what carries harm in fewer weights?",
-        claims=(
-            Claim(
-                "The aligned checkpoint loses more harm at the same benign cost",
-                compression_outcome(rows),
-                f"mean harm removed over budgets up to {document['budget']:g}: {before:+.3f} before, {aligned:+.3f} "
-                "aligned, nats per token, on the part it was chosen on; one pair of checkpoints, no interval",
-            ),
-        ),
-        sections=(
-            TradeOff(
-                "Harm removed against benign cost",
-                "On the selection part of the same sets.",
-                "benign cost",
-                "harm removed",
-                lines,
-                budget=document["budget"],
-            ),
-            Table(
-                "Checkpoints",
-                "",
-                ("checkpoint", "removed within the budget", "mean over smaller budgets"),
-                tuple((r["spec"], f"{r['removed_within_budget']:+.3f}", f"{r['mean_removed']:+.3f}") for r in rows),
-                frozenset({1, 2}),
-            ),
-        ),
-        manifest=read_manifest(folder),
-        commands=("aftertune study compression",),
-        notes=("One pair of checkpoints says nothing of how it would come out with others.",),
-    )
+    ]
 
 
-def rebuild_compression_report(folder: Path) -> Path:
-    """Write ``report.html`` of a finished study anew."""
-    write_text(folder / "report.html", render_study(compression_page(folder)))
-    return folder / "report.html"
+def curves(results: Results) -> list[Figure]:
+    """Harm removed against benign cost, one line for each checkpoint."""
+    rows = {arm.name: results.documents[arm.name, None] for arm in results.study.arms}
+    lines = [
+        {
+            "label": name,
+            "points": [{"x": p["cost"], "y": p["removed"], "note": f"{p['units']:,} units"} for p in row["points"]],
+            "emphasis": name == "aligned",
+        }
+        for name, row in rows.items()
+    ]
+    return [
+        {
+            "kind": "trade_off",
+            "title": "Harm removed against benign cost",
+            "guide": "On the selection part of the same sets.",
+            "x_label": "benign cost",
+            "y_label": "harm removed",
+            "lines": lines,
+            "budget": next(iter(rows.values()))["budget"],
+        },
+        {
+            "kind": "table",
+            "title": "Checkpoints",
+            "guide": "",
+            "header": ["checkpoint", "removed within the budget", "mean over smaller budgets"],
+            "rows": [[n, f"{r['removed_within_budget']:+.3f}", f"{r['mean_removed']:+.3f}"] for n, r in rows.items()],
+            "numeric": [1, 2],
+        },
+    ]
+
+
+STUDY = Study(
+    "compression",
+    "does an aligned checkpoint carry harm in fewer weights?",
+    "Orgad et al. 2026, finding 3",
+    rank=30,
+    arms=(Arm("before"), Arm("aligned", (Tune(safety_rows, ALIGNING, source="safety"),))),
+    readings=(Reading(SearchedFor()),),
+    also=compresses,
+    figure=curves,
+    scales={
+        "smoke": Scale(
+            rows=8, steps=1, options={"batch_size": 4},
+            settings={"harm": HARM[:1], "options": LocateOptions(limit=4, score="snip-contrast", keep_fraction=0.0)},
+        ),
+    },
+    differs=("One pair of checkpoints says nothing about how others would come out.",),
+)  # fmt: skip

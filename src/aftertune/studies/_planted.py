@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.attribution import Selection, Unit, select_units, unit_patch
 from aftertune.data import Contrast, ask, read_contrasts, shipped_contrasts, shipped_path
-from aftertune.errors import SelectionError
-from aftertune.model import EMBEDDED, Placement, Subject, Tree, WeightView, load, score, subject_content
-from aftertune.runs import Progress, RunFolder, Silent, refuse_other_model, write_json
+from aftertune.errors import SelectionError, UsageError
+from aftertune.model import EMBEDDED, Placement, Subject, Tree, WeightView, check_subject, load, score, subject_content
+from aftertune.runs import Progress, RunFolder, Silent, entered, refuse_other_model, write_json
+from aftertune.studies._lab import SCHEMA, Size, StudyRow
 from aftertune.studies._planted_choice import Choices
 from aftertune.studies._planted_methods import METHODS, Method
-from aftertune.studies._planted_report import rebuild_planted_report
+from aftertune.studies._planted_report import NOTE, planted_claims, planted_tables
 from aftertune.studies._planting import Planted, Planting, planted
-from aftertune.studies._study_run import kept_study
+from aftertune.studies._runner import finished_study
 
 if TYPE_CHECKING:
     import torch
@@ -263,10 +265,11 @@ def planted_study(
     methods: Sequence[Method] = METHODS,
     tips: int = TIPS,
     benign: int = BENIGN,
+    size: Size = "small",
     placement: Placement | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Mark every method on every planting; finished plantings are kept, so a killed study goes on.
+    """Mark every method on every planting; finished plantings are kept, so a killed study continues.
 
     Args:
         out: run folder (``runs/planted`` if left out).
@@ -275,14 +278,16 @@ def planted_study(
         methods: who looks.
         tips: planted answers; half of them are attributed on, half marked on.
         benign: answers of other domains to attribute on, and as many to be marked on.
+        size: what the record calls this choice.
         placement: device, dtype, batch bound.
-        progress: told what goes on.
+        progress: follows the work.
     """
     progress = progress or Silent()
     placement = placement or Placement()
+    content = subject_content(subject)
     config = {
         "subject": subject,
-        "content": subject_content(subject),
+        "content": content,
         "plantings": [asdict(p) for p in plantings],
         "methods": [[m.name, m.unit, m.keep_share, m.proposed, m.look, len(m.also), m.rivals] for m in methods],
         "placement": asdict(placement),
@@ -301,9 +306,26 @@ def planted_study(
             marked = mark_planting(loaded, planting, methods, progress, tips=tips, benign=benign)
             write_json(folder / f"{planting.name}.json", marked)
         results = [json.loads((folder / f"{p.name}.json").read_text("utf-8")) for p in plantings]
-        return {"study": "planted", "table": table(results), "plantings": results}
+        marks = {"table": table(results), "plantings": results}
+        return {
+            "schema": SCHEMA,
+            "study": STUDY.name,
+            "asks": STUDY.asks,
+            "source": STUDY.source,
+            "differs": [NOTE],
+            "scale": size,
+            "subject": {"spec": subject, "content": content},
+            "seeds": [],
+            "arms": [],
+            "claims": [claim.as_dict() for claim in planted_claims(marks)],
+            "figures": planted_tables(marks),
+            "command": shlex.join(["aftertune", "study", STUDY.name, "--subject", subject, "--scale", size,
+                                   "--out", str(run.path)]),
+            **marks,
+        }  # fmt: skip
 
-    return kept_study(run, measured, rebuild_planted_report)
+    with entered(run):
+        return finished_study(run, measured)
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -328,3 +350,52 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
+
+
+@dataclass(frozen=True)
+class PlantedStudy(StudyRow):
+    """The row of this study, whose marks are no numbers by item: a function of its own behind the same face."""
+
+    def run(
+        self,
+        subject: str,
+        out: Path | None = None,
+        *,
+        size: Size = "small",
+        seeds: tuple[int, ...] | None = None,
+        placement: Placement | None = None,
+        keep_models: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Run `planted_study`; seeds belong to plantings, so none can be given."""
+        _refuse_seeds(seeds)
+        check_subject(subject, placement=placement)
+        settings: dict[str, Any] = {"out": out, "subject": subject, "placement": placement, "progress": progress}
+        if size == "smoke":
+            few = [m for m in METHODS if m.unit == "neuron+head"][:3]
+            settings |= {"plantings": [Planting("neurons", 1, "money", 0)], "methods": few, "tips": 8, "benign": 4}
+        return planted_study(size=size, **settings)
+
+    def plan(
+        self,
+        subject: str,
+        *,
+        size: Size = "small",
+        seeds: tuple[int, ...] | None = None,
+        placement: Placement | None = None,
+    ) -> list[str]:
+        """How much is planted and looked for; the time is not estimated."""
+        _refuse_seeds(seeds)
+        plantings = 1 if size == "smoke" else len(PLANTINGS)
+        return [
+            f"{self.name} at scale {size} on {subject}: {plantings} plantings",
+            "the time depends on the methods; on 2 CPU cores one planting of SmolLM2 takes about 20 min",
+        ]
+
+
+def _refuse_seeds(seeds: tuple[int, ...] | None) -> None:
+    if seeds is not None:
+        raise UsageError("the study planted takes no --seeds: each of its plantings has its own")
+
+
+STUDY = PlantedStudy("planted", "can a method find weights that are known to carry a behaviour?", "ours", rank=10)

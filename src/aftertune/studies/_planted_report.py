@@ -1,74 +1,63 @@
-"""The report of the planted benchmark."""
+"""What the planted benchmark shows: tables of its marks, and its claim."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from aftertune.report import Claim, StudyPage, Table, render_study
-from aftertune.runs import read_manifest, write_text
+from aftertune.stats import ClaimResult
+from aftertune.studies._lab import Figure
+
+NOTE = (
+    "An update of rank one is a singular vector: neurons and weights have nothing to recall there, nor singular "
+    "vectors where neurons or heads were planted."
+)
 
 
-def planted_page(folder: Path) -> StudyPage:
-    """The report of a finished study."""
-    document = json.loads((folder / "study.json").read_text("utf-8"))
-    rows = tuple(map(_row, _ranked(document)))
-    header = ("method", "unit", "mean recall", "least recall", "mean efficiency", "least efficiency", "plantings")
-    marks = ("planting", "method", "unit", "recall", "efficiency", "units removed", "harm", "benign")
-    return StudyPage(
-        title="Planted truth",
-        lede="Known weights were made to carry a behaviour. Which way of looking finds them?",
-        claims=planted_claims(document),
-        sections=(
-            Table("Methods", "Means over all plantings.", header, rows, frozenset(range(2, 7))),
-            Table(
-                "Every mark",
-                "Harm and benign: rise of the loss, nats per token.",
-                marks,
-                tuple(
-                    (
-                        result["planting"]["name"],
-                        m["method"],
-                        m["unit"],
-                        _number(m["recall"]),
-                        _number(m["efficiency"]),
-                        str(m["count"]),
-                        f"{m['harm']:+.3f}",
-                        f"{m['benign']:+.3f}",
-                    )
-                    for result in document["plantings"]
-                    for m in result["marks"]
-                ),
-                frozenset(range(3, 8)),
-            ),
-        ),
-        manifest=read_manifest(folder),
-        commands=("aftertune study planted",),
-        notes=(
-            "An update of rank one is a direction: neurons and weights have nothing to recall there, nor directions "
-            "where neurons or heads were planted.",
-        ),
-    )
-
-
-def rebuild_planted_report(folder: Path) -> Path:
-    """Write ``report.html`` of a finished study anew."""
-    write_text(folder / "report.html", render_study(planted_page(folder)))
-    return folder / "report.html"
+def planted_tables(document: Mapping[str, Any]) -> list[Figure]:
+    """Methods with their means, and every mark."""
+    methods = {
+        "kind": "table",
+        "title": "Methods",
+        "guide": "Means over all plantings.",
+        "header": ["method", "unit", "mean recall", "least recall", "mean efficiency", "least efficiency", "plantings"],
+        "rows": [list(_row(row)) for row in _ranked(document)],
+        "numeric": list(range(2, 7)),
+    }
+    marks = {
+        "kind": "table",
+        "title": "Every mark",
+        "guide": "Harm and benign: rise of the loss, nats per token.",
+        "header": ["planting", "method", "unit", "recall", "efficiency", "units removed", "harm", "benign"],
+        "rows": [
+            [
+                result["planting"]["name"],
+                m["method"],
+                m["unit"],
+                _number(m["recall"]),
+                _number(m["efficiency"]),
+                str(m["count"]),
+                f"{m['harm']:+.3f}",
+                f"{m['benign']:+.3f}",
+            ]
+            for result in document["plantings"]
+            for m in result["marks"]
+        ],
+        "numeric": list(range(3, 8)),
+    }
+    return [methods, marks]
 
 
 def _ranked(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(document["table"], key=lambda row: -row["efficiency"])
 
 
-def planted_claims(document: Mapping[str, Any]) -> tuple[Claim, ...]:
+def planted_claims(document: Mapping[str, Any]) -> tuple[ClaimResult, ...]:
     """What is claimed of the method of most efficiency."""
     best = _ranked(document)[0]
     recall = best["recall"] if best["recall"] is not None else 0.0
     return (
-        Claim(
+        ClaimResult(
             "The best method finds at least 0.9 of what was planted, at 0.9 of the oracle's efficiency",
             "holds" if recall >= 0.9 and best["efficiency"] >= 0.9 else "does not hold",
             f"{best['method']} ({best['unit']}): recall {recall:.2f}, efficiency {best['efficiency']:.2f}",
