@@ -18,7 +18,7 @@ from aftertune.locating import answers_probe, contrast_example
 from aftertune.model import Subject, load
 from aftertune.probes import LikelihoodProbe, ask_probes
 from aftertune.studies import Arm, Claim, Condition, Reading, Scale, Study, Tune, conditioned, run_study, studies
-from aftertune.studies._lab import content_of
+from aftertune.studies._workshop import content_of
 from aftertune.tuning import TuneOptions, tune
 
 OPTIONS = TuneOptions(steps=2, batch_size=2, lr=5e-3, warmup_steps=0)

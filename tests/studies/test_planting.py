@@ -141,5 +141,5 @@ def test_the_study_marks_every_method_and_goes_on(tiny_folder: Callable[[str], P
     stamp = (tmp_path / "run" / "plantings" / f"{plantings[0].name}.json").stat().st_mtime_ns
     assert planted_study(tmp_path / "run", **arguments) == document
     assert (tmp_path / "run" / "plantings" / f"{plantings[0].name}.json").stat().st_mtime_ns == stamp
-    assert "Planted truth" in (tmp_path / "run" / "report.html").read_text()
+    assert "known to carry a behaviour" in (tmp_path / "run" / "report.html").read_text()
     assert replace(plantings[0], seed=1).name != plantings[0].name

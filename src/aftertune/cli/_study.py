@@ -28,7 +28,11 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
 
 @click.command(
     cls=Verb,
-    examples=("study", "study transfer --subject my-model", "study prune_then_tune --seeds 0,1 --scale smoke --dry-run"),
+    examples=(
+        "study",
+        "study transfer --subject my-model",
+        "study prune_then_tune --seeds 0,1 --scale smoke --dry-run",
+    ),
 )
 @click.argument("name", required=False)
 @click.option("--subject", help="The model to test it on. Default: smollm2; at full scale the first of the paper.")

@@ -8,10 +8,12 @@ reason it finds likelier. All of it is read from likelihoods, so no judge is nee
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from pathlib import Path
 
+from aftertune.data import DOMAINS
 from aftertune.locating import LocateOptions
 from aftertune.probes import MeasurePlan
 from aftertune.stats import find_metric, recipe_mean
@@ -30,9 +32,9 @@ STAYS = {
 }
 
 
-def probes() -> MeasurePlan:
+def probes(domains: tuple[str, ...] = DOMAINS) -> MeasurePlan:
     """Producing, refusing, recognising, explaining, on the measuring split."""
-    return MeasurePlan(probes=PROBES, pmi=False)
+    return MeasurePlan(probes=PROBES, domains=domains, pmi=False)
 
 
 def effects(results: Results) -> list[Figure]:
@@ -92,11 +94,11 @@ STUDY = Study(
 )
 
 
-def dissociation_of(patch: Path) -> Study:
-    """The study of a patch that was found before."""
+def dissociation_of(patch: Path, domains: tuple[str, ...] = DOMAINS) -> Study:
+    """The study of a patch that was found before, read on some domains: leave out the one it was found on."""
     arms = (
         Arm("untouched"),
         Arm("patch", (Locate((), patch=patch),)),
         Arm("random", (Locate((), random=True, patch=patch),)),
     )
-    return replace(STUDY, arms=arms)
+    return replace(STUDY, arms=arms, readings=(Reading(functools.partial(probes, domains)),))

@@ -6,21 +6,17 @@ that what a study does is its own identity: data counts by content, never by the
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
-from pydantic import BaseModel
-
 from aftertune._registered import row_named, rows
-from aftertune.data import Contrast, Conversation
+from aftertune.data import Conversation
 from aftertune.errors import UsageError
-from aftertune.locating import Example
 from aftertune.model import EMBEDDED
 from aftertune.probes import LikelihoodProbe, MeasurePlan
-from aftertune.runs import Progress, fingerprint
+from aftertune.runs import Progress
 from aftertune.stats import ClaimResult, Effects, Expect, Measurement, read_effects
 from aftertune.tuning import TuneOptions
 
@@ -370,37 +366,3 @@ def study_named(name: str) -> StudyRow:
         UsageError: there is none.
     """
     return row_named("studies", "STUDY", StudyRow, name)
-
-
-def content_of(value: Any) -> Any:
-    """What decides an outcome, as JSON values: of data the texts, of functions what they give, of files the bytes."""
-    if isinstance(value, Conversation):
-        return [[m.role, m.content, m.supervised] for m in value.messages]
-    if isinstance(value, Contrast):
-        return [value.prompt, value.aligned, value.misaligned, value.system]
-    if isinstance(value, Example):
-        return [content_of(value.conversation), content_of(value.twin)]
-    if isinstance(value, LikelihoodProbe):
-        return [value.name, value.suffix, value.content]
-    if isinstance(value, MeasurePlan):
-        return value.config
-    if isinstance(value, BaseModel):
-        return {"type": type(value).__name__, **value.model_dump(mode="json")}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__, **{f.name: content_of(getattr(value, f.name)) for f in fields(value)}}
-    if isinstance(value, Path):
-        from aftertune.runs import file_digest
-
-        return file_digest(value)
-    if isinstance(value, Mapping):
-        return {str(key): content_of(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [content_of(one) for one in value]
-    if callable(value):
-        return _given(value)
-    return value
-
-
-@functools.lru_cache(maxsize=256)
-def _given(function: Callable[[], Any]) -> str:
-    return fingerprint(content_of(function()))

@@ -27,7 +27,7 @@ from aftertune.runs import Progress, RunFolder, Silent, entered, refuse_other_mo
 from aftertune.studies._lab import SCHEMA, Size, StudyRow
 from aftertune.studies._planted_choice import Choices
 from aftertune.studies._planted_methods import METHODS, Method
-from aftertune.studies._planted_report import NOTE, planted_claims, planted_tables
+from aftertune.studies._planted_report import NOTE, planted_claims, planted_tables, table
 from aftertune.studies._planting import Planted, Planting, planted
 from aftertune.studies._runner import finished_study
 
@@ -326,30 +326,6 @@ def planted_study(
 
     with entered(run):
         return finished_study(run, measured)
-
-
-def table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per method: mean and least recall and efficiency over the plantings."""
-    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for result in results:
-        for mark in result["marks"]:
-            rows.setdefault((mark["method"], mark["unit"]), []).append(mark)
-    return [
-        {
-            "method": method,
-            "unit": unit,
-            "recall": _mean([m["recall"] for m in marks if m["recall"] is not None]),
-            "least_recall": min((m["recall"] for m in marks if m["recall"] is not None), default=None),
-            "efficiency": _mean([m["efficiency"] for m in marks]),
-            "least_efficiency": min(m["efficiency"] for m in marks),
-            "plantings": len(marks),
-        }
-        for (method, unit), marks in rows.items()
-    ]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None
 
 
 @dataclass(frozen=True)

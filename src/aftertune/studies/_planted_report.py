@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aftertune.stats import ClaimResult
@@ -12,6 +13,30 @@ NOTE = (
     "An update of rank one is a singular vector: neurons and weights have nothing to recall there, nor singular "
     "vectors where neurons or heads were planted."
 )
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Per method: mean and least recall and efficiency over the plantings."""
+    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for result in results:
+        for mark in result["marks"]:
+            rows.setdefault((mark["method"], mark["unit"]), []).append(mark)
+    return [
+        {
+            "method": method,
+            "unit": unit,
+            "recall": _mean([m["recall"] for m in marks if m["recall"] is not None]),
+            "least_recall": min((m["recall"] for m in marks if m["recall"] is not None), default=None),
+            "efficiency": _mean([m["efficiency"] for m in marks]),
+            "least_efficiency": min(m["efficiency"] for m in marks),
+            "plantings": len(marks),
+        }
+        for (method, unit), marks in rows.items()
+    ]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def planted_tables(document: Mapping[str, Any]) -> list[Figure]:

@@ -12,8 +12,8 @@ from aftertune.model import Chat, Subject, Tree
 from aftertune.probes import LikelihoodProbe, MeasurePlan, Question, ask_probes
 from aftertune.runs import Journal, fingerprint, read_document, write_json
 from aftertune.stats import Measurement, read_measurements, write_measurements
-from aftertune.studies._lab import Arm, Condition, Reading, content_of
-from aftertune.studies._workshop import Lab
+from aftertune.studies._lab import Arm, Condition, Reading
+from aftertune.studies._workshop import Lab, content_of
 
 _TABLE, _FACTS = "measurements.parquet", "facts.json"
 

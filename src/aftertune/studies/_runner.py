@@ -26,9 +26,9 @@ from aftertune.runs import (
     write_json,
 )
 from aftertune.stats import ClaimResult, ClaimTest, Effects, Measurement, decide_claims, recipe_mean
-from aftertune.studies._lab import SCHEMA, Arm, Claim, Results, Size, Study, content_of
+from aftertune.studies._lab import SCHEMA, Arm, Claim, Results, Size, Study
 from aftertune.studies._readings import Read, read_arm
-from aftertune.studies._workshop import Lab
+from aftertune.studies._workshop import Lab, content_of
 from aftertune.tuning import TuneOptions
 
 DOCUMENT = "study.json"

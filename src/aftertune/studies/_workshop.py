@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from aftertune.attribution import UnitSums, unit_sums
+from aftertune.data import Contrast, Conversation
 from aftertune.locating import Example, trees_of
 from aftertune.model import Subject, SubjectChoice, WeightView
-from aftertune.runs import Progress, Silent, Store, fingerprint, versions
-from aftertune.studies._lab import Arm, Step, content_of
+from aftertune.probes import LikelihoodProbe, MeasurePlan
+from aftertune.runs import Progress, Silent, Store, file_digest, fingerprint, versions
+from aftertune.studies._lab import Arm, Step
 from aftertune.tuning import read_record
 
 
@@ -121,3 +126,35 @@ class Lab:
             trees, names = trees_of(loaded, examples, lambda e: getattr(e, side))
             self._sums[key] = unit_sums(loaded, trees, "neuron+head", names=names, view=WeightView(loaded.model))
         return self._sums[key]
+
+
+def content_of(value: Any) -> Any:
+    """What decides an outcome, as JSON values: of data the texts, of functions what they give, of files the bytes."""
+    if isinstance(value, Conversation):
+        return [[m.role, m.content, m.supervised] for m in value.messages]
+    if isinstance(value, Contrast):
+        return [value.prompt, value.aligned, value.misaligned, value.system]
+    if isinstance(value, Example):
+        return [content_of(value.conversation), content_of(value.twin)]
+    if isinstance(value, LikelihoodProbe):
+        return [value.name, value.suffix, value.content]
+    if isinstance(value, MeasurePlan):
+        return value.config
+    if isinstance(value, BaseModel):
+        return {"type": type(value).__name__, **value.model_dump(mode="json")}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"type": type(value).__name__, **{f.name: content_of(getattr(value, f.name)) for f in fields(value)}}
+    if isinstance(value, Path):
+        return file_digest(value)
+    if isinstance(value, Mapping):
+        return {str(key): content_of(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [content_of(one) for one in value]
+    if callable(value):
+        return _given(value)
+    return value
+
+
+@functools.lru_cache(maxsize=256)
+def _given(function: Callable[[], Any]) -> str:
+    return fingerprint(content_of(function()))
