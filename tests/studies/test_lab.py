@@ -17,7 +17,19 @@ from aftertune.errors import UsageError
 from aftertune.locating import answers_probe, contrast_example
 from aftertune.model import Subject, load
 from aftertune.probes import LikelihoodProbe, ask_probes
-from aftertune.studies import Arm, Claim, Condition, Reading, Scale, Study, Tune, conditioned, run_study, studies
+from aftertune.studies import (
+    Arm,
+    Claim,
+    Condition,
+    Reading,
+    Scale,
+    Study,
+    Tune,
+    conditioned,
+    run_study,
+    studies,
+    study_named,
+)
 from aftertune.studies._workshop import content_of
 from aftertune.tuning import TuneOptions, tune
 
@@ -258,3 +270,18 @@ def test_every_study_runs_at_smoke_scale(name: str, tiny_folder: Callable[[str],
     assert (tmp_path / "run" / "report.html").exists()
     again = row.run(str(tiny_folder("llama")), tmp_path / "run", size="smoke")
     assert again == document
+
+
+def test_the_documented_study_runs_from_its_file_alone(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "studies.md"
+    code = page.read_text("utf-8").partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "half_update.py").write_text(code, "utf-8")
+    monkeypatch.setenv("AFTERTUNE_EXTENSIONS", str(tmp_path / "half_update.py"))
+    row = study_named("half_update")
+    lines = row.plan(str(tiny_folder("llama")), size="smoke")
+    assert "3 arms, 2 of them with each of 2 seeds, 5 models to read" in lines[0]
+    assert "tokens/s" in lines[2]
+    document = row.run(str(tiny_folder("llama")), tmp_path / "run", size="smoke")
+    assert [claim["scope"] for claim in document["claims"]] == ["the recipe"] * 3

@@ -63,7 +63,10 @@ def test_a_cut_is_what_scores_choose_by_hand_and_its_controls_are_other_units(la
 
 
 def test_a_cut_model_is_tuned_as_it_is_cut(lab: Lab) -> None:
-    cut, learn = Cut(harm, keep_examples, 3, "snip-contrast"), Tune(rows, TuneOptions(steps=1, batch_size=2, lr=1e-3, warmup_steps=0))
+    cut, learn = (
+        Cut(harm, keep_examples, 3, "snip-contrast"),
+        Tune(rows, TuneOptions(steps=1, batch_size=2, lr=1e-3, warmup_steps=0)),
+    )
     alone, patched = made(lab, learn, seed=1), made(lab, cut, learn, seed=1)
     assert alone != patched
     loaded = lab.load(patched)

@@ -8,7 +8,7 @@ the budget, and the mean of that over all smaller budgets (the area under the tr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from aftertune.errors import UsageError
 from aftertune.model import Placement, SubjectChoice, check_subject, subject_content
-from aftertune.report import write_report
 from aftertune.runs import (
     Progress,
     RunFolder,
@@ -30,6 +29,7 @@ from aftertune.studies._lab import SCHEMA, Arm, Claim, Results, Size, Study
 from aftertune.studies._readings import Read, read_arm
 from aftertune.studies._workshop import Lab, content_of
 from aftertune.tuning import TuneOptions
+from aftertune.verbs import draw
 
 DOCUMENT = "study.json"
 
@@ -104,7 +104,7 @@ def finished_study(run: RunFolder, measure: Callable[[], Mapping[str, Any]]) -> 
     if not run.finished:
         write_json(run.path / DOCUMENT, measure())
         run.write_manifest(status="finished")
-    write_report(run.path)
+    draw(run.path)
     with explain_damage(run.path):
         document: dict[str, Any] = read_document(run.path / DOCUMENT)
     return {**document, "run": str(run.path)}
