@@ -12,7 +12,6 @@ import torch
 
 from aftertune.attribution import select_units
 from aftertune.data import read_tuning_rows
-from aftertune.locating import FrontierPoint, Repaired
 from aftertune.model import Placement, Subject, SubjectChoice, WeightView, load, make_patch, write_patch
 from aftertune.probes import MeasurePlan
 from aftertune.runs import RunFolder, Silent, entered
@@ -117,14 +116,13 @@ def test_the_repaired_arm_is_audited_with_its_repair_against_the_base(
     chosen = select_units(view, {"model.layers.1.mlp.down_proj.weight": torch.arange(20)}, "neuron")
     patch = make_patch(view, chosen.chosen, "zero", {"unit": "neuron"})
     write_patch(tmp_path / "repair.safetensors", patch)
-    point = FrontierPoint("ratio", 0.1, 1.0, 1.0, 0.0, 0.0, (0.0, 0.0), "pass")
-    document = {"weights": patch.weights, "share_of_weights": patch.weights / view.weights}
-    found = Repaired(tmp_path / "repair.safetensors", point, (), document, tmp_path)
+    cut = tmp_path / "repair.safetensors"
+    share = patch.weights / view.weights
     with entered(run):
         shutil.copytree(careless, run.path / "careless")
         measured = measure_choice(SubjectChoice(str(base)), plan, run, role="base")
-        audit = audit_repaired(run, measured, found, plan, Policy(), Placement(), Silent())
-    specs = {"base": str(base), "tuned": f"{run.path / 'careless'}+{found.patch}"}
+        audit = audit_repaired(run, measured, cut, (patch.weights, share), plan, Policy(), Placement(), Silent())
+    specs = {"base": str(base), "tuned": f"{run.path / 'careless'}+{cut}"}
     for side, spec in specs.items():
         alone = measure(SubjectChoice(spec), plan, tmp_path / side)
         values = {s.metric: s.value for s in alone.summaries}

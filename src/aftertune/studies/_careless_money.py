@@ -154,7 +154,9 @@ def demo(
             except (SelectionError, SubjectError) as error:  # nothing to repair; the audits stand all the same
                 progress.say(f"no chapter on weights: {error}")
                 return outcome
-            audits["repaired"] = audit_repaired(run, base, found, plan, policy, placement, progress)
+            audits["repaired"] = audit_repaired(
+                run, base, found.patch, (found.weights, found.share_of_weights), plan, policy, placement, progress
+            )
             outcome = Demo(audits, rebuild_demo_report(run.path), run.path, found)
             write_json(run.path / "demo.json", outcome.document())
     return outcome

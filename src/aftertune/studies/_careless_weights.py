@@ -50,17 +50,21 @@ def repair_careless(
 def audit_repaired(
     run: RunFolder,
     base: Measuring,
-    found: Repaired,
+    patch: Path,
+    chosen: tuple[int, float],
     plan: MeasurePlan,
     policy: Policy,
     placement: Placement,
     progress: Progress,
 ) -> Audit:
-    """The careless arm with the patch in force, against the untouched model, by the deciding probes."""
+    """The careless arm with a patch in force, against the untouched model, by the deciding probes.
+
+    ``chosen`` says how many weights the patch returns, and what share that is of those in view.
+    """
     deciding = replace(plan, probes=tuple(p for p in plan.probes if p in PROBES))
-    spec = f"{run.path / 'careless'}+{found.patch}"
+    spec = f"{run.path / 'careless'}+{patch}"
     now = measure_choice(SubjectChoice(spec, placement=placement), deciding, run, role="repaired", progress=progress)
-    weights, share = found.document["weights"], found.document["share_of_weights"]
+    weights, share = chosen
     about = f"the careless arm, {weights:,} weights ({share:.2%} of those in view) back at their base values"
     section = compare_measurings(base.only_asked_of(now), now, deciding, policy, title="repaired", about=about)
     audit = Audit(section, run.path)
