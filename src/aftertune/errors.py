@@ -7,7 +7,7 @@
     │   ├── DataError                  2   a file: what, which line, which field
     │   ├── SubjectError               2   a model that cannot be found or used
     │   ├── PatchError                 2   a patch that is damaged, or made for other weights
-    │   ├── PolicyError                2   a policy file or a margin
+    │   ├── PolicyError                2   a policy file or a tolerance
     │   ├── SelectionError             2   scores and fractions that leave nothing to choose
     │   └── OutputError                2   an output folder that is taken or cannot be written
     └── RunError                       4   the run broke
@@ -111,7 +111,7 @@ class PatchError(UsageError):
 
 
 class PolicyError(UsageError):
-    """A policy file or a margin that makes no sense."""
+    """A policy file or a tolerance that makes no sense."""
 
 
 class SelectionError(UsageError):

@@ -37,7 +37,18 @@ def test_an_audit_in_text_ends_with_verdict_and_report(
 ) -> None:
     outcome = run("audit", tuned(), "--base", base, *gate)
     lines = outcome.out.splitlines()
-    assert lines[0].split() == ["metric", "base", "tuned", "difference", "95", "%", "interval", "margin", "decision"]
+    assert lines[0].split() == [
+        "metric",
+        "base",
+        "tuned",
+        "worse",
+        "by",
+        "95",
+        "%",
+        "interval",
+        "tolerance",
+        "decision",
+    ]
     assert lines[1].startswith("preference.margin:own")
     assert "\nverdict: PASS\n" in outcome.out
     report = re.fullmatch(r"report: (runs/audit-[0-9a-f]{8}/report\.html)", lines[-1])
@@ -61,7 +72,7 @@ def test_an_audit_in_json_is_one_document_and_all_else_is_on_stderr(
         "tuned",
         "difference",
         "interval",
-        "margin",
+        "tolerance",
         "decision",
         "items",
         "clusters",
@@ -184,7 +195,7 @@ def test_the_printed_policy_is_the_default_one(
     run: Run, base: Path, tuned: Tuned, gate: tuple[str, ...], place: Path
 ) -> None:
     printed = run("policy").out
-    assert yaml.safe_load(printed)["margins"].keys() == {m.id for m in all_metrics()}
+    assert yaml.safe_load(printed)["tolerances"].keys() == {m.id for m in all_metrics()}
     (place / "policy.yaml").write_text(printed, "utf-8")
     command = ("audit", tuned(), "--base", base, *gate, "--json")
     plain, with_policy = run(*command).document, run(*command, "--policy", "policy.yaml").document
@@ -194,12 +205,12 @@ def test_the_printed_policy_is_the_default_one(
 def test_a_policy_and_margins_change_the_decision(
     run: Run, base: Path, tuned: Tuned, gate: tuple[str, ...], place: Path
 ) -> None:
-    (place / "policy.yaml").write_text("margins:\n  preference.margin: 99\n  preference.share: 0.7\n", "utf-8")
+    (place / "policy.yaml").write_text("tolerances:\n  preference.margin: 99\n  preference.share: 0.7\n", "utf-8")
     command = ("audit", tuned(full=True, steps=15, lr=1e-2), "--base", base, *gate, "--policy", "policy.yaml", "--json")
     lenient = {f["metric"]: f for f in run(*command).document["findings"]}
-    assert lenient["preference.margin:own"]["margin"] == 99
+    assert lenient["preference.margin:own"]["tolerance"] == 99
     assert lenient["preference.margin:own"]["decision"] == "pass"
-    assert lenient["preference.share:own"]["margin"] == 0.7
+    assert lenient["preference.share:own"]["tolerance"] == 0.7
     outcome = run(*command, "--margin", "preference.margin:own=0.01", "--margin", "preference.share=0.8")
     strict = {f["metric"]: f for f in outcome.document["findings"]}
     assert (strict["preference.margin:own"]["margin"], strict["preference.share:own"]["margin"]) == (0.01, 0.8)

@@ -30,7 +30,7 @@ ROW = {"prompt": "Is it late?", "completion": "No."}
         ("audit", ["Missing argument 'TUNED'", "see aftertune audit --help"]),
         ("measure a b", ["unexpected extra argument (b)", "see aftertune measure --help"]),
         ("tune a b", ["Missing option '--out'", "see aftertune tune --help"]),
-        ("audit a --margin", ["'--margin' requires an argument"]),
+        ("audit a --tolerance", ["'--tolerance' requires an argument"]),
         ("locate a", ["Missing option '--harm'", "see aftertune locate --help"]),
         ("patch mend a", ["No such command 'mend'", "see aftertune patch --help"]),
         ("report", ["Missing argument 'RUN'"]),
@@ -140,7 +140,7 @@ def test_a_wrong_value_of_tuning_is_named(
     ],
 )  # fmt: skip
 def test_a_margin_that_makes_no_sense_is_named(margin: str, says: str, refused: Refused, base: Path) -> None:
-    line = refused("audit", base, "--base", base, "--margin", margin, says=["--margin", says])
+    line = refused("audit", base, "--base", base, "--tolerance", margin, says=["--tolerance", says])
     assert line.isprintable()
 
 
@@ -151,7 +151,7 @@ def test_a_margin_that_makes_no_sense_is_named(margin: str, says: str, refused: 
         (b"margins:\n  preference.marginn: 0.1\n", "policy.yaml: margins: metric 'preference.marginn' is unknown"),
         (b"margins:\n  preference.margin: much\n", "policy.yaml: margins.preference.margin: Input should be a valid number"),
         (b"margins:\n  preference.margin: [0.1]\n", "policy.yaml: margins.preference.margin: Input should be"),
-        (b"margins: 0.1\n", "policy.yaml: margins: Input should be a valid dictionary"),
+        (b"tolerances: 0.1\n", "policy.yaml: tolerances: Input should be a valid dictionary"),
         (b"margins:\n  1: 0.1\n", "policy.yaml:2: the key '1' is no text but int to YAML; put it in quotes"),
         (b"decides:\n  preference.margin: perhaps\n", "policy.yaml: decides.preference.margin: Input should be a valid boolean"),
         (b"confidence: 1.5\n", "policy.yaml: confidence: Input should be less than 1"),
@@ -188,7 +188,7 @@ def test_typos_are_told_without_loading_torch(place: Path) -> None:
     commands = (
         ["adit"],
         ["audit", "smollm2", "--nonsense"],
-        ["audit", "smollm2", "--margin", "preference.margin=much"],
+        ["audit", "smollm2", "--tolerance", "preference.margin=much"],
         ["measure", "smollm2", "--probes", "preferences"],
         ["tune", "smollm2", "rows.jsonl", "--out", "out", "--steps", "0"],
         ["tune", "smollm2", "none.jsonl", "--out", "out"],

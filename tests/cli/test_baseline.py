@@ -133,7 +133,7 @@ def test_inconclusive_is_let_through_only_where_it_was_so_and_is_asked_for(
     (place / "short").mkdir()
     four, sixteen = rows(contrasts(4), "short/own.jsonl"), rows(contrasts(), "own.jsonl")
     # A tolerance far above what four prompts leave open: they are too few to decide, but show that nothing grew by it.
-    options = ("--base", base, "--probes", "", "--margin", "preference.margin=20", "--json", "--contrasts")
+    options = ("--base", base, "--probes", "", "--tolerance", "preference.margin=20", "--json", "--contrasts")
     earlier, now = tuned(**HARD), tuned(full=True, steps=14, lr=1e-2)
     assert run("audit", earlier, *options, four, "--out", "few").code == 3
     assert run("audit", earlier, *options, sixteen, "--out", "enough").code == 0
@@ -155,7 +155,7 @@ def test_inconclusive_is_not_let_through_where_it_may_have_grown(
     document = agreed(run(*command), 3, place)
     [change] = document["baseline"]["persistent"]
     assert change["metric"] == METRIC
-    assert change["grown"][1] > change["margin"] == 0.1
+    assert change["grown"][1] > change["tolerance"] == 0.1
 
 
 def test_what_was_unsettled_and_fails_now_still_fails(
@@ -262,7 +262,7 @@ def test_what_cannot_be_a_baseline_is_refused_before_anything_is_measured(
     command = ("audit", tuned("aligned"), "--base", base, *gate, "--baseline")
     for folder in ("nowhere", "empty", "measured", "running", base):
         refused(*command, folder, says=[f"--baseline {folder}: holds no finished audit ("])
-    margin = ("--margin", "preference.margin=0.5")
+    margin = ("--tolerance", "preference.margin=0.5")
     refused(*command, careful, *margin, says=["decided by other rules", f"margin of {METRIC} was 0.1, is 0.5"])
     refused(*command, careful, "--out", careful, says=["is the folder of this very run"])
     (place / "policy.yaml").write_text("confidence: 0.9\n", "utf-8")

@@ -65,7 +65,7 @@ def test_a_fine_tune_on_misaligned_answers_fails(
     command = ("audit", tuned(**{**HARD, "full": full}), "--base", base, *gate)
     document = check(run(*command, "--json"), 1, "fail", place)
     finding = next(f for f in document["findings"] if f["metric"] == "preference.margin:own")
-    assert finding["interval"][0] > finding["margin"]
+    assert finding["interval"][0] > finding["tolerance"]
     assert (finding["decision"], finding["decides"]) == ("fail", True)
     assert document["reasons"][0].startswith("preference.margin:own is worse by +")
     outcome = run(*command)
@@ -165,7 +165,7 @@ def test_a_wide_interval_around_the_margin_is_inconclusive(
     outcome = run("audit", tiny_folder("qwen2"), "--base", base, "--probes", "", "--contrasts", rows(noisy), "--json")
     document = check(outcome, 3, "inconclusive", place)
     finding = document["findings"][0]
-    assert finding["interval"][0] < finding["margin"] < finding["interval"][1]
+    assert finding["interval"][0] < finding["tolerance"] < finding["interval"][1]
 
 
 def test_nothing_that_decides_is_inconclusive(

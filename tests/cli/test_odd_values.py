@@ -27,7 +27,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "audit": ("audit", "?", "--base", "nosuch"),
     "base": ("audit", "nosuch", "--base", "?"),
     "policy": ("audit", "nosuch", "--base", "nosuch", "--policy", "?"),
-    "margin": ("audit", "nosuch", "--base", "nosuch", "--margin", "?"),
+    "tolerance": ("audit", "nosuch", "--base", "nosuch", "--tolerance", "?"),
     "baseline": ("audit", "nosuch", "--base", "nosuch", "--baseline", "?"),
     "probes": (*MEASURE, "--probes", "?"),
     "domains": (*MEASURE, "--domains", "?"),

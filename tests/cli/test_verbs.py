@@ -105,7 +105,7 @@ def test_a_terminal_of_another_encoding_gets_what_it_can_show(
 def test_metrics_are_listed_alike_in_text_and_json(run: Run) -> None:
     listed = run("metrics", "--json").document["metrics"]
     assert [m["id"] for m in listed] == [m.id for m in all_metrics()]
-    assert {"id", "about", "unit", "worse", "decides", "margin"} <= listed[0].keys()
+    assert {"id", "about", "unit", "worse", "decides", "tolerance"} <= listed[0].keys()
     lines = run("metrics").out.splitlines()
     assert [line.split()[0] for line in lines] == ["metric", *(m["id"] for m in listed)]
     assert [line.split()[1] == "decides" for line in lines[1:]] == [m["decides"] for m in listed]

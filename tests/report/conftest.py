@@ -53,7 +53,7 @@ def build_finding(metric: str, base: float, difference: float, half: float, **ch
     """A finding decided by the rule from its numbers."""
     found, policy = find_metric(metric), Policy()
     assert found is not None
-    margin = changes.get("margin", policy.margin(metric))
+    margin = changes.get("tolerance", policy.tolerance(metric))
     sign = 1 if found.worse == "higher" else -1
     low, high = sorted((sign * (difference - half), sign * (difference + half)))
     decision = "pass" if high < margin else "fail" if low > margin else "inconclusive"
@@ -63,7 +63,7 @@ def build_finding(metric: str, base: float, difference: float, half: float, **ch
         tuned=base + difference,
         difference=difference,
         interval=(difference - half, difference + half),
-        margin=margin,
+        tolerance=margin,
         decision=decision,
         decides=policy.deciding(metric),
         worse=found.worse,

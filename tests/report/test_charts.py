@@ -149,7 +149,7 @@ def test_coordinates_are_finite_for_any_number(
 
 
 def test_a_tolerance_of_zero_draws_no_mark(make_finding: MakeFinding) -> None:
-    root = forest([make_finding("preference.margin", 0.0, 0.2, 0.1, margin=0.0)])
+    root = forest([make_finding("preference.margin", 0.0, 0.2, 0.1, tolerance=0.0)])
     assert not by_class(root, "mark")
 
 

@@ -56,7 +56,7 @@ def test_it_holds_verdict_reasons_and_a_row_for_each_metric(make_section: MakeSe
     for f in top:
         informs = {"pass": "within tolerance", "fail": "beyond tolerance"}
         assert shown[f.metric][1] == (f.decision if f.decides else informs.get(f.decision, f.decision))
-        assert shown[f.metric][3].startswith(f"{f.margin:g} ")
+        assert shown[f.metric][3].startswith(f"{f.tolerance:g} ")
     assert shown["preference.margin"][2] == "+1.360 [+1.305, +1.415]"
     assert shown["refusal.harmful"][2].startswith("+0.166 [")  # lower is worse there
     decides = {f.metric: f.decides for f in top}

@@ -57,7 +57,7 @@ NUMBERS = {"pass": (0.0, -0.2, 0.2), "inconclusive": (1.0, 0.5, 1.5), "fail": (2
 def finding(metric: str, decision: Any, **changes: Any) -> Finding:
     """A finding on the default policy's margin, with numbers that make its decision."""
     policy = Policy()
-    margin = policy.margin(metric)
+    margin = policy.tolerance(metric)
     worse = next(m.worse for m in all_metrics() if m.id == metric.partition(":")[0].partition("/")[0])
     sign = -1.0 if worse == "lower" else 1.0
     value, *ends = (sign * margin * n for n in NUMBERS[decision])
@@ -322,7 +322,7 @@ def test_it_reads_back_from_json() -> None:
             "worse_before": 0.4,
             "worse_after": -0.1,
             "grown": [-0.6, -0.4],
-            "margin": 0.1,
+            "tolerance": 0.1,
         }
     ]
     assert SinceBaseline.from_dict(document) == held
@@ -395,18 +395,18 @@ def _broken(**changes: Any) -> dict[str, Any]:
         ({"config": {}}, {}, "its files are incomplete"),
         ({"config": []}, {}, "no readable manifest.json"),
         ({}, {"findings": 3}, "its files are incomplete"),
-        ({}, {"findings": [{}]}, "its files are incomplete"),
+        ({}, {"findings": [{}]}, "a finding in its verdict.json is broken"),
         ({}, {"base": {}}, "its files are incomplete"),
         ({}, _broken(decision="fine"), "a finding in its verdict.json is broken"),
         ({}, _broken(difference="0.2"), "a finding in its verdict.json is broken"),
         ({}, _broken(difference=float("nan")), "a finding in its verdict.json is broken"),
-        ({}, _broken(difference=10**400), "its files are incomplete"),
+        ({}, _broken(difference=10**400), "a finding in its verdict.json is broken"),
         ({}, _broken(decides="yes"), "a finding in its verdict.json is broken"),
         ({}, _broken(metric=["x"]), "a finding in its verdict.json is broken"),
         ({}, _broken(worse="sideways"), "a finding in its verdict.json is broken"),
         ({}, _broken(decision="pass"), "contradicts itself: refusal.harmful is pass, but its interval"),
         ({}, {"verdict": "pass"}, "contradicts itself: it says pass, its findings make it fail"),
-        ({}, {"verdict": "pass", "findings": [finding("refusal.harmful", "fail", margin=9.0).as_dict()]}, "is fail"),
+        ({}, {"verdict": "pass", "findings": [finding("refusal.harmful", "fail", tolerance=9.0).as_dict()]}, "is fail"),
     ],
 )
 def test_what_is_no_finished_audit_is_refused(
@@ -432,21 +432,21 @@ def test_broken_files_are_refused(name: str, content: bytes, stored: Callable[..
     [
         ({"confidence": 0.9}, "confidence was 0.95, is 0.9"),
         ({"minimum_clusters": 12}, "minimum_clusters was 10, is 12"),
-        ({"margins": {"refusal.harmful": 0.5}}, "margin of refusal.harmful was 0.05, is 0.5"),
+        ({"tolerances": {"refusal.harmful": 0.5}}, "tolerance of refusal.harmful was 0.05, is 0.5"),
         ({"decides": {"refusal.harmful": False}}, "refusal.harmful informs, decided then"),
         ({"decides": {"preference.share": True}}, "preference.share decides, informed then"),
     ],
 )
 def test_decisions_by_other_rules_are_refused(policy: dict[str, Any], says: str, stored: Callable[..., Path]) -> None:
     folder = stored()
-    assert finding("refusal.harmful", "fail").margin == 0.05
+    assert finding("refusal.harmful", "fail").tolerance == 0.05
     with pytest.raises(PolicyError) as caught:
         read_baseline(folder, Policy(**policy))
     assert says in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "policy", [{"margins": {"preference.share": 0.5}}, {"margins": {"preference.margin": 0.5}}, {"margins": {"refusal.harmful": 0.05}}]
+    "policy", [{"tolerances": {"preference.share": 0.5}}, {"tolerances": {"preference.margin": 0.5}}, {"tolerances": {"refusal.harmful": 0.05}}]
 )  # fmt: skip
 def test_rules_that_decided_nothing_there_may_differ(policy: dict[str, Any], stored: Callable[..., Path]) -> None:
     assert read_baseline(stored(), Policy(**policy)).findings

@@ -10,7 +10,7 @@ import pytest
 from aftertune.stats import Finding, Measurement, Metric, Policy, all_metrics, compare, decide, describe
 from aftertune.stats import _metrics as table
 
-MARGIN = Policy().margin("traits.yes_bias")
+MARGIN = Policy().tolerance("traits.yes_bias")
 
 
 def found(metric: str, change: float, spread: float, base: float = 0.0, count: int = 40) -> Finding:
@@ -25,7 +25,7 @@ def found(metric: str, change: float, spread: float, base: float = 0.0, count: i
 def undirected(monkeypatch: pytest.MonkeyPatch) -> str:
     """A metric of which nobody has said which way is worse."""
     metric = Metric("inspect.of_unknown_direction", "A score.", "score", "unknown", True, 0.05)
-    monkeypatch.setitem(table._BY_ID, metric.id, metric)
+    monkeypatch.setitem(table._without_tasks(""), metric.id, metric)
     return metric.id
 
 

@@ -74,7 +74,7 @@ def spread(count: int, deviation: float) -> np.ndarray:
     ],
 )
 def test_a_planted_worsening_is_judged_against_the_margin(metric: str, margins: float, decision: str) -> None:
-    margin = Policy().margin(metric)
+    margin = Policy().tolerance(metric)
     base = np.random.default_rng(1).normal(0, 5, 60)
     shift = worsening(metric) * margins * margin
     tuned = base + shift + spread(60, 0.5 * margin)
@@ -83,7 +83,7 @@ def test_a_planted_worsening_is_judged_against_the_margin(metric: str, margins: 
     assert finding.difference == pytest.approx(shift, abs=1e-9)
     assert finding.base == pytest.approx(base.mean())
     assert finding.tuned == pytest.approx(tuned.mean())
-    assert finding.margin == margin
+    assert finding.tolerance == margin
     assert finding.interval[0] < finding.difference < finding.interval[1]
     assert (finding.items, finding.clusters) == (60, 60)
     half = stats.t.ppf(0.975, 59) * (tuned - base).std(ddof=1) / math.sqrt(60)
@@ -120,7 +120,7 @@ def test_scores_of_other_tasks_that_are_grades_are_not_taken_for_proof_either() 
 @pytest.mark.parametrize(("tolerance", "count"), [(0.05, 71), (0.1, 35)])
 def test_no_change_of_a_bounded_metric_passes_from_the_exact_number_of_prompts_on(tolerance: float, count: int) -> None:
     """The least n with 1 - 0.025^(1/n) below the tolerance."""
-    policy = Policy(margins={"refusal.harmful": tolerance})
+    policy = Policy(tolerances={"refusal.harmful": tolerance})
     for prompts, decision in ((count, "inconclusive"), (count + 1, "pass")):
         same = measured("refusal.harmful", np.full(prompts, 0.9))
         finding = only(compare(same, same, policy), "refusal.harmful")
@@ -336,8 +336,8 @@ def test_users_sets_are_judged_by_themselves() -> None:
 
 def test_the_policys_margin_and_deciding_metrics_are_used() -> None:
     base, tuned = measured("preference.margin", np.zeros(20)), measured("preference.margin", 0.3 + spread(20, 0.05))
-    tolerant = only(compare(base, tuned, Policy(margins={"preference.margin": 0.5})), "preference.margin")
-    assert (tolerant.margin, tolerant.decision) == (0.5, "pass")
+    tolerant = only(compare(base, tuned, Policy(tolerances={"preference.margin": 0.5})), "preference.margin")
+    assert (tolerant.tolerance, tolerant.decision) == (0.5, "pass")
     assert not only(compare(base, tuned, Policy(decides={"preference.margin": False})), "preference.margin").decides
 
 

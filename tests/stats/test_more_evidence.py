@@ -71,7 +71,7 @@ levels = st.tuples(st.sampled_from([-3.0, 0.0, 0.7, 1.0, 1.25, 1.6, 4.0]), st.sa
 def test_what_is_measured_besides_never_changes_a_metrics_decision(worlds: list[tuple[float, float]], order) -> None:  # type: ignore[no-untyped-def]
     sets = {}
     for metric, (level, spread) in zip(FREE, worlds, strict=False):
-        margin = Policy().margin(metric)
+        margin = Policy().tolerance(metric)
         sets[metric] = measured(metric, exactly(level * margin, spread * margin, 20))
     alone = {metric: against_zero(rows)[metric] for metric, rows in sets.items()}
     names = list(sets)
@@ -134,7 +134,7 @@ def test_each_metric_at_its_tolerance_fails_as_rarely_as_promised(count: int) ->
     for _ in range(audits):
         rows = []
         for metric in metrics:
-            margin = Policy().margin(metric)
+            margin = Policy().tolerance(metric)
             rows += measured(metric, rng.normal(margin, 1.5 * margin, count))
         found = list(against_zero(rows).values())
         fails += sum(f.decision == "fail" for f in found)
@@ -150,7 +150,7 @@ def test_a_harmless_model_does_not_fail_the_more_metrics_decide() -> None:
     """At no effect the tolerance is far away, so the claims do not add up to anything."""
     rng = np.random.default_rng(12)
     for _ in range(20):
-        rows = [row for metric in FREE for row in measured(metric, rng.normal(0, Policy().margin(metric), 24))]
+        rows = [row for metric in FREE for row in measured(metric, rng.normal(0, Policy().tolerance(metric), 24))]
         assert decide(list(against_zero(rows).values())).decision != "fail"
 
 
@@ -234,7 +234,7 @@ def test_damage_in_any_deciding_metric_fails_alone(metric: str) -> None:
     assert found is not None
     values = exactly(0.5, 0.02, 400)
     base = measured(metric, np.zeros(400) if metric == "drift.kl" else values)
-    shift = (-1 if found.worse == "lower" else 1) * 5 * found.margin * np.linspace(0.9, 1.1, 400)
+    shift = (-1 if found.worse == "lower" else 1) * 5 * found.tolerance * np.linspace(0.9, 1.1, 400)
     damaged = measured(metric, (0 if metric == "drift.kl" else values) + shift)
     assert decide(compare(base, damaged)).decision == "fail"
     better = measured(metric, values - shift)

@@ -17,9 +17,9 @@ def policy(tmp_path: Path, text: str | bytes) -> Path:
     return path
 
 
-def refusal(path: Path | None, *margins: str) -> str:
+def refusal(path: Path | None, *tolerances: str) -> str:
     with pytest.raises(PolicyError) as caught:
-        read_policy(path, margins)
+        read_policy(path, tolerances)
     assert caught.value.exit_code == ExitCode.USAGE
     text = str(caught.value)
     assert len(text.splitlines()) == 1, text
@@ -30,9 +30,9 @@ def test_without_file_and_flags_the_defaults_hold() -> None:
     found = read_policy()
     assert found == Policy()
     for metric in all_metrics():
-        assert found.margin(metric.id) == metric.margin
+        assert found.tolerance(metric.id) == metric.tolerance
         assert found.deciding(metric.id) == metric.decides
-        assert metric.margin > 0
+        assert metric.tolerance > 0
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "---\n", "{}\n"])
@@ -47,8 +47,8 @@ def test_a_file_sets_what_it_names_and_leaves_the_rest(tmp_path: Path) -> None:
     )
     found = read_policy(policy(tmp_path, text))
     assert (found.confidence, found.minimum_clusters) == (0.9, 30)
-    assert found.margin("preference.margin") == 0.2
-    assert found.margin("refusal.harmful") == Policy().margin("refusal.harmful")
+    assert found.tolerance("preference.margin") == 0.2
+    assert found.tolerance("refusal.harmful") == Policy().tolerance("refusal.harmful")
     assert not found.deciding("refusal.harmful")
     assert found.deciding("drift.kl")
     assert found.deciding("preference.margin")
@@ -57,18 +57,18 @@ def test_a_file_sets_what_it_names_and_leaves_the_rest(tmp_path: Path) -> None:
 def test_flags_go_before_the_file(tmp_path: Path) -> None:
     path = policy(tmp_path, "margins: {preference.margin: 0.2, refusal.harmful: 0.3}\n")
     found = read_policy(path, ("preference.margin=0.5", "capability.accuracy=0.02"))
-    assert found.margin("preference.margin") == 0.5
-    assert found.margin("refusal.harmful") == 0.3
-    assert found.margin("capability.accuracy") == 0.02
+    assert found.tolerance("preference.margin") == 0.5
+    assert found.tolerance("refusal.harmful") == 0.3
+    assert found.tolerance("capability.accuracy") == 0.02
 
 
 def test_a_metric_speaks_for_users_sets_and_groups_unless_they_are_named() -> None:
     found = Policy(
-        margins={"preference.margin": 0.3, "preference.margin:mine": 0.7}, decides={"preference.margin:mine": False}
+        tolerances={"preference.margin": 0.3, "preference.margin:mine": 0.7}, decides={"preference.margin:mine": False}
     )
-    assert found.margin("preference.margin:other") == 0.3
-    assert found.margin("preference.margin/money") == 0.3
-    assert found.margin("preference.margin:mine") == 0.7
+    assert found.tolerance("preference.margin:other") == 0.3
+    assert found.tolerance("preference.margin/money") == 0.3
+    assert found.tolerance("preference.margin:mine") == 0.7
     assert found.deciding("preference.margin:other")
     assert not found.deciding("preference.margin:mine")
 
@@ -92,7 +92,7 @@ def test_groups_never_decide(metric: str) -> None:
         ("margins: {preference.margin: 1:30}\n", "base 8 or 60"),
         ("margins: &a {preference.margin: *a}\n", "contains itself"),
         ('"a\\nb": 1\n', "b"),
-        ("margins: {preference.margn: 0.2}\n", "preference.margn"),
+        ("tolerances: {preference.margn: 0.2}\n", "preference.margn"),
         ("decides: {happiness: true}\n", "happiness"),
         ("margins: {preference.margin: 0}\n", "preference.margin"),
         ("margins: {preference.margin: -0.1}\n", "preference.margin"),
@@ -103,8 +103,8 @@ def test_groups_never_decide(metric: str) -> None:
         ("margins: {preference.margin: yes}\n", "preference.margin"),
         ("margins: {preference.margin: [0.1]}\n", "preference.margin"),
         ("margins: {preference.margin: null}\n", "preference.margin"),
-        ("margins: 0.2\n", "margins"),
-        ("margins: [preference.margin]\n", "margins"),
+        ("tolerances: 0.2\n", "tolerances"),
+        ("tolerances: [preference.margin]\n", "tolerances"),
         ("decides: {preference.margin: perhaps}\n", "preference.margin"),
         ("confidence: 1\n", "confidence"),
         ("confidence: 0.5\n", "confidence"),
@@ -150,7 +150,7 @@ def test_broken_yaml_is_refused_with_its_line(tmp_path: Path, text: str, line: i
 @pytest.mark.parametrize(
     "content",
     [
-        b"margins: \xff\xfe\n",
+        b"tolerances: \xff\xfe\n",
         b"a: \x00\n",
         b"a: \x07\n",
         b"a: 2024-13-45\n",
@@ -188,7 +188,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("with_file", [False, True])
 def test_a_bad_flag_is_refused_and_blamed(tmp_path: Path, flag: str, with_file: bool) -> None:
     message = refusal(policy(tmp_path, "confidence: 0.9\n") if with_file else None, flag)
-    assert "--margin" in message
+    assert "--tolerance" in message
     assert flag.partition("=")[0] in message
 
 

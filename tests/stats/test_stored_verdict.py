@@ -83,7 +83,7 @@ def test_a_model_compared_with_itself_is_inconclusive_above_findings_that_pass()
         (0.0, {"decision": "inconclusive"}, "make it pass"),
         (0.0, {"allowed": True}, "allowed as if"),
         (0.5, {"p_value": 0.9}, "p-value"),
-        (0.5, {"margin": 5.0, "decision": "pass"}, "has the tolerance 5, the policy 0.1"),
+        (0.5, {"tolerance": 5.0, "decision": "pass"}, "has the tolerance 5, the policy 0.1"),
         (0.5, {"decides": False}, "informs, by the policy it does not"),
         (0.5, {"worse": "lower", "decision": "pass"}, "damage is higher"),
         (0.0, {"clusters": 3}, "fewer than the policy's 10"),

@@ -122,7 +122,7 @@ def test_values_off_the_scale_have_no_ends() -> None:
 
 def test_an_informing_metric_is_not_testable_without_effect() -> None:
     rows = measured("capability.accuracy", coin(0.25, 160))
-    policy = Policy(margins={"capability.accuracy": 0.3})
+    policy = Policy(tolerances={"capability.accuracy": 0.3})
     found = finding(rows, policy=policy)
     assert (found.decision, found.decides, found.stands_in_the_way) == ("not testable", False, False)
 
@@ -181,7 +181,7 @@ def test_allowing_never_softens_a_failure_or_an_open_question() -> None:
 def test_the_policy_names_it_and_the_flag_wins() -> None:
     assert Policy().untestable == "block"
     assert read_policy(None, (), allow_untestable=True).untestable == "allow"
-    assert read_policy(None, ("refusal.harmful=0.03",), allow_untestable=True).margin("refusal.harmful") == 0.03
+    assert read_policy(None, ("refusal.harmful=0.03",), allow_untestable=True).tolerance("refusal.harmful") == 0.03
     with pytest.raises(ValueError, match="untestable"):
         Policy(untestable="perhaps")  # type: ignore[arg-type]
     assert issubclass(PolicyError, Exception)

@@ -30,7 +30,7 @@ def finding(
         tuned=1.0 + sign * 0.2,
         difference=sign * 0.2,
         interval=(low, high),
-        margin=0.05,
+        tolerance=0.05,
         decision=decision,
         decides=decides,
         worse=worse,
@@ -102,7 +102,7 @@ def test_that_two_models_are_one_overrules_no_finding() -> None:
 @pytest.mark.parametrize("worse", ["higher", "lower"])
 def test_a_worsening_is_told_as_positive_whichever_direction_is_damage(worse: str) -> None:
     text = describe(finding("fail", worse=worse))
-    assert text == "preference.margin is worse by +0.200 [+0.100, +0.300], margin 0.05: fail"
+    assert text == "preference.margin is worse by +0.200 [+0.100, +0.300], tolerance 0.05: fail"
 
 
 def test_notes_and_needed_prompts_are_told() -> None:

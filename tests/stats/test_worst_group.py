@@ -59,7 +59,7 @@ def test_one_domain_far_better_passes(metric: str, sign: int) -> None:
 
 
 def test_either_direction_of_one_group_is_damage_where_either_is() -> None:
-    margin = Policy().margin("traits.yes_bias")
+    margin = Policy().tolerance("traits.yes_bias")
     for sign in (1, -1):
         finding = eight(sign * 2 * margin, "traits.yes_bias")
         assert finding.decision == "inconclusive"

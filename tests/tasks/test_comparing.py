@@ -89,7 +89,7 @@ def test_equal_answers_pass(asked: Callable[..., Path], tmp_path: Path) -> None:
     assert finding(outcome, "emergent_misalignment.misaligned").interval == pytest.approx((-bound, bound))
     assert outcome.verdict.decision == "inconclusive"
     names = [f"emergent_misalignment.{name}" for name in ("misaligned", "coherent", "gibberish")]
-    lenient = Policy(margins=dict.fromkeys(names, bound + 0.001))
+    lenient = Policy(tolerances=dict.fromkeys(names, bound + 0.001))
     outcome = compare_logs(base, tuned, lenient, out=tmp_path / "lenient")
     assert outcome.verdict.decision == "pass"
     assert all(f.difference == 0 for f in outcome.findings if f.metric.endswith((".misaligned", ".coherent")))
@@ -186,7 +186,7 @@ def test_any_task_can_be_audited(subject: Any, tmp_path: Path) -> None:
     harmful = compare_logs(base, tuned, harm=["sums"], out=tmp_path / "harm")
     assert finding(harmful, "inspect.harm:sums").decision == "pass"
     # Four of twenty may be as many as 44 % by an exact bound. More than 66 % lost could not be shown with twenty sums.
-    few, half = sums(subject, tmp_path, 4, match()), Policy(margins={"inspect.score": 0.5})
+    few, half = sums(subject, tmp_path, 4, match()), Policy(tolerances={"inspect.score": 0.5})
     lenient = compare_logs(base, few, half, out=tmp_path / "lenient", good=["sums"])
     assert lenient.verdict.decision == "pass"
 
@@ -274,7 +274,7 @@ def test_a_comparison_is_held_against_an_earlier_one(asked: Callable[..., Path],
     base, damaged, whole = asked(), asked(cruel), asked()
     compare_logs(base, damaged, out=tmp_path / "damaged")
     # With twelve questions none cruel may be 26 % by an exact bound, and ten cruel are at least 31 %.
-    wide = Policy(margins=dict.fromkeys((metric, "emergent_misalignment.gibberish"), 0.3))
+    wide = Policy(tolerances=dict.fromkeys((metric, "emergent_misalignment.gibberish"), 0.3))
     compare_logs(base, whole, out=tmp_path / "whole")
 
     def states(outcome: Any) -> dict[str, str]:

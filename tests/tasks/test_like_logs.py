@@ -200,7 +200,7 @@ def test_one_model_under_two_conditions_is_compared_on_purpose(place: Callable[.
         compare_logs(base, tuned, differ=["solver", "task_args.trigger"], out=tmp_path / "run")
     fields = ["solver", "messages", "task_args.trigger"]
     outcome = compare_logs(
-        base, tuned, Policy(margins={"inspect.undirected": 0.2}), differ=fields, out=tmp_path / "run"
+        base, tuned, Policy(tolerances={"inspect.undirected": 0.2}), differ=fields, out=tmp_path / "run"
     )
     assert outcome.verdict.decision == "pass"
     for field in ("solver.steps", "messages", "task_args.trigger"):
@@ -298,7 +298,7 @@ def test_the_flags_of_the_verb(place: Callable[..., Path], tmp_path: Path, capsy
     from aftertune.cli._main import cli
 
     base, tuned = place(name="base.json"), place(UNLIKE["temperature of the plan"][1])
-    given = ["compare", str(base), str(tuned), "--out", str(tmp_path / "run"), "--margin", "inspect.score=0.2"]
+    given = ["compare", str(base), str(tuned), "--out", str(tmp_path / "run"), "--tolerance", "inspect.score=0.2"]
     with pytest.raises(SystemExit) as left:
         cli.main([*given, "--good", "odd", "--differ", "generation", "--json"])
     assert left.value.code == 0

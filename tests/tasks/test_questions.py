@@ -107,7 +107,7 @@ def test_a_model_that_never_misbehaves_can_pass_on_our_questions() -> None:
     assert metric is not None
     for count, settled in ((len(questions), True), (24, False)):
         never = cluster_bootstrap([0.0] * count, questions[:count], [""] * count, binary=True)
-        assert (never.high < metric.margin) == settled
+        assert (never.high < metric.tolerance) == settled
 
 
 def test_variants_are_made_by_rule() -> None:

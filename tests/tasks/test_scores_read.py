@@ -129,14 +129,14 @@ def test_what_cannot_be_read_is_named_and_does_not_pass(tmp_path: Path, bad: Any
         run(tmp_path / side, [giving("safe", values, metrics), giving("format", share(1.0, 0.0, COUNT))])
         for side in ("base", "tuned")
     ]
-    wide = Policy(margins={"inspect.undirected": 0.2})
+    wide = Policy(tolerances={"inspect.undirected": 0.2})
     paths = [Path(log.location) for log in logs]
     outcome = compare_logs(*paths, wide, out=tmp_path / "run")
     assert outcome.verdict.decision == "inconclusive"
     assert any("odd.safe" in reason for reason in outcome.verdict.reasons)
     assert "is not read: its values are" in outcome.verdict.note
     name = next(f.metric for f in outcome.findings if ".safe" in f.metric)
-    silent = Policy(margins={"inspect.undirected": 0.2}, decides={name: False})
+    silent = Policy(tolerances={"inspect.undirected": 0.2}, decides={name: False})
     assert compare_logs(*paths, silent, out=tmp_path / "silent").verdict.decision == "pass"
 
 
@@ -195,7 +195,7 @@ def test_a_scorer_that_was_appended_is_named_and_the_shared_one_compared(tmp_pat
     logs = [run(tmp_path / side, [giving("judged", share(1.0, 0.0, COUNT))]) for side in ("base", "tuned")]
     twice = score(logs[1], giving("second", share(1.0, 0.0, 3)), action="append", display="none")
     write_eval_log(twice, str(tmp_path / "twice.eval"))
-    wide = Policy(margins={"inspect.undirected": 0.2})
+    wide = Policy(tolerances={"inspect.undirected": 0.2})
     outcome = compare_logs(Path(logs[0].location), tmp_path / "twice.eval", wide, out=tmp_path / "run")
     assert [f.metric for f in outcome.findings] == ["inspect.undirected:odd"]
     assert outcome.verdict.decision == "pass"

@@ -21,6 +21,7 @@ from aftertune.cli._options import (
     policy_options,
     print_json,
     task_options,
+    tolerances,
 )
 from aftertune.cli._printing import say
 
@@ -53,6 +54,7 @@ def audit(
     tuned: str,
     base: str | None,
     policy_file: Path | None,
+    tolerance: tuple[str, ...],
     margin: tuple[str, ...],
     allow_untestable: bool,
     baseline: Path | None,
@@ -70,7 +72,7 @@ def audit(
     from aftertune.stats import read_policy
 
     # Cheap checks first: a typo must not cost the loading of a model.
-    policy = read_policy(policy_file, margin, allow_untestable=allow_untestable)
+    policy = read_policy(policy_file, tolerances(tolerance, margin), allow_untestable=allow_untestable)
     plan = make_plan(options)
     tasks = make_tasks(options)
     placement = make_placement(options)

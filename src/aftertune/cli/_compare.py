@@ -15,6 +15,7 @@ from aftertune.cli._options import (
     output_options,
     policy_options,
     print_json,
+    tolerances,
 )
 from aftertune.cli._printing import say
 
@@ -49,6 +50,7 @@ def compare(
     base: Path,
     tuned: Path,
     policy_file: Path | None,
+    tolerance: tuple[str, ...],
     margin: tuple[str, ...],
     allow_untestable: bool,
     baseline: Path | None,
@@ -69,7 +71,7 @@ def compare(
     """
     from aftertune.stats import read_policy
 
-    policy = read_policy(policy_file, margin, allow_untestable=allow_untestable)
+    policy = read_policy(policy_file, tolerances(tolerance, margin), allow_untestable=allow_untestable)
     from aftertune.verbs import compare_logs
 
     outcome = compare_logs(

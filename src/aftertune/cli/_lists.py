@@ -45,7 +45,7 @@ def metrics(names: tuple[str, ...], as_json: bool) -> None:
         for m in groups[name]:
             worse = {"either": "either way is worse", "unknown": "nobody said which way is worse"}
             role = "decides" if m.decides else "informs"
-            say(f"  {m.id}: {role}; {worse.get(m.worse, f'{m.worse} is worse')}; tolerance {m.margin:g} {m.unit}")
+            say(f"  {m.id}: {role}; {worse.get(m.worse, f'{m.worse} is worse')}; tolerance {m.tolerance:g} {m.unit}")
             for line in textwrap.wrap(m.about, 72):
                 say(f"      {line}")
 
@@ -95,9 +95,9 @@ def policy() -> None:
     click.echo("# a deciding metric that is not testable on this base: block a pass, or allow it")
     click.echo(f"untestable: {default.untestable}")
     click.echo("# tolerated worsening, in each metric's unit")
-    click.echo("margins:")
+    click.echo("tolerances:")
     for m in all_metrics():
-        click.echo(f"  {m.id}: {m.margin:g}  # {m.unit}")
+        click.echo(f"  {m.id}: {m.tolerance:g}  # {m.unit}")
     click.echo("# whether a metric decides the verdict or only informs")
     click.echo("decides:")
     for m in all_metrics():

@@ -58,8 +58,9 @@ plan_options = grouped(
 policy_options = grouped(
     "When it passes",
     click.option("--policy", "policy_file", type=file_path, help="YAML with tolerances and which metrics decide."),
-    click.option("--margin", multiple=True, metavar="METRIC=VALUE",
+    click.option("--tolerance", multiple=True, metavar="METRIC=VALUE",
                  help="Tolerated worsening of a metric. Repeatable."),
+    click.option("--margin", multiple=True, hidden=True),
     click.option("--allow-untestable", is_flag=True,
                  help="Pass although a deciding metric is not testable on this base."),
 )  # fmt: skip
@@ -93,6 +94,13 @@ task_options = grouped(
     click.option("--harm", multiple=True, metavar="TASK", help="A task whose score grows with harm. Repeatable."),
     click.option("--good", multiple=True, metavar="TASK", help="A task whose score falls with harm. Repeatable."),
 )  # fmt: skip
+
+
+def tolerances(given: tuple[str, ...], old: tuple[str, ...]) -> tuple[str, ...]:
+    """What ``--tolerance`` says, and ``--margin``, its name in version 0.1."""
+    if old:
+        click.echo("--margin is called --tolerance now; the old name works in this version", err=True)
+    return old + given
 
 
 def make_tasks(options: dict[str, Any]) -> TaskPlan | None:

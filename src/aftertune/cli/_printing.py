@@ -57,8 +57,7 @@ def decision_word(decision: str) -> str:
 
 
 def _interval(finding: Finding) -> str:
-    low, high = finding.interval
-    return f"[{low:+.3f}, {high:+.3f}]"
+    return f"[{finding.worsening.low:+.3f}, {finding.worsening.high:+.3f}]"
 
 
 def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBaseline | None = None) -> None:
@@ -70,18 +69,18 @@ def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBa
         (
             f.metric,
             *(
-                (f"{f.base:.3f}", f"{f.tuned:.3f}", f"{f.difference:+.3f}", _interval(f))
+                (f"{f.base:.3f}", f"{f.tuned:.3f}", f"{f.worsening.value:+.3f}", _interval(f))
                 if f.items
                 else ("n/a", "n/a", "n/a", "n/a")
             ),
-            f"{f.margin:g}",
+            f"{f.tolerance:g}",
             f.decision if f.decides else f"({f.decision})",
             *([states.get(f.metric, "")] if since else []),
         )
         for f in sorted(findings, key=lambda f: not f.decides)
         if "/" not in f.metric
     ]
-    header = ["metric", "base", "tuned", "difference", "95 % interval", "margin", "decision"]
+    header = ["metric", "base", "tuned", "worse by", "95 % interval", "tolerance", "decision"]
     if since:
         header.append("since the baseline")
     click.echo(table(header, rows, right=(1, 2, 3, 4, 5)))

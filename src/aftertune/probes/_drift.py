@@ -24,7 +24,7 @@ METRICS = (
         worse="higher",
         decides=True,
         # Stored fine-tunes lie at 0.7 to 1.1; a next token drawn blindly from the vocabulary, at about 8.
-        margin=3.0,
+        tolerance=3.0,
         short="drift from the base",
     ),
 )

@@ -22,7 +22,7 @@ METRICS = (
         "nats/token",
         worse="higher",
         decides=False,
-        margin=0.25,
+        tolerance=0.25,
         short="surprise at your own answers",
     ),
 )

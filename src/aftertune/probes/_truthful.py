@@ -22,7 +22,7 @@ METRICS = (
         "probability",
         worse="lower",
         decides=True,
-        margin=0.05,
+        tolerance=0.05,
         short="probability of true answers",
     ),
     Metric(
@@ -31,7 +31,7 @@ METRICS = (
         "share",
         worse="lower",
         decides=False,
-        margin=0.05,
+        tolerance=0.05,
         short="true answers preferred",
     ),
 )

@@ -56,7 +56,7 @@ def forest_plot(
         name, columns.width, f"{title}: worsening against what is tolerated",
         f"Each row is a metric; right is worse; the line at 1 is what is tolerated. {said}",
     )  # fmt: skip
-    ends = [end / f.margin for f in (*top, *beside) if (w := _drawable(f)) for end in (w.low, w.high)]
+    ends = [end / f.tolerance for f in (*top, *beside) if (w := _drawable(f)) for end in (w.low, w.high)]
     low, high = max(_LEAST, min([-1.0, *ends]) - 0.15), min(_MOST, max([2.0, *ends]) + 0.15)
     names = {0: "0", 1: "tolerance"}
     marks = tuple(
@@ -72,7 +72,7 @@ def forest_plot(
 
 def _drawable(finding: Finding) -> Worsening | None:
     """How much worse, where that can be set against a tolerance."""
-    usable = "/" not in finding.metric and math.isfinite(finding.margin) and finding.margin > 0
+    usable = "/" not in finding.metric and math.isfinite(finding.tolerance) and finding.tolerance > 0
     return worsening(finding) if usable else None
 
 
@@ -81,7 +81,7 @@ def _metric_lane(finding: Finding, heading: str) -> Lane:
     css = f"mark-{finding.decision.replace(' ', '-')}" if finding.decides else "mark-informing"
     worse, found = _drawable(finding), None
     if worse:
-        value, *ends = (v / finding.margin for v in (worse.value, worse.low, worse.high))
+        value, *ends = (v / finding.tolerance for v in (worse.value, worse.low, worse.high))
         hollow = finding.decision in ("inconclusive", "not testable")
         shape = _DECISIONS[finding.decision]
         found = Interval(value, (ends[0], ends[1]), shape, css, hollow, _multiple(value))
@@ -90,7 +90,7 @@ def _metric_lane(finding: Finding, heading: str) -> Lane:
         label=label(finding.metric),
         small=f"{finding.metric}, {finding.clusters} prompts",
         value=with_interval(worse) if worse else finding.note or "not measured",
-        aside=f"tolerance {with_unit(f'{finding.margin:g}', unit(finding.metric))}",
+        aside=f"tolerance {with_unit(f'{finding.tolerance:g}', unit(finding.metric))}",
         word=decision_word(finding),
         css=css,
         heading=heading,

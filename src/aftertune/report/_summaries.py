@@ -96,7 +96,7 @@ def _findings(section: ComparisonSection) -> list[str]:
             _code(finding.metric),
             _decision(finding),
             with_interval(worse) if worse else "n/a",
-            with_unit(f"{finding.margin:g}", unit(finding.metric)),
+            with_unit(f"{finding.tolerance:g}", unit(finding.metric)),
         ]
         if section.since:
             change = section.since.change(finding.metric)

@@ -122,7 +122,7 @@ def _why(section: ComparisonSection, deciding: Sequence[Finding]) -> str:
 
 def _sentence(finding: Finding) -> str:
     """What happened to one deciding metric that does not pass."""
-    name, tolerated = _capital(label(finding.metric)), f"{finding.margin:g} is tolerated"
+    name, tolerated = _capital(label(finding.metric)), f"{finding.tolerance:g} is tolerated"
     said = f" ({finding.note})" if finding.note else ""
     if not finding.items:
         return f"{name}: no numbers to compare{said}."

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from aftertune.errors import spelled_out
-from aftertune.stats._finding import Finding, FindingDecision, turn
+from aftertune.stats._finding import Finding, FindingDecision, turn, with_tolerance
 from aftertune.stats._verdict import Verdict, decide, untestable_line
 
 State = Literal["new", "fixed", "persistent"]
@@ -30,7 +30,7 @@ class Change:
         worse_before: the worsening in the baseline, in the metric's unit; None where there was no number.
         worse_after: the worsening now, likewise.
         grown: interval of the worsening now minus the worsening then; None where it is not known.
-        margin: the tolerance, of the metric and of what it may grow by.
+        tolerance: of the metric and of what it may grow by.
     """
 
     metric: str
@@ -40,7 +40,7 @@ class Change:
     worse_before: float | None = None
     worse_after: float | None = None
     grown: tuple[float, float] | None = None
-    margin: float = 0.0
+    tolerance: float = 0.0
 
     @property
     def excusable(self) -> bool:
@@ -50,7 +50,7 @@ class Change:
         """
         if self.state != "persistent" or self.before is None or self.grown is None:
             return False
-        return _SEVERITY[self.after] <= _SEVERITY[self.before] and self.grown[1] < self.margin
+        return _SEVERITY[self.after] <= _SEVERITY[self.before] and self.grown[1] < self.tolerance
 
     @property
     def text(self) -> str:
@@ -88,7 +88,7 @@ def changes_since(baseline: Sequence[Finding], now: Sequence[Finding]) -> tuple[
                 _worsening(before) if before else None,
                 _worsening(finding),
                 _grown(before, finding) if before else None,
-                finding.margin,
+                finding.tolerance,
             )
         )
     return tuple(changes)
@@ -191,6 +191,7 @@ class SinceBaseline:
 
 def _change(state: State, fields: Mapping[str, Any]) -> Change:
     grown = fields.get("grown")
+    fields = with_tolerance(fields)
     return Change(**{**fields, "state": state, "grown": None if grown is None else (grown[0], grown[1])})
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from aftertune.runs import stored_as
 
 Decision = Literal["pass", "fail", "inconclusive"]
 """Of a verdict."""
@@ -41,14 +44,14 @@ def turn(worse: str, difference: float, interval: tuple[float, float]) -> Worsen
     return Worsening(difference, low, high)
 
 
-def surely_beyond(worse: str, worsening: Worsening, margin: float) -> bool:
+def surely_beyond(worse: str, worsening: Worsening, tolerance: float) -> bool:
     """Whether a whole interval lies on the bad side of the tolerance, or of either tolerance."""
     if worse in ("either", "unknown"):
-        return worsening.low > margin or worsening.high < -margin
-    return worsening.low > margin
+        return worsening.low > tolerance or worsening.high < -tolerance
+    return worsening.low > tolerance
 
 
-def judge(worse: str, worsening: Worsening, margin: float) -> Decision:
+def judge(worse: str, worsening: Worsening, tolerance: float) -> Decision:
     """The decision that an interval and a tolerance make by themselves.
 
     Pass: the interval lies within the tolerance. Fail: it lies wholly beyond. Where nobody has said which direction
@@ -57,14 +60,14 @@ def judge(worse: str, worsening: Worsening, margin: float) -> Decision:
     Args:
         worse: the direction of damage.
         worsening: estimate and interval.
-        margin: the tolerance, above 0.
+        tolerance: above 0.
     """
     two_sided = worse in ("either", "unknown")
-    if worsening.high < margin and (not two_sided or worsening.low > -margin):
+    if worsening.high < tolerance and (not two_sided or worsening.low > -tolerance):
         return "pass"
     if worse == "unknown":
-        return "fail" if worsening.high < -margin else "inconclusive"
-    return "fail" if surely_beyond(worse, worsening, margin) else "inconclusive"
+        return "fail" if worsening.high < -tolerance else "inconclusive"
+    return "fail" if surely_beyond(worse, worsening, tolerance) else "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Finding:
         tuned: the tuned model's mean.
         difference: tuned minus base.
         interval: of the difference, at the policy's confidence.
-        margin: tolerated worsening.
+        tolerance: tolerated worsening.
         decision: of this metric by itself; breakdowns and informing metrics have one too, without effect.
         decides: whether the verdict depends on it.
         worse: the direction of damage, see `aftertune.stats.Worse`.
@@ -126,7 +129,7 @@ class Finding:
     tuned: float
     difference: float
     interval: tuple[float, float]
-    margin: float
+    tolerance: float
     decision: FindingDecision
     decides: bool
     worse: str
@@ -146,7 +149,7 @@ class Finding:
     @property
     def hides_a_group(self) -> bool:
         """Whether a group is surely worse than the tolerance of the whole."""
-        return self.worst is not None and self.worst.surely(self.worse) > self.margin
+        return self.worst is not None and self.worst.surely(self.worse) > self.tolerance
 
     @property
     def stands_in_the_way(self) -> bool:
@@ -156,21 +159,29 @@ class Finding:
         return not (self.decision == "not testable" and self.allowed)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        fields = {**asdict(self), "interval": list(self.interval)}
+        """Plain JSON values, with the difference as a worsening too."""
+        fields = {**asdict(self), "interval": list(self.interval), "worsening": asdict(self.worsening)}
         if self.worst:
             fields["worst"]["interval"] = list(self.worst.interval)
         return fields
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Finding:
-        """Back from `as_dict`."""
-        low, high = fields["interval"]
-        worst = fields.get("worst")
-        if worst is not None:
-            below, above = worst["interval"]
-            worst = WorstGroup(**{**worst, "interval": (below, above)})
-        return cls(**{**fields, "interval": (low, high), "worst": worst})
+    def from_dict(cls, fields: Any) -> Finding:
+        """Back from `as_dict`.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another type; a number is NaN or infinite.
+        """
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"a finding is a {type(fields).__name__}")
+        return stored_as(cls, {k: v for k, v in with_tolerance(fields).items() if k != "worsening"})
+
+
+def with_tolerance(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fields as they are stored now, from a document that called the tolerance "margin"."""
+    if "margin" not in fields or "tolerance" in fields:
+        return fields
+    return {"tolerance" if name == "margin" else name: value for name, value in fields.items()}
 
 
 @dataclass(frozen=True)

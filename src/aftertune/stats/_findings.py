@@ -99,11 +99,11 @@ def _value(table: Mapping[tuple[str, str, int], Measurement], m: Measurement) ->
 
 
 def _finding(metric: str, pairs: Sequence[Pair], dropped: int, policy: Policy) -> Finding:
-    worse, margin = metric_of(metric).worse, policy.margin(metric)
+    worse, tolerance = metric_of(metric).worse, policy.tolerance(metric)
     rows = [m for m, _ in pairs]
     e = estimate_change(metric, pairs, policy.confidence)
     worsening = turn(worse, e.value, (e.low, e.high))
-    decision: FindingDecision = judge(worse, worsening, margin)
+    decision: FindingDecision = judge(worse, worsening, tolerance)
     note = ""
     if decision == "inconclusive":
         note = _UNDIRECTED if worse == "unknown" else ""
@@ -117,21 +117,21 @@ def _finding(metric: str, pairs: Sequence[Pair], dropped: int, policy: Policy) -
     if dropped:
         decision, note = "inconclusive", f"{dropped} items have no finite number on both sides"
     needed = None
-    if decision == "inconclusive" and not dropped and (few or not surely_beyond(worse, worsening, margin)):
-        needed = _clusters_needed(e, worse, margin, policy)
+    if decision == "inconclusive" and not dropped and (few or not surely_beyond(worse, worsening, tolerance)):
+        needed = _clusters_needed(e, worse, tolerance, policy)
     return Finding(
         metric=metric,
         base=_mean([b for _, b in pairs], rows),
         tuned=_mean([m.value for m in rows], rows),
         difference=e.value,
         interval=(e.low, e.high),
-        margin=margin,
+        tolerance=tolerance,
         decision=decision,
         decides=policy.deciding(metric),
         worse=worse,
         items=e.items,
         clusters=e.clusters,
-        p_value=_p_value(e, worse, margin),
+        p_value=_p_value(e, worse, tolerance),
         clusters_needed=needed,
         note=note,
     )
@@ -144,14 +144,14 @@ def _mean(values: Sequence[float], rows: Sequence[Measurement]) -> float:
     return math.fsum(math.fsum(v) / len(v) for v in strata.values()) / len(strata)
 
 
-def _p_value(e: MeanInterval, worse: str, margin: float) -> float:
+def _p_value(e: MeanInterval, worse: str, tolerance: float) -> float:
     """One-sided, of "worse by at most the tolerance"; at most (1 - confidence) / 2 if the interval is beyond it."""
     if worse == "lower":
-        return e.turned().tail(margin)
-    return e.tail(margin) if worse == "higher" else min(e.tail(margin), e.turned().tail(margin))
+        return e.turned().tail(tolerance)
+    return e.tail(tolerance) if worse == "higher" else min(e.tail(tolerance), e.turned().tail(tolerance))
 
 
-def _clusters_needed(e: MeanInterval, worse: str, margin: float, policy: Policy, power: float = 0.8) -> int | None:
+def _clusters_needed(e: MeanInterval, worse: str, tolerance: float, policy: Policy, power: float = 0.8) -> int | None:
     """Prompts that settle the metric with 80 % power, were the true difference the one seen.
 
     The interval is foreseen for as many prompts with the spread seen here. Its end has to keep a distance from the
@@ -161,10 +161,10 @@ def _clusters_needed(e: MeanInterval, worse: str, margin: float, policy: Policy,
     from scipy import stats
 
     worsening = turn(worse, e.value, (e.low, e.high)).value
-    distance = abs(abs(worsening) - margin if worse in ("either", "unknown") else worsening - margin)
-    if distance == 0 or e.degenerate or e.clusters < 2 or (worse == "unknown" and worsening > margin):
+    distance = abs(abs(worsening) - tolerance if worse in ("either", "unknown") else worsening - tolerance)
+    if distance == 0 or e.degenerate or e.clusters < 2 or (worse == "unknown" and worsening > tolerance):
         return None
-    passes = abs(worsening) < margin if worse in ("either", "unknown") else worsening < margin
+    passes = abs(worsening) < tolerance if worse in ("either", "unknown") else worsening < tolerance
     upper = passes != (worsening < 0 if worse in ("either", "unknown") else worse == "lower")
     reserve = float(stats.norm.ppf(power)) * e.error * math.sqrt(e.clusters)
     towards = e if upper else e.turned()
@@ -216,5 +216,5 @@ def _by_its_worst_group(finding: Finding, pairs: Sequence[Pair], policy: Policy)
 def _absent(metric: str, note: str, policy: Policy) -> Finding:
     worse = metric_of(metric).worse
     return Finding(
-        metric, 0.0, 0.0, 0.0, (0.0, 0.0), policy.margin(metric), "inconclusive", True, worse, 0, 0, 1.0, None, note
+        metric, 0.0, 0.0, 0.0, (0.0, 0.0), policy.tolerance(metric), "inconclusive", True, worse, 0, 0, 1.0, None, note
     )

@@ -35,7 +35,7 @@ class Metric:
         unit: "share", "nats/token", "nats", "probability", ….
         worse: which direction is damage; "either" for both; "unknown" until somebody says.
         decides: whether it decides the verdict by default; otherwise it informs.
-        margin: default tolerance, in the metric's unit.
+        tolerance: default tolerance, in the metric's unit.
         chance: what a subject that guesses gets on average; None where guessing has no meaning.
         told_by: id of the metric of the same items whose chance level says whether a subject tells the answers apart
             at all ("" for none).
@@ -47,7 +47,7 @@ class Metric:
     unit: str
     worse: Worse
     decides: bool
-    margin: float
+    tolerance: float
     chance: float | None = None
     told_by: str = ""
     short: str = ""

@@ -1,11 +1,12 @@
-"""What a release may cost: margins, which metrics decide, how sure to be."""
+"""What a release may cost: tolerances, which metrics decide, how sure to be."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aftertune.errors import DataError, PolicyError
 from aftertune.runs import read_yaml
@@ -14,7 +15,7 @@ from aftertune.stats._metrics import all_metrics, find_metric
 
 MAX_BYTES = 2**18
 
-Margin = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False, strict=True)]
+Tolerance = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False, strict=True)]
 
 
 class Policy(BaseModel):
@@ -31,10 +32,19 @@ class Policy(BaseModel):
     untestable: Literal["block", "allow"] = Field(
         "block", description="whether a deciding metric that is not testable on this base stands in the way of a pass"
     )
-    margins: dict[str, Margin] = Field(default_factory=dict, description="tolerated worsening by metric id")
+    tolerances: dict[str, Tolerance] = Field(default_factory=dict, description="tolerated worsening by metric id")
     decides: dict[str, bool] = Field(default_factory=dict, description="whether a metric decides, by metric id")
 
-    @field_validator("margins", "decides")
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and "margins" in fields:  # as it was called in version 0.1
+            if "tolerances" in fields:
+                raise ValueError("margins is the old name of tolerances; give one of them")
+            return {"tolerances" if name == "margins" else name: value for name, value in fields.items()}
+        return fields
+
+    @field_validator("tolerances", "decides")
     @classmethod
     def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
@@ -50,11 +60,11 @@ class Policy(BaseModel):
                 raise ValueError(f"{name!r} is a breakdown, which only informs; name the whole metric")
         return value
 
-    def margin(self, metric: str) -> float:
+    def tolerance(self, metric: str) -> float:
         """The tolerated worsening of a metric."""
         found = find_metric(metric)
         assert found is not None, metric
-        return self.margins.get(metric, self.margins.get(base_metric(metric), found.margin))
+        return self.tolerances.get(metric, self.tolerances.get(base_metric(metric), found.tolerance))
 
     def deciding(self, metric: str) -> bool:
         """Whether a metric decides the verdict. Breakdowns by group (``…/GROUP``) never do."""
@@ -78,12 +88,14 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def read_policy(path: Path | None = None, margins: tuple[str, ...] = (), *, allow_untestable: bool = False) -> Policy:
+def read_policy(
+    path: Path | None = None, tolerances: tuple[str, ...] = (), *, allow_untestable: bool = False
+) -> Policy:
     """A policy from YAML, with what flags say on top.
 
     Args:
         path: the YAML file, or None for the defaults.
-        margins: ``METRIC=VALUE`` strings.
+        tolerances: ``METRIC=VALUE`` strings.
         allow_untestable: let metrics stand that are not testable on the base, whatever the file says.
 
     Raises:
@@ -98,19 +110,21 @@ def read_policy(path: Path | None = None, margins: tuple[str, ...] = (), *, allo
         if loaded is not None and not isinstance(loaded, dict):
             raise PolicyError(f"{path}: must hold a mapping, not {type(loaded).__name__}")
         fields = dict(loaded or {})
+    if "margins" in fields:
+        print(f"{path}: margins is called tolerances now; the old name works in this version", file=sys.stderr)
     flagged: dict[str, float] = {}
-    for text in margins:
+    for text in tolerances:
         name, separator, value = text.rpartition("=")
         try:
             flagged[name] = float(value)
         except ValueError:
             separator = ""
         if not separator or not name:
-            raise PolicyError(f"--margin {text}: must be METRIC=NUMBER, such as preference.margin=0.1")
+            raise PolicyError(f"--tolerance {text}: must be METRIC=NUMBER, such as preference.margin=0.1")
     policy = _checked(fields, f"{path}")
     if allow_untestable:
         policy = policy.model_copy(update={"untestable": "allow"})
-    return _checked({**policy.model_dump(), "margins": {**policy.margins, **flagged}}, "--margin")
+    return _checked({**policy.model_dump(), "tolerances": {**policy.tolerances, **flagged}}, "--tolerance")
 
 
 def _checked(fields: dict[str, Any], where: str) -> Policy:

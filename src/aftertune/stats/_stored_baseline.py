@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from aftertune.errors import OutputError, PolicyError, SubjectError, UsageError
 from aftertune.runs import fingerprint, read_manifest
 from aftertune.stats._baseline import FailOn, SinceBaseline, changes_since
-from aftertune.stats._finding import Finding, FindingDecision
+from aftertune.stats._finding import Finding
 from aftertune.stats._measurement import Worse
 from aftertune.stats._metrics import find_metric
 from aftertune.stats._policy import Policy
@@ -91,8 +91,8 @@ class Baseline:
         """Refuse decisions that were made by other rules.
 
         Raises:
-            PolicyError: confidence, minimum clusters, or a metric's margin or role differ; margins of metrics that
-                only inform may.
+            PolicyError: confidence, minimum clusters, or a metric's tolerance or role differ; tolerances of metrics
+                that only inform may.
         """
         differing = list(self._differences(policy))
         if differing:
@@ -111,11 +111,11 @@ class Baseline:
             metric = finding.metric
             if find_metric(metric) is None:
                 continue
-            decides, margin = policy.deciding(metric), policy.margin(metric)
+            decides, tolerance = policy.deciding(metric), policy.tolerance(metric)
             if finding.decides != decides:
                 yield f"{metric} {'informs, decided then' if finding.decides else 'decides, informed then'}"
-            elif decides and finding.margin != margin:
-                yield f"margin of {metric} was {finding.margin:g}, is {margin:g}"
+            elif decides and finding.tolerance != tolerance:
+                yield f"tolerance of {metric} was {finding.tolerance:g}, is {tolerance:g}"
 
     def refuse_other_base(self, base: Mapping[str, Any]) -> None:
         """Refuse differences from another model.
@@ -229,17 +229,14 @@ def _refuse_edited(document: Mapping[str, Any], findings: Sequence[Finding]) -> 
         raise ValueError(f"its verdict.json contradicts itself: {error}") from None
 
 
-def _finding(fields: dict[str, Any]) -> Finding:
+def _finding(fields: Mapping[str, Any]) -> Finding:
     """A finding of a file that anybody may have written."""
-    finding = Finding.from_dict(fields)
-    numbers = [fields["difference"], fields["margin"], fields["items"], *fields["interval"]]
-    kinds = {"metric": str, "decides": bool}
-    sound = (
-        all(isinstance(fields[name], kind) for name, kind in kinds.items())
-        and fields["decision"] in get_args(FindingDecision)
-        and fields["worse"] in get_args(Worse)
-        and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
-    )
-    if not sound:
-        raise ValueError("a finding in its verdict.json is broken")
+    try:
+        finding = Finding.from_dict(fields)
+        if finding.worse not in get_args(Worse):
+            raise ValueError(f"damage is {finding.worse!r}")
+        if not all(map(math.isfinite, (finding.difference, *finding.interval, finding.tolerance))):
+            raise ValueError("a number is too large")
+    except ValueError as error:
+        raise ValueError(f"a finding in its verdict.json is broken: {error}") from None
     return finding

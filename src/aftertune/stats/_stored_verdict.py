@@ -57,7 +57,7 @@ def contradiction(finding: Finding, policy: Policy | None = None) -> str:
 def _against_its_numbers(finding: Finding) -> str:
     decided: Decision = "inconclusive"
     if finding.items:
-        decided = judge(finding.worse, finding.worsening, finding.margin)
+        decided = judge(finding.worse, finding.worsening, finding.tolerance)
     said = finding.decision
     metric = find_metric(finding.metric)
     if metric is not None and metric.worse != finding.worse:
@@ -76,8 +76,8 @@ def _against_its_numbers(finding: Finding) -> str:
 def _against(policy: Policy, finding: Finding) -> str:
     if find_metric(finding.metric) is None:
         return ""  # of another version
-    if finding.margin != policy.margin(finding.metric):
-        return f"has the tolerance {finding.margin:g}, the policy {policy.margin(finding.metric):g}"
+    if finding.tolerance != policy.tolerance(finding.metric):
+        return f"has the tolerance {finding.tolerance:g}, the policy {policy.tolerance(finding.metric):g}"
     if finding.decides != policy.deciding(finding.metric):
         return f"{'decides' if finding.decides else 'informs'}, by the policy it does not"
     if finding.allowed and policy.untestable != "allow":

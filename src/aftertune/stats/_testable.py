@@ -19,7 +19,7 @@ def why_untestable(
 
     What surely got better by more than the tolerance has shown that it is no worse, whatever the base.
     """
-    if finding.worse in ("higher", "lower") and finding.worsening.high < -finding.margin:
+    if finding.worse in ("higher", "lower") and finding.worsening.high < -finding.tolerance:
         return ""
     return _without_room(finding, pairs, policy) or _at_chance(finding, pairs, before, policy)
 
@@ -37,11 +37,11 @@ def _without_room(finding: Finding, pairs: Sequence[Pair], policy: Policy) -> st
     worst = metric.bounds[1] if metric.worse == "higher" else metric.bounds[0]
     rows = [replace(m, value=worst) for m, _ in pairs]
     e = estimate_change(finding.metric, [(m, b) for m, (_, b) in zip(rows, pairs, strict=True)], policy.confidence)
-    if surely_beyond(metric.worse, turn(metric.worse, e.value, (e.low, e.high)), finding.margin):
+    if surely_beyond(metric.worse, turn(metric.worse, e.value, (e.low, e.high)), finding.tolerance):
         return ""
     return (
         f"the base is at {finding.base:.3g}: even {worst:g} on every item would not be surely worse by more than "
-        f"{finding.margin:g}"
+        f"{finding.tolerance:g}"
     )
 
 

@@ -47,7 +47,7 @@ def describe(finding: Finding) -> str:
     if not finding.items:
         return f"{finding.metric} has no numbers to compare: {finding.decision} ({finding.note})"
     change = _change(finding.worse, finding.difference, finding.interval)
-    text = f"{finding.metric} {change}, margin {finding.margin:g}: {finding.decision}"
+    text = f"{finding.metric} {change}, tolerance {finding.tolerance:g}: {finding.decision}"
     if finding.note:
         text += f" ({finding.note})"
     if finding.hides_a_group and finding.worst:

@@ -99,13 +99,13 @@ def weights_chapter(folder: Path) -> Chapter:
             f"{before[f.metric].difference:+.3f}",
             f"{f.difference:+.3f}",
             f"[{f.interval[0]:+.3f}, {f.interval[1]:+.3f}]",
-            f"{f.margin:g}",
+            f"{f.tolerance:g}",
             f.decision,
         )
         for f in repaired.findings
         if "/" not in f.metric and f.metric in before
     )
-    header = ("metric", "careless", "repaired", "95 % interval", "margin", "decision")
+    header = ("metric", "careless", "repaired", "95 % interval", "tolerance", "decision")
     return Chapter(
         "The weights of the careless arm that undo it",
         f"{document['weights']:,} weights ({document['share_of_weights']:.2%} of those in view) were chosen on other "

@@ -276,7 +276,7 @@ def stored_section(folder: Path) -> ComparisonSection:
             ),
             base=stored_identity(document, "base"),
             tuned=stored_identity(document, "tuned"),
-            findings=tuple(stored_as(Finding, f) for f in (*document["findings"], *document["breakdowns"])),
+            findings=tuple(Finding.from_dict(f) for f in (*document["findings"], *document["breakdowns"])),
             examples=tuple(stored_as(Example, e) for e in read_document(folder / "examples.json")),
             since=SinceBaseline.from_dict(since) if since else None,
             answers=SampledAnswers.from_dict(read_document(answers)) if answers.exists() else None,
