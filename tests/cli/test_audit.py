@@ -213,6 +213,6 @@ def test_a_policy_and_margins_change_the_decision(
     assert lenient["preference.share:own"]["tolerance"] == 0.7
     outcome = run(*command, "--margin", "preference.margin:own=0.01", "--margin", "preference.share=0.8")
     strict = {f["metric"]: f for f in outcome.document["findings"]}
-    assert (strict["preference.margin:own"]["margin"], strict["preference.share:own"]["margin"]) == (0.01, 0.8)
+    assert (strict["preference.margin:own"]["tolerance"], strict["preference.share:own"]["tolerance"]) == (0.01, 0.8)
     assert strict["preference.margin:own"]["decision"] == "fail"
     assert outcome.code == 1

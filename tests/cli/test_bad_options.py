@@ -76,7 +76,7 @@ def test_a_wrong_value_of_measuring_is_named(
 
 
 def test_drift_alone_cannot_be_measured_without_a_base(refused: Refused, base: Path) -> None:
-    refused("measure", base, "--probes", "drift", says=["drift is a distance from a base", "name another probe"])
+    refused("measure", base, "--probes", "drift", says=["drift needs a base model", "name another probe"])
 
 
 def test_two_files_of_one_stem_are_refused(refused: Refused, rows: Rows, base: Path, place: Path) -> None:
@@ -127,11 +127,11 @@ def test_a_wrong_value_of_tuning_is_named(
 @pytest.mark.parametrize(
     ("margin", "says"),
     [
-        ("preference.margin=-0.1", "margins.preference.margin: Input should be greater than 0"),
-        ("preference.margin=0", "margins.preference.margin: Input should be greater than 0"),
-        ("preference.margin=1e9", "margins.preference.margin: Input should be less than or equal to 100"),
-        ("preference.margin=nan", "margins.preference.margin: Input should be a finite number"),
-        ("preference.margin=inf", "margins.preference.margin: Input should be"),
+        ("preference.margin=-0.1", "tolerances.preference.margin: Input should be greater than 0"),
+        ("preference.margin=0", "tolerances.preference.margin: Input should be greater than 0"),
+        ("preference.margin=1e9", "tolerances.preference.margin: Input should be less than or equal to 100"),
+        ("preference.margin=nan", "tolerances.preference.margin: Input should be a finite number"),
+        ("preference.margin=inf", "tolerances.preference.margin: Input should be"),
         ("preference.margin=much", "must be METRIC=NUMBER, such as preference.margin=0.1"),
         ("preference.margin", "must be METRIC=NUMBER, such as preference.margin=0.1"),
         ("=0.1", "must be METRIC=NUMBER, such as preference.margin=0.1"),
@@ -148,9 +148,9 @@ def test_a_margin_that_makes_no_sense_is_named(margin: str, says: str, refused: 
     ("text", "says"),
     [
         (b"marginz:\n  preference.margin: 0.1\n", "policy.yaml: marginz: Extra inputs are not permitted"),
-        (b"margins:\n  preference.marginn: 0.1\n", "policy.yaml: margins: metric 'preference.marginn' is unknown"),
-        (b"margins:\n  preference.margin: much\n", "policy.yaml: margins.preference.margin: Input should be a valid number"),
-        (b"margins:\n  preference.margin: [0.1]\n", "policy.yaml: margins.preference.margin: Input should be"),
+        (b"margins:\n  preference.marginn: 0.1\n", "policy.yaml: tolerances: metric 'preference.marginn' is unknown"),
+        (b"margins:\n  preference.margin: much\n", "policy.yaml: tolerances.preference.margin: Input should be a valid number"),
+        (b"margins:\n  preference.margin: [0.1]\n", "policy.yaml: tolerances.preference.margin: Input should be"),
         (b"tolerances: 0.1\n", "policy.yaml: tolerances: Input should be a valid dictionary"),
         (b"margins:\n  1: 0.1\n", "policy.yaml:2: the key '1' is no text but int to YAML; put it in quotes"),
         (b"decides:\n  preference.margin: perhaps\n", "policy.yaml: decides.preference.margin: Input should be a valid boolean"),
