@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -153,3 +154,21 @@ def test_the_screen_ranks_answers_that_promise_too_much(extended: Extended, tiny
     assert screened.scores["absolutes"] == [0, 2 / 4, 1 / 2, 1 / 9]
     assert screened.ranked("absolutes") == [2, 3, 4, 1]
     assert not any(map(math.isnan, screened.scores["length"]))
+
+
+def test_the_study_is_run_by_name_and_decides_its_claims(tiny_folder: TinyFolder, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    command = ["--extension", EXAMPLES / "half_update.py", "study", "half_update", "--subject", tiny_folder("llama")]
+    done = subprocess.run(
+        [sys.executable, "-m", "aftertune", *map(str, command), "--scale", "smoke", "--out", out],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads((out / "study.json").read_text("utf-8"))
+    assert [claim["text"] for claim in document["claims"]] == [
+        "Tuning on careless money advice spreads to other domains",
+        "Half of the update spreads less",
+        "Half of the update still spreads",
+    ]
+    assert {claim["outcome"] for claim in document["claims"]} <= {"holds", "does not hold", "inconclusive"}
+    assert "half" in (out / "report.html").read_text("utf-8")
