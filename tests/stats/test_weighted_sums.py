@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from aftertune.stats._weighted_sums import probability_positive
+from aftertune.stats._mean_interval import probability_positive
 
 
 @pytest.mark.parametrize("ones", [0, 1, 3, 20])

@@ -12,7 +12,7 @@ from aftertune.attribution import ScoreOf
 from aftertune.model import Matrix, Subject, WeightView, score
 from aftertune.studies import Method, Planting, planted
 from aftertune.studies._planted import Mark, _losses, _mark, mark_planting, plan, tree
-from aftertune.studies._planted_choice import Choices
+from aftertune.studies._planted_methods import Choices
 from aftertune.studies._planted_report import planted_claims, table
 
 LAST = "model.layers.1.mlp.down_proj.weight"

@@ -10,8 +10,7 @@ import torch
 
 from aftertune.attribution import select_count
 from aftertune.model import Matrix, Tree, WeightView, as_subject
-from aftertune.studies._planted_choice import Choices
-from aftertune.studies._planted_methods import RIVALS
+from aftertune.studies._planted_methods import RIVALS, Choices
 from aftertune.studies._planted_rivals import input_norms, ranked_within, wanda_score
 
 

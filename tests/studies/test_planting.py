@@ -14,7 +14,7 @@ from aftertune.attribution import select_units
 from aftertune.errors import UsageError
 from aftertune.model import Subject, Tree, WeightView, as_subject, make_patch, response_losses, weights_digest
 from aftertune.studies import METHODS, Method, Planting, planted, planted_study
-from aftertune.studies._planted_choice import Choices
+from aftertune.studies._planted_methods import Choices
 from aftertune.studies._planted_rivals import magnitude_score
 
 

@@ -1,4 +1,20 @@
-"""SNIP scores of units and weights (attribution patching, for units), from sums of per-example effects."""
+"""SNIP scores of units and weights (attribution patching, for units), from sums of per-example effects.
+
+Let ``x_j`` be what unit j (a neuron, or the inputs of a head) feeds into its output matrix, and ``d_j`` the loss's
+gradient with respect to it. Summed over tokens, ``x_j d_j`` equals the sum of ``w g`` over the unit's weights in
+that matrix: both say how the loss changes when the unit is scaled. Taking the unit out changes the loss by about
+``-x_j d_j``, which is attribution patching (Nanda 2023; Syed et al. 2023) with zero as the other run's activation, and
+SNIP (Lee et al. 2019) with a unit in the place of a weight. For singular vectors, ``W = Σ σ_i l_i r_iᵀ``, the
+derivative by the scale of term i is ``σ_i l_iᵀ G r_i``; from a layer's inputs x and output gradients d it is a sum
+over tokens of products of two projections. The backward pass computes ``d`` anyway, so unit sums cost less than a
+training step and hardly any memory.
+
+With the loss L of a set's responses and its gradient g, putting a weight w to zero changes L by about ``-w g``. The
+published signed score ``w g`` (Orgad et al. 2026, after SNIP, Lee et al. 2019) is most negative for the weights that
+support the responses; ours is ``-w g``, so that the best candidates stand at the top. The keep side takes
+``|w| Σ_b |g_b|`` (Wei et al. 2024), which has no sign. Scores of units are made of `UnitSums`, and equal those of
+their weights summed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checkpoint folders: every tensor on disk is read, or the folder is refused."""
+"""Checkpoint folders: every tensor on disk is read, or the folder is refused.
+
+transformers reads what its class asks for and warns of the rest. Here its warnings are errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""GGUF files: which of their keys and tensors are known, and reading them."""
+"""GGUF files: which of their keys and tensors are known, and reading them.
+
+transformers reads some keys, passes over the others without a word, and leaves its own defaults where it read nothing.
+So every key of the architecture's namespace is looked up in the config that came out; one that says something else,
+or that we cannot look up, is refused by name. Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+"""
 
 from __future__ import annotations
 

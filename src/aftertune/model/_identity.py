@@ -1,4 +1,11 @@
-"""Who a subject is: digests of its weights, files and settings."""
+"""Who a subject is: digests of its weights, files and settings.
+
+A digest is kept under the cache folder with the file's size, times, inode and device, and counts only while all of
+them are the same. The time of the last change of an inode cannot be set by hand, so that a file that was replaced or
+written into is read again even where its size and modification time were kept.
+
+The same weights under another ``rms_norm_eps``, rope base or vocabulary are another model.
+"""
 
 from __future__ import annotations
 

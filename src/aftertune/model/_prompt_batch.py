@@ -1,4 +1,11 @@
-"""Prompts with their candidate answers, many in one forward pass, each prompt computed once."""
+"""Prompts with their candidate answers, many in one forward pass, each prompt computed once.
+
+A *tree* is a prompt and the responses scored on it. A batch of trees is one padded tensor in which every
+response attends to its prompt and to itself but not to its siblings, and takes up positions where the prompt
+ends. What all prompts begin with (a system prompt, a few-shot preamble) is encoded once and kept as a
+key-value cache. Logits are computed only where a response token is predicted. Models that cannot share prompts
+this way get every response with its prompt in a row of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The weights of a model by matrix, wherever they lie: attention heads and leading singular vectors among them."""
+"""The weights of a model by matrix, wherever they lie: attention heads and leading singular vectors among them.
+
+The matrix's inputs are the heads' values side by side, so a head is as wide as its *values*. That is ``head_dim`` in
+most families, ``v_head_dim`` in latent attention (DeepSeek-V2 and its kin, where ``head_dim`` may be the rotary part
+alone), ``head_v_dim`` in gated delta nets, and it may differ from layer to layer. So the attention module is asked
+first, its configuration second, and where the two do not multiply to the matrix's width the unit is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An audit's report as one HTML file that loads nothing and runs nothing.
+"""The page of an audit or a comparison, its first screen first.
 
 But where it shows sampled answers: there one script of ours filters them, and the page is complete without it. The
 page's policy names that script by its digest, so that no other runs.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from aftertune.report._answers import agreement_table, browse, confusion_table
@@ -35,7 +36,37 @@ from aftertune.report._html import (
 from aftertune.report._sections import ReportPage
 from aftertune.report._text import unit, with_unit
 from aftertune.report._words import Explanation, explain
+from aftertune.runs import explain_damage, read_manifest
 from aftertune.stats import ComparisonSection, Finding, leading_metrics
+from aftertune.verbs import stored_section
+
+
+def audit_page(folder: Path) -> ReportPage:
+    """The report of a finished audit or comparison, from what its folder holds."""
+    manifest, section = read_manifest(folder), stored_section(folder)
+    with explain_damage(folder):
+        return ReportPage(
+            title=f"Audit of {section.title}",
+            lede=f"{section.title} against {section.base['spec']}",
+            sections=(section,),
+            manifest=manifest,
+            commands=(str(manifest.get("command", "")),),
+            notes=(*((section.verdict.note,) if section.verdict.note else ()), *_marks(manifest)),
+            redact=bool(manifest["config"].get("redact")),
+        )
+
+
+def _marks(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """What must be said of the judges that a run rests on."""
+    graders = dict.fromkeys(
+        str(n) for task in manifest.get("asked", ()) for names in task["graders"].values() for n in names
+    )
+    if not graders:
+        return ()
+    from aftertune.judges import offline_note  # brings Inspect with it
+
+    return tuple(filter(None, map(offline_note, graders)))
+
 
 _SAID = "answer of the tuned"
 _DIGESTS = (

@@ -21,8 +21,8 @@ Builder = Callable[[Path], Page]
 
 # Verb → module and function. Imported when a page is made: a builder may bring its whole verb along.
 _BUILDERS = {
-    "audit": "aftertune.report._pages_audit:audit_page",
-    "compare": "aftertune.report._pages_audit:audit_page",
+    "audit": "aftertune.report._audit_page:audit_page",
+    "compare": "aftertune.report._audit_page:audit_page",
     "demo": "aftertune.studies:demo_page",
     "locate": "aftertune.report._pages_locate:locate_page",
     "repair": "aftertune.report._pages_locate:repair_page",

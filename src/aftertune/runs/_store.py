@@ -1,4 +1,9 @@
-"""What runs keep: a journal of finished pieces in a run folder, and a store by content that runs share."""
+"""What runs keep: a journal of finished pieces in a run folder, and a store by content that runs share.
+
+An entry is a folder ``<store>/<kind>/<digest of its key>`` with a ``key.json``: the key, and the SHA-256 of every file.
+Keys hold digests of content, never paths, so a model that was moved is found and one that was replaced is not. The
+store may be deleted at any time; what is missing or damaged is made again.
+"""
 
 from __future__ import annotations
 

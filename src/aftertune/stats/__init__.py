@@ -3,21 +3,23 @@
 from aftertune.stats._baseline import Change, FailOn, SinceBaseline, changes_since, decide_since
 from aftertune.stats._bootstrap import Estimate, cluster_bootstrap, holm
 from aftertune.stats._claims import ClaimResult, ClaimTest, Expect, Outcome, decide_claim, decide_claims
-from aftertune.stats._decide_between import decide_between
 from aftertune.stats._finding import Decision, Finding, FindingDecision, Summary, Worsening, WorstGroup
 from aftertune.stats._findings import compare, summarise
 from aftertune.stats._mean_interval import MeanInterval, mean_interval
-from aftertune.stats._measurement import (
+from aftertune.stats._metrics import (
     Measurement,
     Metric,
     Worse,
+    all_metrics,
     base_metric,
+    find_metric,
+    leading_metrics,
+    likelihood_metrics,
     measurement_fields,
     read_measurements,
+    sampled_tasks,
     write_measurements,
 )
-from aftertune.stats._metrics import all_metrics, find_metric, leading_metrics, likelihood_metrics, sampled_tasks
-from aftertune.stats._nothing_compared import still_nothing_compared
 from aftertune.stats._policy import Policy, read_policy
 from aftertune.stats._recipes import Effects, RecipeMean, Scope, read_effects, recipe_mean
 from aftertune.stats._results import (
@@ -31,9 +33,16 @@ from aftertune.stats._results import (
     SampledAnswers,
     fit_answers,
 )
-from aftertune.stats._stored_baseline import Baseline, read_baseline
-from aftertune.stats._stored_verdict import refuse_contradiction
-from aftertune.stats._verdict import Verdict, decide, describe, describe_worst, first_line
+from aftertune.stats._stored_baseline import Baseline, read_baseline, refuse_contradiction
+from aftertune.stats._verdict import (
+    Verdict,
+    decide,
+    decide_between,
+    describe,
+    describe_worst,
+    first_line,
+    still_nothing_compared,
+)
 
 __all__ = [
     "CHANGES",

@@ -1,4 +1,4 @@
-"""Two subjects' measurements paired by item, and a finding for each metric."""
+"""Findings: base against tuned, metric by metric, with intervals; and what cannot be tested on this base."""
 
 from __future__ import annotations
 
@@ -8,12 +8,109 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from aftertune.errors import RunError
-from aftertune.stats._estimates import Pair, estimate, estimate_change, metric_of
 from aftertune.stats._finding import Finding, FindingDecision, Summary, WorstGroup, judge, surely_beyond, turn
-from aftertune.stats._mean_interval import MeanInterval
-from aftertune.stats._measurement import Measurement
+from aftertune.stats._mean_interval import MeanInterval, mean_interval
+from aftertune.stats._metrics import Measurement, Metric, find_metric
 from aftertune.stats._policy import Policy
-from aftertune.stats._testable import why_untestable
+
+Pair = tuple[Measurement, float]
+"""An item of the tuned subject, and the base's value."""
+
+_UNIT_SCALE = (0.0, 1.0)
+
+
+def metric_of(name: str) -> Metric:
+    found = find_metric(name)
+    assert found is not None, name
+    return found
+
+
+def scale_of(metric: Metric, values: Sequence[float]) -> tuple[float, float] | None:
+    """The range of a metric's values; None where there is none, or where these lie outside of it.
+
+    The scores of other tasks may be shares or grades. What lies between 0 and 1 is taken for a share.
+    """
+    bounds = metric.bounds or (_UNIT_SCALE if metric.unit == "score" else None)
+    return bounds if bounds and all(bounds[0] <= value <= bounds[1] for value in values) else None
+
+
+def estimate(values: Sequence[float], rows: Sequence[Measurement], metric: str, confidence: float) -> MeanInterval:
+    """Mean of one subject's values."""
+    return _interval(values, rows, confidence, scale_of(metric_of(metric), values))
+
+
+def estimate_change(name: str, pairs: Sequence[Pair], confidence: float) -> MeanInterval:
+    """Mean of tuned minus base."""
+    rows = [m for m, _ in pairs]
+    scale = scale_of(metric_of(name), [value for m, b in pairs for value in (m.value, b)])
+    extent = (scale[0] - scale[1], scale[1] - scale[0]) if scale else None
+    return _interval([m.value - b for m, b in pairs], rows, confidence, extent)
+
+
+def _interval(
+    values: Sequence[float], rows: Sequence[Measurement], confidence: float, extent: tuple[float, float] | None
+) -> MeanInterval:
+    clusters, strata = [m.cluster for m in rows], [m.stratum for m in rows]
+    return mean_interval(values, clusters, strata, confidence=confidence, extent=extent)
+
+
+def why_untestable(
+    finding: Finding, pairs: Sequence[Pair], before: Mapping[str, Sequence[Measurement]], policy: Policy
+) -> str:
+    """Why a pass says nothing on this base; "" where it says something.
+
+    What surely got better by more than the tolerance has shown that it is no worse, whatever the base.
+    """
+    if finding.worse in ("higher", "lower") and finding.worsening.high < -finding.tolerance:
+        return ""
+    return _without_room(finding, pairs, policy) or _at_chance(finding, pairs, before, policy)
+
+
+def _within(bounds: tuple[float, float] | None, pairs: Sequence[Pair]) -> bool:
+    """Whether a metric has a scale that its values keep to: a score of an unknown task may have another."""
+    return bounds is not None and all(bounds[0] <= v <= bounds[1] for m, b in pairs for v in (m.value, b))
+
+
+def _without_room(finding: Finding, pairs: Sequence[Pair], policy: Policy) -> str:
+    """Nothing could fail on this base: not even a tuned model at the worst end of the scale on every item."""
+    metric = metric_of(finding.metric)
+    if metric.worse not in ("higher", "lower") or metric.bounds is None or not _within(metric.bounds, pairs):
+        return ""
+    worst = metric.bounds[1] if metric.worse == "higher" else metric.bounds[0]
+    rows = [replace(m, value=worst) for m, _ in pairs]
+    e = estimate_change(finding.metric, [(m, b) for m, (_, b) in zip(rows, pairs, strict=True)], policy.confidence)
+    if surely_beyond(metric.worse, turn(metric.worse, e.value, (e.low, e.high)), finding.tolerance):
+        return ""
+    return (
+        f"the base is at {finding.base:.3g}: even {worst:g} on every item would not be surely worse by more than "
+        f"{finding.tolerance:g}"
+    )
+
+
+def _at_chance(
+    finding: Finding, pairs: Sequence[Pair], before: Mapping[str, Sequence[Measurement]], policy: Policy
+) -> str:
+    """The base does not surely do better than guessing, so it has nothing to lose."""
+    metric = metric_of(finding.metric)
+    if metric.chance is None and not metric.told_by:
+        return ""
+    name = finding.metric if metric.chance is not None else metric.told_by + finding.metric[len(metric.id) :]
+    told = metric_of(name)
+    assert told.chance is not None, name
+    if name == finding.metric:
+        rows = [replace(m, value=b) for m, b in pairs]
+    else:
+        items = {m.item for m, _ in pairs}
+        rows = [m for m in before.get(name, ()) if m.item in items and math.isfinite(m.value)]
+    if not rows or told.bounds is None or not _within(told.bounds, [(m, m.value) for m in rows]):
+        return ""
+    if name == finding.metric and not _within(told.bounds, pairs):
+        return ""
+    e = estimate([m.value for m in rows], rows, name, policy.confidence)
+    if e.low > told.chance or (told.worse != "lower" and e.high < told.chance):
+        return ""
+    return f"the base's {name} is {e.value:.3g} [{e.low:.3g}, {e.high:.3g}], where guessing gives {told.chance:g}"
+
 
 # Drift is a distance from the base, whose own is zero. Its groups are positions in an answer: the tolerance is one for
 # whole answers, and the first tokens always move most.

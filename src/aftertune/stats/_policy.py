@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from aftertune.errors import DataError, PolicyError
 from aftertune.runs import read_yaml
-from aftertune.stats._measurement import base_metric
-from aftertune.stats._metrics import all_metrics, find_metric
+from aftertune.stats._metrics import all_metrics, base_metric, find_metric
 
 MAX_BYTES = 2**18
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aftertune.stats._bootstrap import satterthwaite
-from aftertune.stats._estimates import metric_of, scale_of
+from aftertune.stats._findings import metric_of, scale_of
 from aftertune.stats._mean_interval import MeanInterval, mean_interval
-from aftertune.stats._measurement import Measurement
+from aftertune.stats._metrics import Measurement
 
 Seed: TypeAlias = int | str
 Scope: TypeAlias = Literal["this model", "this one fine-tune", "the recipe"]

@@ -1,13 +1,45 @@
-"""All findings together."""
+"""All findings together: pass, fail or inconclusive; and what to say where nothing was compared."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from aftertune.errors import ExitCode
 from aftertune.stats._finding import Decision, Finding, WorstGroup, turn
-from aftertune.stats._nothing_compared import SAME_MODEL, nothing_compared
+from aftertune.stats._metrics import Measurement, base_metric, likelihood_metrics
+
+_MEND_IDENTICAL = "use --allow-identical if you mean it"
+SAME_MODEL = (
+    "base and tuned are the same model and no number differs, so nothing was compared; check the paths, or "
+    f"{_MEND_IDENTICAL}"
+)
+
+
+def not_in_force(differing: Sequence[str]) -> str:
+    """The reason for a verdict on two subjects that differ, but in no number.
+
+    Args:
+        differing: what differs, such as "weights".
+    """
+    what = " and ".join(differing)
+    question = "is what was tuned in force? Check the paths"
+    return f"base and tuned differ in their {what}, but no number does: {question}, or {_MEND_IDENTICAL}"
+
+
+def nothing_compared(verdict: Verdict, reason: str) -> Verdict:
+    """A verdict that does not pass for ``reason``; a finding that fails is not overruled."""
+    if verdict.decision == "fail":
+        return verdict
+    return replace(verdict, decision="inconclusive", reasons=(reason, *verdict.reasons))
+
+
+def still_nothing_compared(before: Verdict, after: Verdict) -> Verdict:
+    """``after``, the same comparison decided anew, which does not pass either if ``before`` had nothing to compare."""
+    reason = next((text for text in before.reasons if text.endswith(_MEND_IDENTICAL)), None)
+    return after if reason is None or reason in after.reasons else nothing_compared(after, reason)
+
 
 _EXIT: dict[Decision, ExitCode] = {
     "pass": ExitCode.PASS,
@@ -134,3 +166,52 @@ def decide(findings: Sequence[Finding], *, identical: bool = False) -> Verdict:
     # Where nothing could have failed, there is nothing to accept.
     passed = any(f.decision == "pass" for f in deciding)
     return Verdict("pass", (), line) if passed else Verdict("inconclusive", (line,))
+
+
+_DRIFT = "drift.kl"
+_ALLOWED = "no number differs between base and tuned; --allow-identical lets the findings decide"
+_UNSTEADY = "base and tuned are the same model, but some numbers differ: it does not give the same numbers twice here"
+
+
+def decide_between(
+    findings: Sequence[Finding],
+    apart: Sequence[str],
+    base: Sequence[Measurement],
+    tuned: Sequence[Measurement],
+    allow_identical: bool = False,
+) -> Verdict:
+    """The verdict over findings, where base and tuned may be one model.
+
+    Args:
+        findings: of the comparison.
+        apart: in what the two subjects differ by their digests, in words; see `differing_digests`.
+        base: every number of the base.
+        tuned: every number of the tuned subject.
+        allow_identical: let the findings decide whether or not anything differs.
+    """
+    verdict = decide(findings)
+    if not _unmoved(base, tuned):
+        return verdict if apart else _noting(verdict, _UNSTEADY)
+    # Sampled answers may score alike by chance; that likelihoods agree to the last digit is no chance.
+    if apart and not any(base_metric(m.metric) in {metric.id for metric in likelihood_metrics()} for m in tuned):
+        return verdict
+    if allow_identical:
+        return _noting(verdict, _ALLOWED)
+    return nothing_compared(verdict, not_in_force(apart)) if apart else decide(findings, identical=True)
+
+
+def _noting(verdict: Verdict, note: str) -> Verdict:
+    return replace(verdict, note="; ".join(filter(None, (verdict.note, note))))
+
+
+def _unmoved(base: Sequence[Measurement], tuned: Sequence[Measurement]) -> bool:
+    """Whether every number is the same bit for bit, those that are missing included."""
+    before = {(m.metric, m.item): m.value for m in base}
+    after = {(m.metric, m.item): m.value for m in tuned}
+    for key in before.keys() | after.keys():
+        # Drift has no number on the base, whose own is zero.
+        then = before.get(key, 0.0 if key[0] == _DRIFT else None)
+        now = after.get(key)
+        if then is None or now is None or not (now == then or (math.isnan(now) and math.isnan(then))):
+            return False
+    return True

@@ -25,8 +25,7 @@ from aftertune.errors import SelectionError, UsageError
 from aftertune.model import EMBEDDED, Placement, Subject, Tree, WeightView, check_subject, load, score, subject_content
 from aftertune.runs import Progress, RunFolder, Silent, entered, refuse_other_model, write_json
 from aftertune.studies._lab import SCHEMA, Size, StudyRow
-from aftertune.studies._planted_choice import Choices
-from aftertune.studies._planted_methods import METHODS, Method
+from aftertune.studies._planted_methods import METHODS, Choices, Method
 from aftertune.studies._planted_report import NOTE, planted_claims, planted_tables, table
 from aftertune.studies._planting import Planted, Planting, planted
 from aftertune.studies._runner import finished_study
