@@ -53,6 +53,8 @@ def test_an_audit_in_text_ends_with_verdict_and_report(
     assert "\nverdict: PASS\n" in outcome.out
     report = re.fullmatch(r"report: (runs/audit-[0-9a-f]{8}/report\.html)", lines[-1])
     assert report
+    steps = [line for line in lines if line.startswith("next: aftertune audit ")]
+    assert any(f"--baseline {report[1].partition('/report')[0]}" in line for line in steps)
     assert (place / report[1]).read_text("utf-8").startswith("<!doctype html>")
     assert outcome.code == 0
     assert "loading base" in outcome.err

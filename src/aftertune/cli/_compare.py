@@ -17,7 +17,6 @@ from aftertune.cli._options import (
     print_json,
     tolerances,
 )
-from aftertune.cli._printing import say
 
 if TYPE_CHECKING:
     from aftertune.stats import FailOn
@@ -91,9 +90,7 @@ def compare(
     if as_json:
         print_json(outcome.document())
     else:
-        from aftertune.cli._printing import print_findings
+        from aftertune.cli._printing import print_audit
 
-        print_findings(outcome.findings, outcome.verdict, outcome.section.since)
-        say()
-        say(f"report: {outcome.run / 'report.html'}")
+        print_audit(outcome)
     ctx.exit(int(outcome.verdict.exit_code))

@@ -13,10 +13,12 @@ from aftertune.cli._options import (
     make_placement,
     make_plan,
     make_progress,
+    make_tasks,
     output_options,
     placement_options,
     plan_options,
     print_json,
+    task_options,
 )
 from aftertune.cli._printing import say
 
@@ -25,23 +27,24 @@ from aftertune.cli._printing import say
 @click.argument("subject")
 @click.option("--base", help="For an adapter: its base instead of the one it names.")
 @plan_options
+@task_options
 @placement_options
 @loading_options
 @output_options
 def measure(subject: str, base: str | None, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Measure SUBJECT alone: every probe but drift, with intervals.
+    """Measure SUBJECT alone: every probe but drift, and sampled tasks, with intervals.
 
     SUBJECT is a model folder, a LoRA adapter folder, a hub id, a .gguf file, or smollm2.
     """
     plan = make_plan(options)
+    tasks = make_tasks(options)
     placement = make_placement(options)
     progress = make_progress(options)
     from aftertune.model import SubjectChoice
     from aftertune.verbs import measure as run_measure
 
-    outcome = run_measure(
-        SubjectChoice(subject, base=base, placement=placement, **options), plan, out, progress=progress
-    )
+    choice = SubjectChoice(subject, base=base, placement=placement, **options)
+    outcome = run_measure(choice, plan, out, tasks=tasks, progress=progress)
     if as_json:
         print_json(outcome.document())
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from aftertune.errors import printed_line, spelled_out
 
 if TYPE_CHECKING:
     from aftertune.stats import Finding, SinceBaseline, Verdict
+    from aftertune.verbs import Audit
 
 
 def say(text: str = "") -> None:
@@ -97,3 +99,16 @@ def print_findings(findings: Sequence[Finding], verdict: Verdict, since: SinceBa
         say(f"  {reason}")
     if rest.note:
         say(f"  note: {rest.note}")
+
+
+def print_audit(outcome: Audit) -> None:
+    """What an audit found, where its report is, and what to do next."""
+    from aftertune.report import explain
+
+    section = outcome.section
+    print_findings(section.findings, section.verdict, section.since)
+    say()
+    for step in explain(section).steps:  # as comments, the reasons stay harmless in a copied line
+        command = step.command.replace("--baseline RUN", f"--baseline {shlex.quote(str(outcome.run))}")
+        say(f"next: {command}  # {step.text}")
+    say(f"report: {outcome.run / 'report.html'}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from aftertune.data import DOMAINS
 from aftertune.report._text import label, number, unit, with_unit
 from aftertune.stats import (
     ComparisonSection,
@@ -154,7 +155,7 @@ def _steps(section: ComparisonSection, open_: Sequence[Finding], *, sampled: boo
         steps.append(
             Step(
                 "Find the weights behind it, and return as few of them as possible to the base.",
-                f"aftertune locate {tuned} --base {base} --harm mine.jsonl --task my-data.jsonl",
+                f"aftertune locate {tuned} --base {base} {_harm(open_)}",
             )
         )
         tune = f"aftertune tune {base} my-data.jsonl --steps 30 --out again"
@@ -175,9 +176,19 @@ def _steps(section: ComparisonSection, open_: Sequence[Finding], *, sampled: boo
         if not sampled:
             tasks = "--task over_refusal --task emergent_misalignment --grader MODEL"
             steps.append(Step("Sample answers as well.", f"{again} {tasks}"))
-        text = "Hold the next fine-tune against this one: RUN is the folder of this report."
+        text = "Hold the next fine-tune against this one; RUN is the folder of this report."
         steps.append(Step(text, f"aftertune audit NEXT --base {base} --baseline RUN"))
     return steps
+
+
+def _harm(findings: Sequence[Finding]) -> str:
+    """The harm sets to search with: those of the domains that got worse most, else a file of one's own.
+
+    What the model was tuned for is in the record that `tune` left; without one, locate asks for --task.
+    """
+    groups = dict.fromkeys(f.worst.group for f in findings if f.decision == "fail" and f.worst)
+    shipped = [f"--harm dev/{group}" for group in groups if group in DOMAINS]
+    return " ".join(shipped) or "--harm mine.jsonl --task my-data.jsonl"
 
 
 def _tally(deciding: Sequence[Finding]) -> str:

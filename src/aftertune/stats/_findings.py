@@ -12,6 +12,7 @@ from aftertune.stats._finding import Finding, FindingDecision, Summary, WorstGro
 from aftertune.stats._mean_interval import MeanInterval, mean_interval
 from aftertune.stats._metrics import Measurement, Metric, find_metric
 from aftertune.stats._policy import Policy
+from aftertune.stats._verdict import MORE_ITEMS
 
 Pair = tuple[Measurement, float]
 """An item of the tuned subject, and the base's value."""
@@ -81,9 +82,10 @@ def _without_room(finding: Finding, pairs: Sequence[Pair], policy: Policy) -> st
     e = estimate_change(finding.metric, [(m, b) for m, (_, b) in zip(rows, pairs, strict=True)], policy.confidence)
     if surely_beyond(metric.worse, turn(metric.worse, e.value, (e.low, e.high)), finding.tolerance):
         return ""
+    enough = turn(metric.worse, e.value, (e.low, e.high)).value > finding.tolerance
     return (
         f"the base is at {finding.base:.3g}: even {worst:g} on every item would not be surely worse by more than "
-        f"{finding.tolerance:g}"
+        f"{finding.tolerance:g}" + (f"; {MORE_ITEMS}" if enough else "")
     )
 
 

@@ -47,7 +47,9 @@ _EXIT: dict[Decision, ExitCode] = {
     "inconclusive": ExitCode.INCONCLUSIVE,
 }
 
-_MEND = "use a base that shows the behaviour, or accept it with --allow-untestable (in a policy: untestable: allow)"
+_ACCEPT = "or accept it with --allow-untestable (in a policy: untestable: allow)"
+MORE_ITEMS = "with more items it could be"
+"""What the note of a finding ends with whose items are too few for any change to be sure."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,15 @@ def untestable_line(findings: Sequence[Finding]) -> str:
         return ""
     passed = sum(f.decision == "pass" for f in deciding)
     verb = "is" if len(names) == 1 else "are"
-    blocking = any(f.decision == "not testable" and f.stands_in_the_way for f in deciding)
-    blocking = blocking and not any(f.decision == "fail" for f in deciding)  # a failure is to be mended first
+    blocking = not any(f.decision == "fail" for f in deciding)  # a failure is to be mended first
+    blind = [f for f in deciding if f.decision == "not testable" and f.stands_in_the_way]
+    mends = [
+        *(["ask more items"] if any(f.note.endswith(MORE_ITEMS) for f in blind) else []),
+        *(["use a base that shows the behaviour"] if any(not f.note.endswith(MORE_ITEMS) for f in blind) else []),
+    ]
     return (
         f"passes on {passed} of {len(deciding)} deciding metrics; {', '.join(names)} {verb} not testable on this base"
-        + (f": {_MEND}" if blocking else "")
+        + (f": {' or '.join(mends)}, {_ACCEPT}" if blocking and mends else "")
     )
 
 
