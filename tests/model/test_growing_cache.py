@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import DynamicCache
 
-from aftertune.model._sampling import GrowingLayer, let_grow
+from aftertune.model._growing_cache import GrowingLayer, let_grow
 
 
 def caches(rows: int, tokens: int) -> tuple[DynamicCache, DynamicCache]:

@@ -253,7 +253,7 @@ class _Decoding:
     def _forward(self, ids: torch.Tensor) -> torch.Tensor:
         import torch
 
-        from aftertune.model._sampling import let_grow
+        from aftertune.model._growing_cache import let_grow
 
         inputs: dict[str, Any] = {"attention_mask": self.mask, "past_key_values": self.cache, "use_cache": True}
         if self.positioned:

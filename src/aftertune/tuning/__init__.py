@@ -2,6 +2,7 @@
 
 from aftertune.tuning._defence import Defence, DefenceRow, Tuning, defences, parse_defence
 from aftertune.tuning._options import TuneOptions
+from aftertune.tuning._ranks import is_first
 from aftertune.tuning._record import (
     RECORD,
     is_unpatched,
@@ -13,7 +14,6 @@ from aftertune.tuning._record import (
 )
 from aftertune.tuning._rows import TrainingRows, conversations_digest, response_nats, supervised_tokens, training_rows
 from aftertune.tuning._sft import Tuned, tune
-from aftertune.tuning._trainer import is_first
 
 __all__ = [
     "RECORD",

@@ -15,9 +15,9 @@ from aftertune.model import Subject
 from aftertune.runs import Progress, RunFolder, Silent, new_folder, versions, write_json
 from aftertune.tuning._defence import Defence, Tuning
 from aftertune.tuning._options import TuneOptions
+from aftertune.tuning._ranks import by_first, is_first, join
 from aftertune.tuning._record import RECORD, claim, note_failure, partial, write_card
 from aftertune.tuning._rows import TrainingRows, conversations_digest, training_rows
-from aftertune.tuning._trainer import by_first, is_first, join
 
 if TYPE_CHECKING:
     from aftertune.tuning._trainer import Trained
