@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from aftertune.model import Forest, Subject, Tree, as_subject, score
-from aftertune.model import _sharing as sharing
+from aftertune.model import _likelihood as sharing
 
 WINDOWED = ["mistral", "gpt_neo", "llama4_text"]  # windows of 16 and 32, chunks of 32
 TinySubject = Callable[[str], Subject]
