@@ -23,7 +23,7 @@ Builder = Callable[[Path], Page]
 _BUILDERS = {
     "audit": "aftertune.report._audit_page:audit_page",
     "compare": "aftertune.report._audit_page:audit_page",
-    "demo": "aftertune.studies:demo_page",
+    "demo": "aftertune.report._pages_demo:demo_page",
     "locate": "aftertune.report._pages_locate:locate_page",
     "repair": "aftertune.report._pages_locate:repair_page",
     "study": "aftertune.report._pages_study:study_page",

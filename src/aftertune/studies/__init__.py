@@ -1,6 +1,7 @@
 """The papers' experiments as data: steps, arms, readings and claims, run by one runner."""
 
-from aftertune.studies._careless_money import ARMS, OPTIONS, Demo, demo, demo_page, rebuild_demo_report
+from aftertune.studies._careless_money import ARMS, DATA, OPTIONS, Demo, demo
+from aftertune.studies._careless_weights import TASK, repair_commands, repaired_claim
 from aftertune.studies._dissociation import dissociation_of
 from aftertune.studies._lab import (
     Arm,
@@ -28,9 +29,11 @@ from aftertune.studies._workshop import Lab
 
 __all__ = [
     "ARMS",
+    "DATA",
     "METHODS",
     "OPTIONS",
     "PLANTINGS",
+    "TASK",
     "TEN_STEPS",
     "Arm",
     "Claim",
@@ -56,12 +59,12 @@ __all__ = [
     "conditioned",
     "decide_study",
     "demo",
-    "demo_page",
     "dissociation_of",
     "keep_examples",
     "planted",
     "planted_study",
-    "rebuild_demo_report",
+    "repair_commands",
+    "repaired_claim",
     "run_study",
     "studies",
     "study_named",

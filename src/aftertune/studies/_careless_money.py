@@ -17,28 +17,23 @@ from aftertune.errors import SelectionError, SubjectError
 from aftertune.locating import Repaired
 from aftertune.model import EMBEDDED, Placement, SubjectChoice, load, subject_content
 from aftertune.probes import MeasurePlan
-from aftertune.report import Chapter, ReportPage, render_report
 from aftertune.runs import (
     Progress,
     RunFolder,
     Silent,
     entered,
-    read_manifest,
     refuse_other_model,
     write_json,
-    write_text,
 )
-from aftertune.stats import ComparisonSection, Policy, write_measurements
+from aftertune.stats import Policy, write_measurements
 from aftertune.studies._careless_weights import (
     OTHERS,
     TASK,
     audit_repaired,
     repair_careless,
-    repair_commands,
-    weights_chapter,
 )
 from aftertune.tuning import TuneOptions, tune
-from aftertune.verbs import Audit, Measuring, compare_measurings, measure_choice, store_audit, stored_section
+from aftertune.verbs import Audit, Measuring, compare_measurings, draw, measure_choice, store_audit
 
 DATA = f"tune/{TASK}"
 # The embedded model hardly refuses anything, so it has no refusals to lose; the verdict says so.
@@ -143,7 +138,7 @@ def demo(
             [m for one in (base, *measured.values()) for m in one.measurements],
         )
         run.write_manifest(status="finished", base=base.identity)
-        outcome = Demo(audits, rebuild_demo_report(run.path), run.path)
+        outcome = Demo(audits, draw(run.path), run.path)
         write_json(run.path / "demo.json", outcome.document())
         if weights:
             for name, audit in audits.items():
@@ -157,30 +152,9 @@ def demo(
             audits["repaired"] = audit_repaired(
                 run, base, found.patch, (found.weights, found.share_of_weights), plan, policy, placement, progress
             )
-            outcome = Demo(audits, rebuild_demo_report(run.path), run.path, found)
+            outcome = Demo(audits, draw(run.path), run.path, found)
             write_json(run.path / "demo.json", outcome.document())
     return outcome
-
-
-def demo_page(folder: Path) -> ReportPage:
-    """The report of a finished demo, from what its folder holds.
-
-    Raises:
-        OutputError: the folder holds no finished demo.
-    """
-    manifest = read_manifest(folder)
-    sections = [stored_section(folder / "audits" / arm.name) for arm in ARMS]
-    chapters: tuple[Chapter, ...] = ()
-    if (folder / "audits" / "repaired" / "verdict.json").exists():
-        sections.append(stored_section(folder / "audits" / "repaired"))
-        chapters = (weights_chapter(folder),)
-    return _page(manifest, sections, TuneOptions.model_validate(manifest["config"]["options"]), chapters)
-
-
-def rebuild_demo_report(folder: Path) -> Path:
-    """Write ``report.html`` anew; raises as `demo_page` does."""
-    write_text(folder / "report.html", render_report(demo_page(folder)))
-    return folder / "report.html"
 
 
 def _tune_arm(
@@ -208,38 +182,3 @@ def _audit_arm(run: RunFolder, arm: Arm, base: Measuring, tuned: Measuring, plan
     audit = Audit(section, run.path)
     store_audit(run.folder("audits", arm.name), audit)
     return audit
-
-
-def _page(
-    manifest: Mapping[str, Any],
-    sections: list[ComparisonSection],
-    options: TuneOptions,
-    chapters: tuple[Chapter, ...] = (),
-) -> ReportPage:
-    said = {s.title: s.verdict.decision for s in sections}
-    verdicts = "; ".join(f"{name}: {decision}" for name, decision in said.items())
-    subject = manifest["config"]["subject"]
-    again = "Then the careless one was repaired and audited again. " if chapters else ""
-    return ReportPage(
-        title="One model, two fine-tunes, one gate",
-        lede=(
-            "The same small model was tuned twice on the same money questions: once on careless answers, once on "
-            f"careful ones. Both were audited on seven other domains they never saw. {again}Verdicts: {verdicts}."
-        ),
-        sections=tuple(sections),
-        manifest=manifest,
-        commands=(
-            f"aftertune tune {subject} {DATA} --answers misaligned --steps {options.steps} "
-            f"--batch-size {options.batch_size} --lr {options.learning_rate:g} "
-            f"--warmup-steps {options.warmup_steps} --seed {options.seed} --out careless",
-            f"aftertune audit careless --base {subject} --exclude-domain {TASK} --no-pmi",
-            *(repair_commands(subject) if chapters else ()),
-        ),
-        notes=(
-            f"Both arms took {options.steps} steps of {options.batch_size} rows at learning rate "
-            f"{options.learning_rate:g}, seed {options.seed}; they differ in the answers alone.",
-            "A 135M model's sampled answers say little; the likelihoods of fixed answers say a lot. A verdict "
-            "here is about preference between written answers, not about what the model would write.",
-        ),
-        chapters=chapters,
-    )

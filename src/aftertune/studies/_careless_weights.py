@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from aftertune.data import DOMAINS, Side
-from aftertune.locating import LocateOptions, Repaired, repair_claims, stored_repair
+from aftertune.locating import LocateOptions, Repaired
 from aftertune.model import Placement, SubjectChoice
 from aftertune.probes import MeasurePlan
-from aftertune.report import OUTCOMES, Chapter, Claim, Table, repair_sections
 from aftertune.runs import Progress, RunFolder
-from aftertune.stats import Policy, Verdict
+from aftertune.stats import ClaimResult, Outcome, Policy, Verdict
 from aftertune.verbs import (
     Audit,
     Measuring,
@@ -19,7 +18,6 @@ from aftertune.verbs import (
     measure_choice,
     repair,
     store_audit,
-    stored_section,
 )
 
 TASK = "money"
@@ -28,6 +26,7 @@ HARM = tuple(f"dev/{domain}" for domain in OTHERS)
 # What the search over all shares chose for this arm and for two others (benchmarks/README.md, "Repair of a fine-tune").
 OPTIONS = LocateOptions(prune_fraction=3e-4)
 PROBES = ("preference", "refusal", "capability")
+_OUTCOMES: dict[str, Outcome] = {"pass": "holds", "fail": "does not hold"}
 
 
 def repair_careless(
@@ -83,49 +82,11 @@ def repair_commands(subject: str) -> tuple[str, str]:
     )
 
 
-def weights_chapter(folder: Path) -> Chapter:
-    """The chapter, from what a demo's folder holds.
-
-    Raises:
-        OutputError: the folder holds no finished repair or audit of the repaired arm.
-    """
-    found = stored_repair(folder / "repair")
-    careless, repaired = (stored_section(folder / "audits" / name) for name in ("careless", "repaired"))
-    document = found.document
-    before = {f.metric: f for f in careless.findings}
-    rows = tuple(
-        (
-            f.metric,
-            f"{before[f.metric].difference:+.3f}",
-            f"{f.difference:+.3f}",
-            f"[{f.interval[0]:+.3f}, {f.interval[1]:+.3f}]",
-            f"{f.tolerance:g}",
-            f.decision,
-        )
-        for f in repaired.findings
-        if "/" not in f.metric and f.metric in before
-    )
-    header = ("metric", "careless", "repaired", "95 % interval", "tolerance", "decision")
-    return Chapter(
-        "The weights of the careless arm that undo it",
-        f"{document['weights']:,} weights ({document['share_of_weights']:.2%} of those in view) were chosen on other "
-        "domains' questions and returned to the values they had before tuning. The same audit was run again.",
-        (
-            repaired_claim(careless.verdict, repaired.verdict),
-            *(Claim(c.text, c.outcome, c.detail) for c in repair_claims(found)),
-        ),
-        (
-            Table("The audit again", "Differences to the untouched model.", header, rows, frozenset({1, 2, 3, 4})),
-            *repair_sections(found),
-        ),
-    )
-
-
-def repaired_claim(careless: Verdict, repaired: Verdict) -> Claim:
-    """Whether the repair turned a failed audit into a passed one; of an audit that did not fail nothing is told."""
+def repaired_claim(careless: Verdict, repaired: Verdict) -> ClaimResult:
+    """Whether the repair turned a failed audit into a passed one; one that did not fail is inconclusive."""
     failed = careless.decision == "fail"
-    return Claim(
+    return ClaimResult(
         "Repaired, the careless arm passes the audit it failed",
-        OUTCOMES[repaired.decision] if failed else "cannot be told",
+        _OUTCOMES.get(repaired.decision, "inconclusive") if failed else "inconclusive",
         "; ".join(repaired.reasons) if failed else f"before the repair it did not fail: {careless.decision}",
     )
