@@ -143,8 +143,9 @@ def test_what_has_no_report_is_said_in_one_line(tmp_path: Path) -> None:
     manifest(tmp_path, "measure")
     with pytest.raises(OutputError, match="is a run of `measure`, which has no report; reports are of audit, compare"):
         write_report(tmp_path)
-    manifest(tmp_path, "study nosuch")
-    with pytest.raises(OutputError, match="a study this version does not know"):
+    manifest(tmp_path, "study transfer")
+    (tmp_path / "study.json").write_text('{"study": "transfer", "falls": {}}', "utf-8")
+    with pytest.raises(OutputError, match="holds a study of another version of aftertune; run the same command again"):
         write_report(tmp_path)
 
 
