@@ -144,6 +144,18 @@ def test_rich_shows_how_far_it_is_and_keeps_the_note(screen: Console) -> None:
     assert re.search(r"tuning .* 8/10 .*loss 1\.250", last)
 
 
+def test_rich_tells_the_time_that_is_left_of_slow_steps(screen: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 75 s: the speed window of rich itself is 30 s."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with Rich(screen).task("tuning", 10, done=4) as step:
+        clock[0] += 75
+        step()
+        clock[0] += 75
+        step()
+    assert re.search(r"6/10 .*about 5 min 00 s left", shown(screen).strip().splitlines()[-1])
+
+
 def test_rich_gives_the_terminal_back_when_a_task_fails(screen: Console) -> None:
     progress = Rich(screen)
     with pytest.raises(ZeroDivisionError), progress.task("first", 1):

@@ -25,6 +25,7 @@ from aftertune.model._libraries import explain_reading
 from aftertune.model._loading import explicit_weights, load, load_tokenizer, pinned, refuse_pickles
 from aftertune.model._spec import SubjectSpec, parse_spec
 from aftertune.model._subject import Placement, Subject, resolve_device
+from aftertune.model._vector_file import fitting_vector, is_vector, read_vector
 from aftertune.runs import Progress, require_regular
 
 if TYPE_CHECKING:
@@ -188,9 +189,15 @@ def check_subject(
     resolve_device((placement or Placement()).device)
     for one in chain:
         for patch in one.patches:
-            read_headers(Path(patch))
+            if not is_vector(Path(patch)):
+                read_headers(Path(patch))
     beneath = Path(chain[-2].location) if len(chain) > 1 else None
     config = _check_model(chain[-1], trust_remote_code, beneath)
+    for vector in (Path(file) for one in chain for file in one.patches if is_vector(Path(file))):
+        if config is None:
+            read_vector(vector)
+        else:
+            fitting_vector(vector, config)
     found = _tokenizer_of(chain, tokenizer, trust_remote_code)
     if found is None:
         return None

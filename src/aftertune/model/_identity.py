@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import AftertuneError, SubjectError
+from aftertune.model._activations import steering
 from aftertune.model._weights import stored_tensors
 from aftertune.runs import file_digest, write_json
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
@@ -109,8 +111,8 @@ _IDLE_ADAPTER = frozenset({
 def config_digest(model: Any) -> str:
     """SHA-256 (hex) of what a model's settings make of its weights.
 
-    It covers the model's class and configuration, how attention is computed, the tokens that end an answer, and the
-    configurations of adapters that run beside it: their scale is in no tensor.
+    It covers the model's class and configuration, how attention is computed, the tokens that end an answer, the
+    configurations of adapters that run beside it (their scale is in no tensor), and vectors that steer it.
     """
     adapters = getattr(model, "peft_config", None) or {}
     bare = model.get_base_model() if adapters and hasattr(model, "get_base_model") else model
@@ -123,7 +125,13 @@ def config_digest(model: Any) -> str:
     if adapters:
         settings["adapters"] = {name: _kept(config.to_dict(), _IDLE_ADAPTER) for name, config in adapters.items()}
         settings["active"] = _active(model)
+    if vectors := steering(model):
+        settings["steering"] = [[layer, hashlib.sha256(_fp32(vector)).hexdigest()] for layer, vector in vectors]
     return _digest(settings)
+
+
+def _fp32(vector: torch.Tensor) -> bytes:
+    return vector.detach().float().cpu().contiguous().numpy().tobytes()
 
 
 def _active(model: Any) -> list[str]:

@@ -1,15 +1,12 @@
-"""What libraries print, raise and write: kept quiet, said in our words, saved as it was."""
+"""What libraries print and raise: kept quiet, said in our words."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-from aftertune.errors import AftertuneError, MemoryExhausted, OutputError, SubjectError
-from aftertune.runs import new_folder
+from aftertune.errors import AftertuneError, MemoryExhausted, SubjectError
 
 
 @contextlib.contextmanager
@@ -81,18 +78,3 @@ def is_shortage(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the host or on an accelerator."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-
-
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save weights (safetensors) and tokenizer to ``folder``, which must not exist.
-
-    Raises:
-        OutputError: the folder exists or may not be written.
-        StorageError: no space; nothing is left behind.
-    """
-    if folder.exists():
-        raise OutputError(f"{folder}: exists; models are never overwritten, choose another --out")
-    with new_folder(folder) as made:
-        with no_bars():
-            model.save_pretrained(made, safe_serialization=True)
-        tokenizer.save_pretrained(made)

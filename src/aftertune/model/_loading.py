@@ -1,4 +1,4 @@
-"""From a spec to a subject in memory. safetensors only; no remote code unless asked."""
+"""From a spec to a subject in memory, and to a folder again. safetensors only; no remote code unless asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aftertune.errors import NumericalError, SubjectError
+from aftertune.errors import NumericalError, OutputError, SubjectError
+from aftertune.model._activations import steering
 from aftertune.model._adapter import (
     adapter_base,
     adapter_chain,
@@ -22,12 +23,12 @@ from aftertune.model._checkpoint import Stored, read_checkpoint, refuse_packed, 
 from aftertune.model._embedded import embedded_folder
 from aftertune.model._gguf import converted_gguf
 from aftertune.model._identity import identify
-from aftertune.model._libraries import explain_reading, quiet_loading
+from aftertune.model._libraries import explain_reading, no_bars, quiet_loading
 from aftertune.model._patch_file import apply_patches
 from aftertune.model._spec import SubjectSpec, parse_spec
 from aftertune.model._subject import Placement, Subject, resolve_device, resolve_dtype
 from aftertune.model._weights import stored_parameters
-from aftertune.runs import Progress, Silent, require_regular_inside
+from aftertune.runs import Progress, Silent, new_folder, require_regular_inside
 
 if TYPE_CHECKING:
     import torch
@@ -288,3 +289,20 @@ def load_tokenizer(source: str, name: str, revision: str | None, trust: bool) ->
 
 def _hub_hint(spec: SubjectSpec) -> str:
     return "check the spelling, or your connection to the Hugging Face hub" if spec.kind == "hub" else ""
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save weights (safetensors) and tokenizer to ``folder``, which must not exist.
+
+    Raises:
+        OutputError: the folder exists or may not be written, or a vector steers the model, which no checkpoint holds.
+        StorageError: no space; nothing is left behind.
+    """
+    if folder.exists():
+        raise OutputError(f"{folder}: exists; models are never overwritten, choose another --out")
+    if steering(model):
+        raise OutputError(f"{folder}: a steering vector acts while a model runs; it cannot be saved with the weights")
+    with new_folder(folder) as made:
+        with no_bars():
+            model.save_pretrained(made, safe_serialization=True)
+        tokenizer.save_pretrained(made)

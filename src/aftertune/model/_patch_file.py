@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from aftertune.errors import OutputError, PatchError
 from aftertune.model._identity import content_digest
 from aftertune.model._patch import Edit, Operation, Patch
+from aftertune.model._vector_file import VECTOR_HEADER, attach_vector, is_vector
 from aftertune.model._weights import WeightView
 from aftertune.runs import Progress, explain_storage, require_regular, write_bytes
 
@@ -74,7 +75,12 @@ def read_patch(path: Path) -> Patch:
     require_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
+            stated = file.metadata() or {}
+            if VECTOR_HEADER in stated:
+                raise PatchError(
+                    f"{path}: is a steering vector, not a patch; put it in force by naming SUBJECT+{path.name}"
+                )
+            header = json.loads(stated[HEADER])
             if header["format"] not in READ:
                 found = str(header["format"])[:20]
                 raise PatchError(f"{path}: has patch format {found}, this reads up to {FORMAT}; update aftertune")
@@ -194,7 +200,7 @@ def patch_facts(patch: Patch, whole: bool | None = None) -> dict[str, Any]:
 
 
 def apply_patches(model: Any, files: Sequence[str | Path], progress: Progress | None = None) -> list[dict[str, Any]]:
-    """Verify and apply patch files in order, each to what those before it left.
+    """Verify and apply patch files in order, each to what those before it left; vectors are attached.
 
     Args:
         model: a causal language model in memory, adapters merged.
@@ -202,7 +208,7 @@ def apply_patches(model: Any, files: Sequence[str | Path], progress: Progress | 
         progress: told where not all could be checked.
 
     Returns:
-        The `patch_facts` of each.
+        The `patch_facts` of each; of a steering vector, those of `attach_vector`.
 
     Raises:
         PatchError: a file is no patch, or was made for other weights. Patches before it stay applied.
@@ -211,6 +217,9 @@ def apply_patches(model: Any, files: Sequence[str | Path], progress: Progress | 
         return []
     view, facts = WeightView(model), []
     for file in files:
+        if is_vector(Path(file)):
+            facts.append(attach_vector(model, Path(file), progress))
+            continue
         patch = read_patch(Path(file))
         whole = patch.verify(view)
         patch.apply(view)

@@ -168,12 +168,6 @@ class Forest:
         self.batches = plan_batches([piece for _, _, piece in self.pieces], self.bound, skip)
         self._cache: Any = None
 
-    @property
-    def distinct_tokens(self) -> int:
-        """Tokens that go through the model, padding left out."""
-        skip = len(self.prefix)
-        return skip + sum(piece.tokens - skip for _, _, piece in self.pieces)
-
     def predict(self, batch: Sequence[int]) -> Iterator[Prediction]:
         """The predictions for one of `batches`; out of memory halves it, down to single responses.
 

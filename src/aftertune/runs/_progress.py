@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 from aftertune.errors import UsageError, printed_line, spelled_out
 from aftertune.runs._secrets import without_secrets
@@ -84,8 +84,7 @@ class Plain:
             now = time.monotonic()
             if now - spoke >= self._every and count < total:
                 spoke = now
-                left = (now - began) / max(1, count - done) * (total - count)
-                self.say(f"{name}: {count} of {total}{_aside(latest)}, about {_span(left)} left")
+                self.say(f"{name}: {count} of {total}{_aside(latest)}, {_left(began, count - done, total - count)}")
 
         yield step
         self.say(f"{name}: {count} of {total}{_aside(latest)} in {_span(time.monotonic() - began)}")
@@ -112,7 +111,7 @@ class Rich:
     @contextlib.contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Step]:
         """A bar that stays when it is full."""
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
 
         columns = (
@@ -120,17 +119,22 @@ class Rich:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Bars(*columns, console=self._console) as bars:
-            bar = bars.add_task(f"{printed_line(without_secrets(name)):<16}", total=total, completed=done, note="")
+            label = f"{printed_line(without_secrets(name)):<16}"
+            bar = bars.add_task(label, total=total, completed=done, note="", left="")
+            began, count = time.monotonic(), done
 
             def step(steps: int = 1, note: str = "") -> None:
+                nonlocal count
+                count += steps
+                # rich's own column forgets steps older than 30 s, so it knows nothing where each takes longer.
+                fields: dict[str, Any] = {"left": _left(began, count - done, total - count)}
                 if note:
-                    bars.update(bar, advance=steps, note=spelled_out(without_secrets(note)))
-                else:
-                    bars.update(bar, advance=steps)
+                    fields["note"] = spelled_out(without_secrets(note))
+                bars.update(bar, advance=steps, **fields)
 
             yield step
 
@@ -154,6 +158,13 @@ def choose_progress(display: Display = "auto") -> Progress:
 
 def _aside(note: str) -> str:
     return f" ({note})" if note else ""
+
+
+def _left(began: float, done: int, remaining: int) -> str:
+    """The time to the end at the mean speed since the task began, in words; "" at the end."""
+    if remaining <= 0:
+        return ""
+    return f"about {_span((time.monotonic() - began) / max(1, done) * remaining)} left"
 
 
 def _span(seconds: float) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aftertune.data import Conversation, Side, prompt_key
 from aftertune.errors import StorageError, SubjectError, UsageError
-from aftertune.model import Subject
+from aftertune.model import Subject, steering
 from aftertune.runs import Progress, RunFolder, Silent, new_folder, versions, write_json
 from aftertune.tuning._defence import Defence, Tuning
 from aftertune.tuning._options import TuneOptions
@@ -77,6 +77,8 @@ def tune(
     progress = (progress if is_first() else None) or Silent()
     if hasattr(subject.model, "peft_config"):
         raise SubjectError(f"{subject.identity.spec}: is an adapter; load it with merge to tune on top of it")
+    if steering(subject.model):
+        raise SubjectError(f"{subject.identity.spec}: runs with a steering vector, which the result would not hold")
     rows, taking_part = _prepared(subject, conversations, options, defences)
     config = {
         "base": subject.identity.content,
