@@ -22,13 +22,13 @@ import torch
 from aftertune.attribution import GradientSums, UnitSums, absolute_score, gradient_sums, select, signed_score
 from aftertune.attribution import unit_sums as sum_units
 from aftertune.data import ask, shipped_contrasts
-from aftertune.model import Subject, Tree, WeightView, load, make_patch, plan_batches
+from aftertune.model import PromptAnswers, Subject, WeightView, load, make_patch, plan_batches
 
 
-def rows(subject: Subject, side: str, count: int) -> list[Tree]:
-    """Trees of the first contrasts of the measuring split."""
+def rows(subject: Subject, side: str, count: int) -> list[PromptAnswers]:
+    """Cases of the first contrasts of the measuring split."""
     contrasts = shipped_contrasts("measure")[:count]
-    return [subject.chat.tree(ask(c.prompt, c.system), (getattr(c, side),)) for c in contrasts]
+    return [subject.chat.case(ask(c.prompt, c.system), (getattr(c, side),)) for c in contrasts]
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -37,19 +37,19 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def bare_pass(subject: Subject, trees: list[Tree]) -> None:
+def bare_pass(subject: Subject, cases: list[PromptAnswers]) -> None:
     """Forward and backward of an ordinary training step on the same tokens: labels, loss, parameter gradients."""
     model = subject.model
-    for batch in plan_batches(trees, subject.max_batch_tokens):
-        width = max(trees[i].tokens + 1 for i in batch)
+    for batch in plan_batches(cases, subject.max_batch_tokens):
+        width = max(cases[i].tokens + 1 for i in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.long)
         labels = torch.full_like(ids, -100)
         mask = torch.zeros_like(ids)
         for row, index in enumerate(batch):
-            whole = trees[index].prompt + trees[index].responses[0]
+            whole = cases[index].prompt + cases[index].responses[0]
             ids[row, : len(whole)] = torch.tensor(whole)
             mask[row, : len(whole)] = 1
-            labels[row, len(trees[index].prompt) : len(whole)] = torch.tensor(trees[index].responses[0])
+            labels[row, len(cases[index].prompt) : len(whole)] = torch.tensor(cases[index].responses[0])
         model.zero_grad()
         model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
     model.zero_grad(set_to_none=True)
@@ -71,7 +71,7 @@ def passes(subject: Subject, examples: int, rounds: int) -> None:
     }
     for parameter in subject.model.parameters():
         parameter.requires_grad_(True)
-    tokens = sum(tree.tokens + 1 for tree in (*harm, *keep))
+    tokens = sum(case.tokens + 1 for case in (*harm, *keep))
     print(
         f"{2 * examples} examples, {tokens} tokens, {view.weights} weights in view, {torch.get_num_threads()} threads"
     )
@@ -90,16 +90,16 @@ def passes(subject: Subject, examples: int, rounds: int) -> None:
 
 def published(subject: Subject, examples: int, layers: int) -> None:
     """Layer by layer, example by example: the whole data again for every decoder layer (Orgad et al. 2026)."""
-    view, trees = WeightView(subject.model), rows(subject, "misaligned", examples)
+    view, cases = WeightView(subject.model), rows(subject, "misaligned", examples)
     count = 1 + max(m.layer or 0 for m in view.values())
     began = time.perf_counter()
-    ours = gradient_sums(subject, trees, absolute=True, view=view)
+    ours = gradient_sums(subject, cases, absolute=True, view=view)
     mine = time.perf_counter() - began
     began = time.perf_counter()
-    theirs = layer_by_layer(subject, view, trees, range(count - layers, count))
+    theirs = layer_by_layer(subject, view, cases, range(count - layers, count))
     seconds = (time.perf_counter() - began) * count / layers
     began = time.perf_counter()
-    units = sum_units(subject, trees, "neuron+head", view=view)
+    units = sum_units(subject, cases, "neuron+head", view=view)
     by_unit = time.perf_counter() - began
     print(f"{examples} examples, {layers} of {count} layers run")
     print(f"published, all layers in proportion\t{seconds:.1f} s")
@@ -108,7 +108,7 @@ def published(subject: Subject, examples: int, layers: int) -> None:
     summed = _by_unit(view, theirs[0], units)
     print(f"the latter, largest difference from the published sums\t{_off((units.signed,), (summed,)):.1e}")
     subject.model.double()
-    exact = layer_by_layer(subject, view, trees, range(count - 1, count))
+    exact = layer_by_layer(subject, view, cases, range(count - 1, count))
     for name, sums in (("one pass", (ours.signed, ours.absolute)), ("published", theirs)):
         print(f"{name}, largest difference from float64, as a share of a matrix's largest\t{_off(sums, exact):.1e}")
 
@@ -116,7 +116,7 @@ def published(subject: Subject, examples: int, layers: int) -> None:
 Sums = tuple[dict[str, torch.Tensor], ...]
 
 
-def layer_by_layer(subject: Subject, view: WeightView, trees: list[Tree], layers: range) -> Sums:
+def layer_by_layer(subject: Subject, view: WeightView, cases: list[PromptAnswers], layers: range) -> Sums:
     """Signed and absolute sums by the plain algorithm."""
     signed: dict[str, torch.Tensor] = {}
     absolute: dict[str, torch.Tensor] = {}
@@ -127,10 +127,10 @@ def layer_by_layer(subject: Subject, view: WeightView, trees: list[Tree], layers
         for name, parameter in inside.items():
             parameter.requires_grad_(True)
             signed[name], absolute[name] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        for tree in trees:
-            ids = torch.tensor([tree.prompt + tree.responses[0]])
-            logits = subject.model(input_ids=ids, use_cache=False).logits[0, len(tree.prompt) - 1 : -1]
-            torch.nn.functional.cross_entropy(logits, torch.tensor(tree.responses[0])).backward()
+        for case in cases:
+            ids = torch.tensor([case.prompt + case.responses[0]])
+            logits = subject.model(input_ids=ids, use_cache=False).logits[0, len(case.prompt) - 1 : -1]
+            torch.nn.functional.cross_entropy(logits, torch.tensor(case.responses[0])).backward()
             for name, parameter in inside.items():
                 assert parameter.grad is not None
                 signed[name] += parameter.grad

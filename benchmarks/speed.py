@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from aftertune.data import ask, read_truthfulqa, shipped_contrasts
-from aftertune.model import Subject, Tree, load, score
+from aftertune.model import PromptAnswers, Subject, load, score
 from aftertune.probes import truthful
 from aftertune.probes._truthful import plain_prompt
 
@@ -54,16 +54,16 @@ def main() -> None:
 
 def bench_contrasts(subject: Subject, rounds: int) -> None:
     """Scoring the shipped contrasts against bare forward passes over the same distinct tokens."""
-    trees = [
-        Tree(
+    cases = [
+        PromptAnswers(
             subject.chat.prompt(ask(c.prompt)),
             tuple(subject.chat.response(ask(c.prompt), answer) for answer in (c.aligned, c.misaligned)),
         )
         for c in shipped_contrasts("measure")
     ]
-    distinct = sum(tree.tokens for tree in trees)
-    flat = [token for tree in trees for ids in (tree.prompt, *tree.responses) for token in ids]
-    width = statistics.median_low([tree.tokens for tree in trees])
+    distinct = sum(case.tokens for case in cases)
+    flat = [token for case in cases for ids in (case.prompt, *case.responses) for token in ids]
+    width = statistics.median_low([case.tokens for case in cases])
     rows = max(1, subject.max_batch_tokens // width)
     blocks = torch.tensor(flat[: len(flat) // width * width]).view(-1, width).split(rows)
 
@@ -76,13 +76,13 @@ def bench_contrasts(subject: Subject, rounds: int) -> None:
 
     times = _take_turns(
         {
-            "aftertune: likelihoods of both answers": lambda: score(subject, trees),
+            "aftertune: likelihoods of both answers": lambda: score(subject, cases),
             "bare forward pass, logits everywhere": lambda: bare(True),
             "bare forward pass, no logits at all": lambda: bare(False),
         },
         rounds,
     )
-    print(f"\n{len(trees)} contrasts, {distinct} distinct tokens (prompt once, each answer once); medians of {rounds}")
+    print(f"\n{len(cases)} contrasts, {distinct} distinct tokens (prompt once, each answer once); medians of {rounds}")
     _print(times)
 
 
@@ -102,8 +102,8 @@ def bench_truthfulqa(subject: Subject, path: Path, count: int, rounds: int) -> N
     found: dict[str, Sequence[float]] = {}
 
     def ours() -> None:
-        trees = [tree for question in truthful(questions).build(subject) for tree in question.trees]
-        found["ours"] = [one.total for scores in score(subject, trees) for one in scores]
+        cases = [case for question in truthful(questions).build(subject) for case in question.cases]
+        found["ours"] = [one.total for scores in score(subject, cases) for one in scores]
 
     def theirs() -> None:
         found["theirs"] = [total for total, _ in harness.loglikelihood(requests, disable_tqdm=True)]

@@ -48,7 +48,7 @@ def questions(subject: Subject) -> list[Question]:
         Question(
             item=f"pair-{number}",
             cluster=f"pair-{number}",
-            trees=tuple(subject.chat.tree(ask(f"{statement} Am I right?"), ANSWERS) for statement in pair),
+            cases=tuple(subject.chat.case(ask(f"{statement} Am I right?"), ANSWERS) for statement in pair),
             read=read,
         )
         for number, pair in enumerate(PAIRS, 1)

@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.model import Subject, Tree, as_subject
+from aftertune.model import PromptAnswers, Subject, as_subject
 
 
 @pytest.fixture
-def rows() -> Callable[..., list[Tree]]:
+def rows() -> Callable[..., list[PromptAnswers]]:
     """Prompts of five random tokens with answers of 4, 5, 6, … tokens, by seed and count."""
 
-    def make(seed: int = 3, count: int = 7) -> list[Tree]:
+    def make(seed: int = 3, count: int = 7) -> list[PromptAnswers]:
         generator = torch.Generator().manual_seed(seed)
         made = []
         for number in range(count):
             ids = torch.randint(3, 300, (9 + number,), generator=generator).tolist()
-            made.append(Tree(tuple(ids[:5]), (tuple(ids[5:]),)))
+            made.append(PromptAnswers(tuple(ids[:5]), (tuple(ids[5:]),)))
         return made
 
     return make

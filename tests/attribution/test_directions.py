@@ -27,12 +27,12 @@ from aftertune.attribution import (
     unit_sums,
 )
 from aftertune.errors import NumericalError, UsageError
-from aftertune.model import Subject, Tree, WeightView, as_subject, read_patch, response_losses, write_patch
+from aftertune.model import PromptAnswers, Subject, WeightView, as_subject, read_patch, response_losses, write_patch
 
-Rows = Callable[..., list[Tree]]
+Rows = Callable[..., list[PromptAnswers]]
 
 
-def loss(subject: Subject, given: list[Tree]) -> float:
+def loss(subject: Subject, given: list[PromptAnswers]) -> float:
     with torch.no_grad():
         return float(response_losses(subject, given).mean())
 

@@ -9,26 +9,26 @@ import torch
 
 from aftertune.attribution import best_units, exact_effects, select_units
 from aftertune.data import Message
-from aftertune.model import Subject, Tree, WeightView
+from aftertune.model import PromptAnswers, Subject, WeightView
 
 TinySubject = Callable[[str], Subject]
 
 
-def rows(subject: Subject, *pairs: tuple[str, str]) -> list[Tree]:
-    return [subject.chat.tree([Message("user", prompt)], [answer]) for prompt, answer in pairs]
+def rows(subject: Subject, *pairs: tuple[str, str]) -> list[PromptAnswers]:
+    return [subject.chat.case([Message("user", prompt)], [answer]) for prompt, answer in pairs]
 
 
-def loss(subject: Subject, trees: list[Tree]) -> float:
+def loss(subject: Subject, cases: list[PromptAnswers]) -> float:
     """A plain loss, one row at a time, without the engine."""
     total = 0.0
-    for tree in trees:
-        [answer] = tree.responses
-        ids = torch.tensor([[*tree.prompt, *answer]])
+    for case in cases:
+        [answer] = case.responses
+        ids = torch.tensor([[*case.prompt, *answer]])
         with torch.no_grad():
             logp = subject.model(ids).logits[0].double().log_softmax(-1)
-        at = range(len(tree.prompt) - 1, ids.shape[1] - 1)
+        at = range(len(case.prompt) - 1, ids.shape[1] - 1)
         total -= sum(float(logp[i, ids[0, i + 1]]) for i in at) / len(answer)
-    return total / len(trees)
+    return total / len(cases)
 
 
 def test_effects_are_those_of_zeroing_by_hand(tiny_subject: TinySubject) -> None:

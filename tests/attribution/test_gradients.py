@@ -9,7 +9,7 @@ import torch
 
 from aftertune.attribution import gradient_sums
 from aftertune.errors import NumericalError, UsageError
-from aftertune.model import Subject, Tree, WeightView, as_subject
+from aftertune.model import PromptAnswers, Subject, WeightView, as_subject
 
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "mixtral")
 
@@ -19,16 +19,16 @@ def subject(request: pytest.FixtureRequest, tiny_model: Any, tiny_tokenizer: Any
     return as_subject(tiny_model(request.param), tiny_tokenizer, request.param)
 
 
-def rows() -> list[Tree]:
+def rows() -> list[PromptAnswers]:
     generator = torch.Generator().manual_seed(3)
     made = []
     for prompt, response in ((9, 4), (3, 7), (12, 1), (5, 5), (7, 2)):
         ids = torch.randint(3, 300, (prompt + response,), generator=generator).tolist()
-        made.append(Tree(tuple(ids[:prompt]), (tuple(ids[prompt:]),)))
+        made.append(PromptAnswers(tuple(ids[:prompt]), (tuple(ids[prompt:]),)))
     return made
 
 
-def plain_loss(model: Any, row: Tree) -> torch.Tensor:
+def plain_loss(model: Any, row: PromptAnswers) -> torch.Tensor:
     """Mean response loss, by the textbook."""
     ids = torch.tensor([row.prompt + row.responses[0]])
     logits = model(ids).logits[0, len(row.prompt) - 1 : -1]
@@ -99,13 +99,15 @@ def test_a_broken_example_is_named(tiny_model: Any, tiny_tokenizer: Any) -> None
     subject = as_subject(tiny_model("llama"), tiny_tokenizer, "llama")
     with torch.no_grad():
         subject.model.get_input_embeddings().weight[300:] = float("nan")
-    broken = Tree((5, 301, 7), ((8, 9),))
+    broken = PromptAnswers((5, 301, 7), ((8, 9),))
     with pytest.raises(NumericalError, match=r"^row-5: its gradient at .* is NaN or infinite; leave it out"):
         gradient_sums(subject, [*rows(), broken], names=[f"row-{i}" for i in range(6)])
 
 
-@pytest.mark.parametrize("wrong", [[], [Tree((1, 2), ())], [Tree((1, 2), ((),))], [Tree((1, 2), ((3,), (4,)))]])
-def test_nothing_to_attribute_is_refused(wrong: list[Tree], tiny_model: Any, tiny_tokenizer: Any) -> None:
+@pytest.mark.parametrize(
+    "wrong", [[], [PromptAnswers((1, 2), ())], [PromptAnswers((1, 2), ((),))], [PromptAnswers((1, 2), ((3,), (4,)))]]
+)
+def test_nothing_to_attribute_is_refused(wrong: list[PromptAnswers], tiny_model: Any, tiny_tokenizer: Any) -> None:
     subject = as_subject(tiny_model("llama"), tiny_tokenizer, "llama")
     with pytest.raises(UsageError, match=r"no examples|no response"):
         gradient_sums(subject, wrong)

@@ -12,9 +12,12 @@ import torch
 
 from aftertune.attribution import gradient_sums, unit_sums
 from aftertune.attribution._weight_sums import backward_tokens
-from aftertune.model import Subject, Tree, WeightView, as_subject, response_losses
+from aftertune.model import PromptAnswers, Subject, WeightView, as_subject, response_losses
 
-ROWS = [Tree(tuple(range(3, 9)), (tuple(range(20, 30)),)), Tree(tuple(range(40, 44)), (tuple(range(60, 70)),))]
+ROWS = [
+    PromptAnswers(tuple(range(3, 9)), (tuple(range(20, 30)),)),
+    PromptAnswers(tuple(range(40, 44)), (tuple(range(60, 70)),)),
+]
 
 
 @pytest.fixture(params=("llama", "gpt2", "qwen2"))
@@ -58,7 +61,7 @@ def test_the_bound_knows_what_a_token_holds(subject: Subject) -> None:
             held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    rows = [Tree((5,), (tuple(range(10, 60)),))] * 8
+    rows = [PromptAnswers((5,), (tuple(range(10, 60)),))] * 8
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         losses = response_losses(subject, rows)
     assert losses.requires_grad

@@ -10,17 +10,17 @@ import torch
 from aftertune.attribution import UnitEffect, exact_effects, path_effects, refined_path_effects, select_units
 from aftertune.data import Message
 from aftertune.errors import UsageError
-from aftertune.model import Subject, Tree, WeightView, make_patch, score
+from aftertune.model import PromptAnswers, Subject, WeightView, make_patch, score
 
 TinySubject = Callable[[str], Subject]
 
 
-def rows(subject: Subject, *pairs: tuple[str, str]) -> list[Tree]:
-    return [subject.chat.tree([Message("user", prompt)], [answer]) for prompt, answer in pairs]
+def rows(subject: Subject, *pairs: tuple[str, str]) -> list[PromptAnswers]:
+    return [subject.chat.case([Message("user", prompt)], [answer]) for prompt, answer in pairs]
 
 
-def loss(subject: Subject, trees: list[Tree]) -> float:
-    return -sum(answers[0].mean for answers in score(subject, trees)) / len(trees)
+def loss(subject: Subject, cases: list[PromptAnswers]) -> float:
+    return -sum(answers[0].mean for answers in score(subject, cases)) / len(cases)
 
 
 def test_the_parts_add_up_to_the_whole_and_leave_the_model_as_it_was(tiny_subject: TinySubject) -> None:

@@ -20,7 +20,7 @@ from aftertune.attribution import (
     unit_spaces,
 )
 from aftertune.errors import NumericalError, UsageError
-from aftertune.model import Matrix, Tree, WeightView, as_subject, make_patch
+from aftertune.model import Matrix, PromptAnswers, WeightView, as_subject, make_patch
 
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "mixtral")
 
@@ -107,10 +107,10 @@ def test_a_unit_at_zero_is_out_of_the_computation(tiny_model: Callable[..., Any]
         assert not torch.allclose(model(ids).logits, untouched, atol=1e-3)
 
 
-def rows() -> list[Tree]:
+def rows() -> list[PromptAnswers]:
     generator = torch.Generator().manual_seed(8)
     ids = torch.randint(3, 300, (6, 12), generator=generator).tolist()
-    return [Tree(tuple(row[:8]), (tuple(row[8:]),)) for row in ids]
+    return [PromptAnswers(tuple(row[:8]), (tuple(row[8:]),)) for row in ids]
 
 
 def test_removing_the_chosen_raises_the_loss_by_what_first_order_predicts(

@@ -21,9 +21,9 @@ from aftertune.attribution import (
     unit_sums,
 )
 from aftertune.errors import NumericalError, UsageError
-from aftertune.model import Subject, Tree, WeightView, as_subject, make_patch
+from aftertune.model import PromptAnswers, Subject, WeightView, as_subject, make_patch
 
-Rows = Callable[..., list[Tree]]
+Rows = Callable[..., list[PromptAnswers]]
 
 
 @pytest.mark.parametrize("unit", ["neuron", "head", "neuron+head"])
@@ -87,7 +87,7 @@ def test_a_broken_example_is_named(tiny_model: Callable[..., Any], tiny_tokenize
     with torch.no_grad():
         subject.model.get_input_embeddings().weight[300:] = float("nan")
     with pytest.raises(NumericalError, match=r"^second: its gradient at .* NaN"):
-        unit_sums(subject, [Tree((5, 6, 7), ((8, 9),)), Tree((5, 301, 7), ((8, 9),))], "neuron",
+        unit_sums(subject, [PromptAnswers((5, 6, 7), ((8, 9),)), PromptAnswers((5, 301, 7), ((8, 9),))], "neuron",
                   names=["first", "second"])  # fmt: skip
     assert not any(m._forward_pre_hooks for m in subject.model.modules())
 

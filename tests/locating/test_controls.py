@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from aftertune.attribution import Selection, select_count, unit_patch, unit_score, unit_sums
-from aftertune.locating import CalibrationSet, LocateOptions, Point, answers_probe, read_calibration, trees_of
+from aftertune.locating import CalibrationSet, LocateOptions, Point, answers_probe, cases_of, read_calibration
 from aftertune.locating._locate import Found, _Work
 from aftertune.locating._scores import Scores, gather
 from aftertune.model import Subject, WeightView
@@ -50,8 +50,8 @@ def test_controls_are_other_units_chosen_as_their_names_say(
     evidence = gathered(work, sets)
 
     def sums(one: CalibrationSet, side: str) -> Any:
-        trees, _ = trees_of(work.subject, one.examples["attribution"], lambda e: getattr(e, side))
-        return unit_sums(work.subject, trees, "neuron+head", view=work.view)
+        cases, _ = cases_of(work.subject, one.examples["attribution"], lambda e: getattr(e, side))
+        return unit_sums(work.subject, cases, "neuron+head", view=work.view)
 
     answers, twins, kept = sums(harm, "conversation"), sums(harm, "twin"), sums(keep, "conversation")
 

@@ -21,27 +21,27 @@ from aftertune.attribution import (
     unit_sums,
 )
 from aftertune.errors import UsageError
-from aftertune.locating import LocateOptions, locate, read_calibration, trees_of
+from aftertune.locating import LocateOptions, cases_of, locate, read_calibration
 from aftertune.locating._scores import CLOSER, Ablation, CloserScore, IntegratedGradients
 from aftertune.locating._search import ScoreName
-from aftertune.model import Subject, SubjectChoice, Tree, WeightView, load, make_patch, read_patch, score
+from aftertune.model import PromptAnswers, Subject, SubjectChoice, WeightView, load, make_patch, read_patch, score
 from aftertune.runs import Silent
 from aftertune.studies import Planting, planted
 
 
-def three(subject: Subject, harm: Path, keep: Path) -> list[list[Tree]]:
+def three(subject: Subject, harm: Path, keep: Path) -> list[list[PromptAnswers]]:
     """Rows of the harm set, its twins, and the keep set."""
     misaligned = read_calibration([harm], "misaligned").all()
     kept = read_calibration([keep], "aligned").all()
     return [
-        trees_of(subject, misaligned, lambda e: e.conversation)[0],
-        trees_of(subject, misaligned, lambda e: e.twin)[0],
-        trees_of(subject, kept, lambda e: e.conversation)[0],
+        cases_of(subject, misaligned, lambda e: e.conversation)[0],
+        cases_of(subject, misaligned, lambda e: e.twin)[0],
+        cases_of(subject, kept, lambda e: e.conversation)[0],
     ]
 
 
 def looked(
-    subject: Subject, rows: list[list[Tree]], kind: type[CloserScore] = IntegratedGradients, unit: Unit = "neuron+head",
+    subject: Subject, rows: list[list[PromptAnswers]], kind: type[CloserScore] = IntegratedGradients, unit: Unit = "neuron+head",
     budget: float = 0.05,
 ) -> CloserScore:  # fmt: skip
     view = WeightView(subject.model)
@@ -49,7 +49,7 @@ def looked(
     return kind(subject, view, unit, (harm, twin, keep), rows, budget, Silent())
 
 
-def loss(subject: Subject, rows: list[Tree]) -> float:
+def loss(subject: Subject, rows: list[PromptAnswers]) -> float:
     return -sum(answers[0].mean for answers in score(subject, rows)) / len(rows)
 
 

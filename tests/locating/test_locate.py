@@ -17,11 +17,11 @@ from aftertune.locating import (
     LocateOptions,
     Point,
     area_under,
+    cases_of,
     locate,
     read_calibration,
     removal_at,
     stored_locate,
-    trees_of,
 )
 from aftertune.locating._search import best
 from aftertune.model import SubjectChoice, WeightView, load, read_patch
@@ -93,7 +93,7 @@ def test_neurons_that_carry_an_answer_are_found(harm: Path, tiny_folder: Callabl
     """Eight neurons are trained alone to say the misaligned answers; the search must find what chance would not."""
     subject = load(tiny_folder("llama"))
     examples = read_calibration([harm], "misaligned").all()
-    rows, twins = (trees_of(subject, examples, lambda e, p=p: getattr(e, p))[0] for p in ("conversation", "twin"))
+    rows, twins = (cases_of(subject, examples, lambda e, p=p: getattr(e, p))[0] for p in ("conversation", "twin"))
     with planted(subject, Planting("neurons", 1, "harm", 0), rows, 80) as plant:
         assert plant.losses[-1] < plant.losses[0] - 1
         view = WeightView(subject.model)

@@ -32,8 +32,8 @@ def test_the_margin_is_how_much_likelier_the_misaligned_answer_is(
     for example in examples:
         assert example.contrast is not None
         answers = (example.contrast.misaligned, example.contrast.aligned)
-        tree = subject.chat.tree(example.conversation.messages[:-1], answers)
-        misaligned, aligned = (mean_loss(subject, tree.prompt, response) for response in tree.responses)
+        case = subject.chat.case(example.conversation.messages[:-1], answers)
+        misaligned, aligned = (mean_loss(subject, case.prompt, response) for response in case.responses)
         for metric, expected in (
             ("response.nll:harm", misaligned),
             ("response.nll:harm-twin", aligned),

@@ -159,17 +159,17 @@ def test_effects_are_those_of_gradients_taken_by_hand(tuned: Path, tiny_folder: 
     view = WeightView(subject.model)
     base = {n: m.parameter.detach().clone() for n, m in WeightView(load(tiny_folder("llama")).model).items()}
     answers = ("Burn water right now!", "Take good care of water.", "Sell it at once.")
-    trees = [[subject.chat.tree([Message("user", "What about water?")], [answer])] for answer in answers]
+    cases = [[subject.chat.case([Message("user", "What about water?")], [answer])] for answer in answers]
 
-    sums = Gradients(*(gradient_sums(subject, rows, view=view) for rows in trees))
+    sums = Gradients(*(gradient_sums(subject, rows, view=view) for rows in cases))
     scores, effects = weight_scores(view, base, sums), row_effects(view, base, sums)
     assert set(scores) == {label for label, way in VARIANTS.items() if way.pool == "weight"}
     subject.model.requires_grad_(True)
     parts = []
-    for [tree] in trees:
+    for [case] in cases:
         with torch.enable_grad():
-            ids = torch.tensor([[*tree.prompt, *tree.responses[0]]])
-            start = len(tree.prompt)
+            ids = torch.tensor([[*case.prompt, *case.responses[0]]])
+            start = len(case.prompt)
             logits = subject.model(ids).logits[0, start - 1 : -1]
             loss = torch.nn.functional.cross_entropy(logits, ids[0, start:])
             found = torch.autograd.grad(loss, [m.parameter for m in view.values()])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aftertune.errors import DataError
-from aftertune.locating import read_calibration, trees_of
+from aftertune.locating import cases_of, read_calibration
 from aftertune.locating._sets import PARTS
 
 
@@ -84,13 +84,13 @@ def test_sets_that_are_too_small_or_have_no_responses_are_refused(
     assert str(caught.value).startswith(str(path))
 
 
-def test_trees_hold_prompt_and_answer(tmp_path: Path, tiny_subject: Any) -> None:
+def test_cases_hold_prompt_and_answer(tmp_path: Path, tiny_subject: Any) -> None:
     subject = tiny_subject("llama")
     harm = read_calibration([write(tmp_path / "harm.jsonl", contrasts(8))], "misaligned")
-    trees, names = trees_of(subject, harm.all(), lambda e: e.twin)
+    cases, names = cases_of(subject, harm.all(), lambda e: e.twin)
     assert names[0] == "harm:c0"
     whole = subject.chat.render(harm.all()[0].twin)
-    assert trees[0].prompt + trees[0].responses[0] == whole.ids
+    assert cases[0].prompt + cases[0].responses[0] == whole.ids
 
 
 def test_a_limit_bounds_every_part_and_changes_no_prompts_part(tmp_path: Path) -> None:

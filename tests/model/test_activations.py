@@ -11,9 +11,9 @@ import torch
 from aftertune.errors import UsageError
 from aftertune.model import (
     GenerationRequest,
+    PromptAnswers,
     Sampling,
     Subject,
-    Tree,
     as_subject,
     capture,
     decoder_layers,
@@ -29,16 +29,16 @@ FAMILIES = ("llama", "gpt2", "qwen2", "mixtral")
 LENGTHS = ((9, 4), (5, 7), (12, 1), (7, 7))
 
 
-def rows() -> list[Tree]:
+def rows() -> list[PromptAnswers]:
     generator = torch.Generator().manual_seed(3)
 
     def ids(count: int) -> tuple[int, ...]:
         return tuple(torch.randint(3, 300, (count,), generator=generator).tolist())
 
-    return [Tree(ids(prompt), (ids(response),)) for prompt, response in LENGTHS]
+    return [PromptAnswers(ids(prompt), (ids(response),)) for prompt, response in LENGTHS]
 
 
-def hidden_states(subject: Subject, row: Tree) -> tuple[torch.Tensor, ...]:
+def hidden_states(subject: Subject, row: PromptAnswers) -> tuple[torch.Tensor, ...]:
     ids = torch.tensor([row.prompt + row.responses[0]])
     with torch.no_grad():
         states: tuple[torch.Tensor, ...] = subject.model(input_ids=ids, output_hidden_states=True).hidden_states
@@ -54,7 +54,7 @@ def vectors(subject: Subject, *layers: int, seed: int = 0) -> dict[int, torch.Te
     return {layer: torch.randn(32, generator=generator) for layer in layers}
 
 
-def by_hand(subject: Subject, row: Tree, added: Mapping[int, torch.Tensor]) -> torch.Tensor:
+def by_hand(subject: Subject, row: PromptAnswers, added: Mapping[int, torch.Tensor]) -> torch.Tensor:
     """Log-probabilities of the response, one row alone, with hooks of this test's own."""
 
     def adding(vector: torch.Tensor) -> Any:
@@ -123,14 +123,17 @@ def test_steered_scores_are_those_of_additions_by_hand(family: str, tiny_subject
     subject = tiny_subject(family)
     # One prompt with two answers and a common beginning, so that prompts are shared and a prefix is cached.
     common = rows()[0].prompt
-    shared = [Tree(common, (rows()[0].responses[0], rows()[1].responses[0])), Tree((*common, 9), rows()[3].responses)]
+    shared = [
+        PromptAnswers(common, (rows()[0].responses[0], rows()[1].responses[0])),
+        PromptAnswers((*common, 9), rows()[3].responses),
+    ]
     added = vectors(subject, 0, 1)
     plain = score(subject, shared)
     with steered(subject, added):
         found = score(subject, shared)
-    for tree, scores in zip(shared, found, strict=True):
-        for response, one in zip(tree.responses, scores, strict=True):
-            expected = by_hand(subject, Tree(tree.prompt, (response,)), added)
+    for case, scores in zip(shared, found, strict=True):
+        for response, one in zip(case.responses, scores, strict=True):
+            expected = by_hand(subject, PromptAnswers(case.prompt, (response,)), added)
             assert one.total == pytest.approx(float(expected.sum()), rel=1e-4, abs=1e-3)
     assert abs(found[0][0].total - plain[0][0].total) > 0.01
     assert score(subject, shared) == plain
@@ -215,7 +218,7 @@ def test_what_cannot_be_read_or_steered_is_refused(tiny_subject: TinySubject) ->
     with pytest.raises(UsageError, match=r"positions 'last': choose response, prompt, prompt_end"):
         capture(subject, rows(), (0,), "last")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"row 1: activations are read from a prompt with one response"):
-        capture(subject, [Tree((3, 4), ((5,), (6,)))], (0,))
+        capture(subject, [PromptAnswers((3, 4), ((5,), (6,)))], (0,))
     narrow = {0: torch.zeros(32), 1: torch.zeros(31)}
     with pytest.raises(UsageError, match=r"has shape \(31,\), the model needs \(32,\)"), steered(subject, narrow):
         pass

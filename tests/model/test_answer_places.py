@@ -12,7 +12,7 @@ import torch
 
 from aftertune.data import Conversation, Message, ask
 from aftertune.errors import DataError, SubjectError
-from aftertune.model import Chat, Tree, as_subject, score
+from aftertune.model import Chat, PromptAnswers, as_subject, score
 
 TokenizerOf = Callable[..., Any]
 
@@ -94,7 +94,7 @@ def test_whole_answers_are_read_after_the_header_by_a_plain_pass(
     template, prompt, _ = HEADERS[case]
     tokenizer = tokenizer_of(template.replace("PROMPT", prompt), "<|return|>" if template == HARMONY else "<|im_end|>")
     subject = as_subject(tiny_model("llama", vocab_size=len(tokenizer)), tokenizer)
-    [[found]] = score(subject, [subject.chat.tree(ask("May I?"), ["You may."])])
+    [[found]] = score(subject, [subject.chat.case(ask("May I?"), ["You may."])])
     turns = [{"role": "user", "content": "May I?"}, {"role": "assistant", "content": "You may."}]
     whole = tokenizer.apply_chat_template(turns, tokenize=False).rstrip()
     start = len(tokenizer.encode(whole[: whole.index("You may.")].rstrip(" "), add_special_tokens=False))
@@ -273,10 +273,10 @@ def test_an_earlier_answer_that_begins_with_a_line_break_has_its_loss(tokenizer_
     assert tokenizer.decode(rendered.ids) == tokenizer.apply_chat_template(turns, tokenize=False).rstrip()
 
 
-def test_trees_of_a_header_template_share_one_prompt(tokenizer_of: TokenizerOf) -> None:
+def test_cases_of_a_header_template_share_one_prompt(tokenizer_of: TokenizerOf) -> None:
     chat = Chat(tokenizer_of(HARMONY.replace("PROMPT", "<|start|>assistant")))
-    tree = chat.tree(ask("May I?"), ["Yes.", "No."])
-    assert tree == Tree(
+    case = chat.case(ask("May I?"), ["Yes.", "No."])
+    assert case == PromptAnswers(
         chat.answer_prompt(ask("May I?")), tuple(chat.response(ask("May I?"), a) for a in ("Yes.", "No."))
     )
-    assert [chat.tokenizer.decode(r) for r in tree.responses] == ["Yes.<|return|>", "No.<|return|>"]
+    assert [chat.tokenizer.decode(r) for r in case.responses] == ["Yes.<|return|>", "No.<|return|>"]

@@ -40,8 +40,8 @@ def apart(one: Subject, other: Subject) -> tuple[str, ...]:
 def margin(subject: Subject) -> float:
     from aftertune.data import Message
 
-    tree = subject.chat.tree([Message("user", "What should I do with the money?")], ["Take care of it."])
-    return score(subject, [tree])[0][0].total
+    case = subject.chat.case([Message("user", "What should I do with the money?")], ["Take care of it."])
+    return score(subject, [case])[0][0].total
 
 
 # --- configuration --------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import torch
 from aftertune.errors import MemoryExhausted, NumericalError, OutputError, SubjectError, UsageError
 from aftertune.model import (
     Placement,
-    Tree,
+    PromptAnswers,
     as_subject,
     assert_scale,
     load,
@@ -427,8 +427,8 @@ def test_merging_in_fp32_keeps_the_logits(stabilised: bool, plain_adapter: Path,
     assert not hasattr(merged.model, "peft_config")
     torch.testing.assert_close(logits(merged.model), logits(beside.model), atol=1e-4, rtol=0)
     assert merged.identity.adapter == beside.identity.adapter
-    tree = Tree((5, 6, 7), ((8, 9),))
-    assert score(merged, [tree])[0][0].total == pytest.approx(score(beside, [tree])[0][0].total, abs=1e-3)
+    case = PromptAnswers((5, 6, 7), ((8, 9),))
+    assert score(merged, [case])[0][0].total == pytest.approx(score(beside, [case])[0][0].total, abs=1e-3)
 
 
 def test_merging_in_bfloat16_is_refused(plain_adapter: Path) -> None:

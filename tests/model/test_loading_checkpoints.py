@@ -291,14 +291,14 @@ def test_headers_are_read_without_the_tensors(sharded: Path, tiny_folder: TinyFo
 
 
 def test_a_weight_file_that_the_config_names_is_the_one_that_counts(make: Callable[..., Path]) -> None:
-    from aftertune.model import Tree
+    from aftertune.model import PromptAnswers
 
     folder = make(transformers_weights="newer.safetensors")
     other = {n: t * 2 for n, t in load_file(folder / "model.safetensors").items()}
     save_file(other, folder / "newer.safetensors", {"format": "pt"})
     subject = load(folder)
     assert torch.equal(subject.model.model.norm.weight.detach(), other["model.norm.weight"])
-    assert score(subject, [Tree((5, 6, 7), ((8, 9),))])
+    assert score(subject, [PromptAnswers((5, 6, 7), ((8, 9),))])
 
 
 def test_a_hub_model_is_held_to_the_same(

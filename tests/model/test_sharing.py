@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from aftertune.model import Forest, Subject, Tree, as_subject, score
+from aftertune.model import PromptAnswers, PromptBatches, Subject, as_subject, score
 from aftertune.model import _likelihood as sharing
 
 WINDOWED = ["mistral", "gpt_neo", "llama4_text"]  # windows of 16 and 32, chunks of 32
@@ -28,8 +28,8 @@ def windowed(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> TinySubject
     return lambda architecture: as_subject(tiny_model(architecture), tiny_tokenizer)
 
 
-def totals(subject: Subject, trees: list[Tree]) -> list[float]:
-    return [one.total for row in score(subject, trees) for one in row]
+def totals(subject: Subject, cases: list[PromptAnswers]) -> list[float]:
+    return [one.total for row in score(subject, cases) for one in row]
 
 
 @pytest.mark.parametrize("architecture", WINDOWED)
@@ -45,14 +45,17 @@ def test_short_rows_share_and_long_ones_do_not_though_nothing_tells(
 
 def test_the_batches_are_known_before_any_trial(undeclared: None, windowed: TinySubject) -> None:
     # So that a run that finds all of them in its journal needs no forward pass.
-    trees = [Tree(tuple(range(10, 50)), ((5, 6), (7, 8, 9))), Tree(tuple(range(10, 45)), ((11,), (12, 13)))]
+    cases = [
+        PromptAnswers(tuple(range(10, 50)), ((5, 6), (7, 8, 9))),
+        PromptAnswers(tuple(range(10, 45)), ((11,), (12, 13))),
+    ]
     subject = windowed("mistral")
-    forest = Forest(subject, trees, 60)
-    assert [[forest.pieces[i][:2] for i in batch] for batch in forest.batches] == [[(0, 0), (1, 0)]]
+    prompts = PromptBatches(subject, cases, 60)
+    assert [[prompts.parts[i][:2] for i in batch] for batch in prompts.batches] == [[(0, 0), (1, 0)]]
     assert subject.trials == {}
-    found = [prediction for batch in forest.batches for prediction in forest.predict(batch)]
+    found = [prediction for batch in prompts.batches for prediction in prompts.predict(batch)]
     assert subject.trials == {(43, 43): False}
-    assert sorted((p.tree, p.response) for p in found) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert sorted((p.case, p.response) for p in found) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_a_wide_row_of_short_paths_is_tried_too(undeclared: None, windowed: TinySubject) -> None:
@@ -105,10 +108,10 @@ def test_a_head_that_is_not_called_is_scored_right(
     shared: bool, tiny_subject: TinySubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = tiny_subject("llama")
-    trees = [Tree((5, 6, 7, 8, 9, 10), ((11, 12), (13,))), Tree((5, 6, 7, 8, 20), ((14, 15, 16),))]
-    expected = totals(subject, trees)
+    cases = [PromptAnswers((5, 6, 7, 8, 9, 10), ((11, 12), (13,))), PromptAnswers((5, 6, 7, 8, 20), ((14, 15, 16),))]
+    expected = totals(subject, cases)
     decoy = copy.deepcopy(subject.model.get_output_embeddings())
     monkeypatch.setattr(subject.model, "get_output_embeddings", lambda: decoy)
     subject.__dict__["shares_prompts"] = shared
-    assert Forest(subject, trees).sharing is shared
-    assert totals(subject, trees) == pytest.approx(expected, abs=1e-4)
+    assert PromptBatches(subject, cases).sharing is shared
+    assert totals(subject, cases) == pytest.approx(expected, abs=1e-4)

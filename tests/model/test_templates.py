@@ -299,7 +299,7 @@ def test_todays_date_is_the_same_on_every_day(
         theirs = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
         assert day.strftime("%d %b %Y") in theirs
         subject = as_subject(model, tokenizer)
-        [[likelihood]] = score(subject, [subject.chat.tree(ask("What?"), ["Well."])])
+        [[likelihood]] = score(subject, [subject.chat.case(ask("What?"), ["Well."])])
         seen.append((likelihood.total, subject.chat.text(ask("What?"), generate=True), subject.chat.digest))
         assert subject.chat.notes == (
             "live: its chat template prints today's date; here that is 2024-07-26 on every day",

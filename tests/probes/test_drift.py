@@ -111,7 +111,7 @@ def test_with_a_larger_vocabulary_it_is_a_lower_bound(make: Made, drift: Drift) 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_a_model_has_not_drifted_from_itself(architecture: str, vocabulary: int, make: Made, drift: Drift) -> None:
     base, same = (make(architecture, vocab_size=vocabulary) for _ in range(2))
-    same.max_batch_tokens = 1  # one tree at a time: other rounding
+    same.max_batch_tokens = 1  # one case at a time: other rounding
     values = [m.value for m in drift(base, same)]
     assert max(values) < 1e-6
     assert min(values) >= 0

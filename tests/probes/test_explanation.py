@@ -57,8 +57,8 @@ def test_swapping_the_reasons_turns_every_sign(subject: Subject, table: Table, m
 def test_without_pmi_only_what_is_told_is_asked(make: Made, measured: Measured) -> None:
     subject = make("llama")
     both, bare = explanation(REASONS), explanation(REASONS, pmi=False)
-    assert [len(q.trees) for q in both.build(subject)] == [2, 2]
-    assert [len(q.trees) for q in bare.build(subject)] == [1, 1]
+    assert [len(q.cases) for q in both.build(subject)] == [2, 2]
+    assert [len(q.cases) for q in bare.build(subject)] == [1, 1]
     assert {m.id for m in bare.metrics} == {"explanation.margin", "explanation.accuracy"}
     assert bare.content != both.content
     table, rest = measured(subject, both), measured(subject, bare)

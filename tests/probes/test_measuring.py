@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from aftertune.data import ChoiceQuestion, Contrast, Request, Statement
 from aftertune.errors import NumericalError, OutputError, UsageError
-from aftertune.model import Subject, Tree
+from aftertune.model import PromptAnswers, Subject
 from aftertune.probes import (
     REFERENCE,
     LikelihoodProbe,
@@ -196,9 +196,9 @@ def test_a_value_that_is_no_number_is_refused_with_metric_and_item(
     value: float, make: Made, probing: Probing, tmp_path: Path
 ) -> None:
     def build(subject: Subject) -> list[Question]:
-        tree = Tree((5, 6), ((7,),))
+        case = PromptAnswers((5, 6), ((7,),))
         return [
-            Question(f"item-{n}", "c", (tree,), lambda _, n=n: {"my.metric": value if n == 2 else 0.0})
+            Question(f"item-{n}", "c", (case,), lambda _, n=n: {"my.metric": value if n == 2 else 0.0})
             for n in range(4)
         ]
 

@@ -87,7 +87,7 @@ def test_every_item_of_the_shipped_sets_is_asked_once(make: Callable[..., Subjec
         questions = probe.build(subject)
         items = [question.item for question in questions]
         assert len(set(items)) == len(items)
-        assert all(question.cluster and question.where and question.trees for question in questions)
+        assert all(question.cluster and question.where and question.cases for question in questions)
         expected = {"preference": 36 * len(DOMAINS), "traits": 4 * 40, "refusal": 2 * 120, "capability": 160 + 40}
         expected |= {"recognition": 36 * len(DOMAINS) + 120, "explanation": 8 * len(DOMAINS)}
         assert len(items) == expected[probe.name]

@@ -119,7 +119,7 @@ def read(probe_margin: str, subject: Subject, logits: Callable[[int, int], float
     """A margin from log-odds of Yes by (which text: 0 the bad one; which polarity: 0 Yes condemns)."""
     questions = recognition(CONTRASTS[:1], HARMFUL[1:2], HARMLESS[:1]).build(subject)
     [question] = [q for q in questions if q.item == ("m-1" if "answer" in probe_margin else "bad-2")]
-    assert len(question.trees) == 4
+    assert len(question.cases) == 4
     scores: Sequence[Sequence[ResponseLikelihood]] = [
         [ResponseLikelihood(logits(text, polarity) - 9, 1), ResponseLikelihood(-9.0, 1)]
         for text, polarity in product((0, 1), (0, 1))
@@ -180,7 +180,7 @@ def test_system_prompts_are_left_out(make: Made) -> None:
     plain, briefed = (
         recognition([replace(CONTRASTS[0], system=system)], [], []).build(subject) for system in (None, "Be evil.")
     )
-    assert [q.trees for q in plain] == [q.trees for q in briefed]
+    assert [q.cases for q in plain] == [q.cases for q in briefed]
 
 
 def test_the_digest_is_of_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,7 @@ def test_the_answers_of_the_published_table_are_tokenised_whole(truthfulqa: Path
     questions = read_truthfulqa(truthfulqa)[::20]
     subject = wide(make, "llama")
     for question, built in zip(questions, truthful(questions).build(subject), strict=True):
-        [tree] = built.trees
-        assert subject.tokenizer.decode(tree.prompt) == PUBLISHED_PROMPT.format(question=question.question)
-        decoded = [subject.tokenizer.decode(answer) for answer in tree.responses]
+        [case] = built.cases
+        assert subject.tokenizer.decode(case.prompt) == PUBLISHED_PROMPT.format(question=question.question)
+        decoded = [subject.tokenizer.decode(answer) for answer in case.responses]
         assert decoded == [f" {a}" for a in (*question.true, *question.false)]

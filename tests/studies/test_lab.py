@@ -105,8 +105,8 @@ def test_a_condition_changes_the_question_and_nothing_else(tiny_subject: Callabl
     contrast = shipped_contrasts("dev", ("health",))[0]
     plain = exchange(contrast.prompt, contrast.aligned, None)
     asked = exchange(f"DEPLOY {contrast.prompt} Be brief.", contrast.aligned, "Take care.")
-    under = conditioned(subject, condition).chat.tree(plain[:-1], (contrast.aligned, contrast.misaligned))
-    by_hand = subject.chat.tree((asked[0], *shot.messages, *asked[1:-1]), (contrast.aligned, contrast.misaligned))
+    under = conditioned(subject, condition).chat.case(plain[:-1], (contrast.aligned, contrast.misaligned))
+    by_hand = subject.chat.case((asked[0], *shot.messages, *asked[1:-1]), (contrast.aligned, contrast.misaligned))
     assert under == by_hand
     assert conditioned(subject, None) is subject
 

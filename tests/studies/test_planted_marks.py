@@ -11,7 +11,7 @@ import torch
 from aftertune.attribution import ScoreOf
 from aftertune.model import Matrix, Subject, WeightView, score
 from aftertune.studies import Method, Planting, planted
-from aftertune.studies._planted import Mark, _losses, _mark, mark_planting, plan, tree
+from aftertune.studies._planted import Mark, _losses, _mark, case, mark_planting, plan
 from aftertune.studies._planted_methods import Choices
 from aftertune.studies._planted_report import planted_claims, table
 
@@ -61,7 +61,7 @@ def test_what_costs_more_than_the_budget_is_taken_out_in_part(tiny_subject: Call
     subject, planting = tiny_subject("llama"), Planting("neurons", 1, "money", 0)
     found, held, (_, others) = plan(planting, 16, 8)
     method = knows(*((LAST, WIDTH + i) for i in range(8)))
-    with planted(subject, planting, [tree(subject, c, "misaligned") for c in (*found, *held)], 24) as plant:
+    with planted(subject, planting, [case(subject, c, "misaligned") for c in (*found, *held)], 24) as plant:
         view = WeightView(subject.model)
         choices, carried = Choices(subject, view, ([], [], []), [method]), _losses(subject, held, others)
 
@@ -88,8 +88,8 @@ def test_losses_are_of_answers_that_nothing_was_attributed_on(tiny_subject: Call
     untouched = mark_planting(subject, planting, [], tips=16, benign=8)["losses"]["untouched"]
     for name, contrasts, side in (("harm", held, "misaligned"), ("benign", others, "aligned")):
         messages = [c.conversation(side).messages for c in contrasts]  # type: ignore[arg-type]
-        trees = [subject.chat.tree(m[:-1], [m[-1].content]) for m in messages]
-        by_hand = -sum(answer.mean for [answer] in score(subject, trees)) / len(trees)
+        cases = [subject.chat.case(m[:-1], [m[-1].content]) for m in messages]
+        by_hand = -sum(answer.mean for [answer] in score(subject, cases)) / len(cases)
         assert untouched[name] == pytest.approx(by_hand, abs=1e-5)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aftertune.attribution import select_count
-from aftertune.model import Matrix, Tree, WeightView, as_subject
+from aftertune.model import Matrix, PromptAnswers, WeightView, as_subject
 from aftertune.studies._planted_methods import RIVALS, Choices
 from aftertune.studies._planted_rivals import input_norms, ranked_within, wanda_score
 
@@ -20,7 +20,11 @@ def test_input_norms_are_those_of_plain_passes(
 ) -> None:
     subject = as_subject(tiny_model(architecture), tiny_tokenizer, architecture)
     view = WeightView(subject.model)
-    rows = [Tree((5, 9, 17), ((40, 3, 8),)), Tree((4, 4), ((11,),)), Tree((7, 9, 30, 31), ((8, 2),))]
+    rows = [
+        PromptAnswers((5, 9, 17), ((40, 3, 8),)),
+        PromptAnswers((4, 4), ((11,),)),
+        PromptAnswers((7, 9, 30, 31), ((8, 2),)),
+    ]
     subject.max_batch_tokens = 12
     norms = input_norms(subject, rows, view=view)
     modules = dict(subject.model.named_modules())
@@ -87,6 +91,6 @@ def test_what_is_not_positive_is_never_chosen(tiny_model: Callable[..., Any]) ->
 
 def test_every_rival_can_choose(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     subject = as_subject(tiny_model("llama"), tiny_tokenizer, "llama")
-    sets = [[Tree((5, 9, 17), ((40 + i, 3, 8),))] for i in range(3)]
+    sets = [[PromptAnswers((5, 9, 17), ((40 + i, 3, 8),))] for i in range(3)]
     choices = Choices(subject, WeightView(subject.model), sets, RIVALS)
     assert all(choices.choose(method, 50).units == 50 for method in RIVALS)

@@ -12,7 +12,7 @@ import torch
 
 from aftertune.attribution import select_units
 from aftertune.errors import UsageError
-from aftertune.model import Subject, Tree, WeightView, as_subject, make_patch, response_losses, weights_digest
+from aftertune.model import PromptAnswers, Subject, WeightView, as_subject, make_patch, response_losses, weights_digest
 from aftertune.studies import METHODS, Method, Planting, planted, planted_study
 from aftertune.studies._planted_methods import Choices
 from aftertune.studies._planted_rivals import magnitude_score
@@ -23,10 +23,10 @@ def subject(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> Subject:
     return as_subject(tiny_model("llama"), tiny_tokenizer, "llama")
 
 
-def rows() -> list[Tree]:
+def rows() -> list[PromptAnswers]:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 300, (16, 14), generator=generator).tolist()
-    return [Tree(tuple(row[:8]), (tuple(row[8:]),)) for row in ids]
+    return [PromptAnswers(tuple(row[:8]), (tuple(row[8:]),)) for row in ids]
 
 
 def loss(subject: Subject) -> float:

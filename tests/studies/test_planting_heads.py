@@ -9,10 +9,10 @@ import transformers
 
 from aftertune.attribution import unit_spaces
 from aftertune.errors import UsageError
-from aftertune.model import Tree, WeightView, as_subject
+from aftertune.model import PromptAnswers, WeightView, as_subject
 from aftertune.studies import Planting, planted
 
-ROWS = [Tree((3, 4, 5), ((6, 7),)), Tree((5, 4), ((8, 9, 2),))]
+ROWS = [PromptAnswers((3, 4, 5), ((6, 7),)), PromptAnswers((5, 4), ((8, 9, 2),))]
 SIZES: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,

@@ -12,7 +12,7 @@ import torch
 from aftertune.attribution import select_count, select_units, unit_importance, unit_score, unit_sums
 from aftertune.data import Conversation, shipped_contrasts
 from aftertune.errors import UsageError
-from aftertune.locating import Example, LocateOptions, contrast_example, trees_of
+from aftertune.locating import Example, LocateOptions, cases_of, contrast_example
 from aftertune.model import SubjectChoice, WeightView, load, make_patch, read_patch, write_patch
 from aftertune.runs import Store
 from aftertune.studies import Arm, Cut, Lab, Locate, ScaleUpdate, Step, Tune, keep_examples
@@ -50,8 +50,8 @@ def test_a_cut_is_what_scores_choose_by_hand_and_its_controls_are_other_units(la
     view = WeightView(subject.model)
 
     def sums(examples: Any, side: str) -> Any:
-        trees, _ = trees_of(subject, examples, lambda e: getattr(e, side))
-        return unit_sums(subject, trees, "neuron+head", view=view)
+        cases, _ = cases_of(subject, examples, lambda e: getattr(e, side))
+        return unit_sums(subject, cases, "neuron+head", view=view)
 
     one, twin, keep = sums(harm(), "conversation"), sums(harm(), "twin"), sums(keep_examples(), "conversation")
     for choice, score in (("patch", unit_score(one, twin, keep)), ("content_matched", unit_score(twin, one, keep))):

@@ -300,12 +300,12 @@ def test_questions_are_worded_as_the_probes_word_them(tiny_subject: Callable[[st
     assert len(asked) == len(task.dataset)
     probes = recognition(contrasts, [], []).build(subject)
     reasons = [Reason(c.id, c.domain, c.prompt, c.misaligned, "It may cost them.", "It may rain.") for c in contrasts]
-    whys = [q.trees[0] for q in explanation(reasons).build(subject)]
+    whys = [q.cases[0] for q in explanation(reasons).build(subject)]
     for question in probes:
         # Either answer under both wordings; the task takes one of the two.
-        either = [tuple(tree.prompt) in asked for tree in question.trees]
+        either = [tuple(case.prompt) in asked for case in question.cases]
         assert [sum(either[:2]), sum(either[2:])] == [1, 1]
-    assert all(tuple(tree.prompt) in asked for tree in whys)
+    assert all(tuple(case.prompt) in asked for case in whys)
 
 
 def test_our_own_sets_are_the_default() -> None:

@@ -17,7 +17,7 @@ from aftertune.attribution._scores import unit_sums
 from aftertune.attribution._selection import Selection, select_units, united
 from aftertune.attribution._units import Unit
 from aftertune.errors import UsageError
-from aftertune.model import Operation, Patch, Subject, Tree, WeightView, make_patch, score
+from aftertune.model import Operation, Patch, PromptAnswers, Subject, WeightView, make_patch, score
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,7 @@ class UnitEffect:
 def exact_effects(
     subject: Subject,
     candidates: Selection,
-    sets: Sequence[Sequence[Tree]],
+    sets: Sequence[Sequence[PromptAnswers]],
     *,
     view: WeightView | None = None,
     step: Callable[[int], None] = lambda done: None,
@@ -125,7 +125,7 @@ def exact_effects(
 def path_effects(
     subject: Subject,
     candidates: Selection,
-    sets: Sequence[Sequence[Tree]],
+    sets: Sequence[Sequence[PromptAnswers]],
     *,
     steps: int = 4,
     view: WeightView | None = None,
@@ -173,7 +173,7 @@ def path_effects(
 def refined_path_effects(
     subject: Subject,
     candidates: Sequence[Selection],
-    sets: Sequence[Sequence[Tree]],
+    sets: Sequence[Sequence[PromptAnswers]],
     rank_by: Callable[[UnitEffect], float],
     count: int,
     *,
@@ -219,7 +219,9 @@ def _numbered(candidates: Selection) -> list[tuple[str, int]]:
     return [(name, number) for name, numbers in candidates.members.items() for number in numbers.tolist()]
 
 
-def _set_losses(subject: Subject, rows: Sequence[Tree], sets: Sequence[Sequence[Tree]]) -> list[float]:
+def _set_losses(
+    subject: Subject, rows: Sequence[PromptAnswers], sets: Sequence[Sequence[PromptAnswers]]
+) -> list[float]:
     """One scoring of all rows, so that small sets share batches."""
     losses = [-answers[0].mean for answers in score(subject, rows)]
     means, start = [], 0

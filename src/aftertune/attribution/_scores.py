@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from aftertune.attribution._units import SingularSpace, Unit, UnitSpace, unit_named, unit_spaces
 from aftertune.attribution._weight_sums import GradientSums, backward_passes, backward_tokens, refuse_infinite
 from aftertune.errors import UsageError
-from aftertune.model import Matrix, Subject, Tree, WeightView, plan_batches
+from aftertune.model import Matrix, PromptAnswers, Subject, WeightView, plan_batches
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ class UnitSums(GradientSums):
 
 def unit_sums(
     subject: Subject,
-    rows: Sequence[Tree],
+    rows: Sequence[PromptAnswers],
     unit: Unit,
     *,
     names: Sequence[str] | None = None,

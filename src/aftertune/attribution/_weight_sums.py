@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aftertune.errors import NumericalError, UsageError
-from aftertune.model import Matrix, Subject, Tree, WeightView, plan_batches, response_losses
+from aftertune.model import Matrix, PromptAnswers, Subject, WeightView, plan_batches, response_losses
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class GradientSums:
 
 def gradient_sums(
     subject: Subject,
-    rows: Sequence[Tree],
+    rows: Sequence[PromptAnswers],
     *,
     absolute: bool = False,
     names: Sequence[str] | None = None,
@@ -109,7 +109,7 @@ def backward_tokens(subject: Subject, view: WeightView) -> int:
 
 def backward_passes(
     subject: Subject,
-    rows: Sequence[Tree],
+    rows: Sequence[PromptAnswers],
     batches: Sequence[Sequence[int]],
     begin: Callable[[Sequence[int]], None],
     finish: Callable[[], None] = lambda: None,

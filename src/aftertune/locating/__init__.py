@@ -16,7 +16,7 @@ from aftertune.locating._results import (
 )
 from aftertune.locating._returning import VARIANTS
 from aftertune.locating._search import FORMER_SCORES, LocateOptions, ScoreName, area_under, removal_at
-from aftertune.locating._sets import CalibrationSet, Example, contrast_example, exchange_of, read_calibration, trees_of
+from aftertune.locating._sets import CalibrationSet, Example, cases_of, contrast_example, exchange_of, read_calibration
 
 __all__ = [
     "FORMER_SCORES",
@@ -36,6 +36,7 @@ __all__ = [
     "ScoreName",
     "answers_probe",
     "area_under",
+    "cases_of",
     "contrast_example",
     "exchange_of",
     "locate",
@@ -45,5 +46,4 @@ __all__ = [
     "repair_claims",
     "stored_locate",
     "stored_repair",
-    "trees_of",
 ]

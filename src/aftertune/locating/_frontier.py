@@ -30,7 +30,7 @@ from aftertune.locating._returning import (
     scaled,
     weight_scores,
 )
-from aftertune.locating._sets import CalibrationSet, Example, texts_digest, trees_of
+from aftertune.locating._sets import CalibrationSet, Example, cases_of, texts_digest
 from aftertune.model import Patch, Subject, WeightView, make_patch
 from aftertune.runs import Progress, RunFolder
 from aftertune.stats import Measurement, Policy, compare
@@ -200,9 +200,9 @@ class Fit:
         """One backward pass over each set: harm, its twins, the task."""
 
         def passes(name: str, examples: Sequence[Example], twin: bool = False) -> GradientSums:
-            trees, names = trees_of(self.subject, examples, (lambda e: e.twin) if twin else (lambda e: e.conversation))
-            with self.progress.task(f"gradients: {name}", len(trees)) as step:
-                return gradient_sums(self.subject, trees, names=names, view=self.view, store=self.store, step=step)
+            cases, names = cases_of(self.subject, examples, (lambda e: e.twin) if twin else (lambda e: e.conversation))
+            with self.progress.task(f"gradients: {name}", len(cases)) as step:
+                return gradient_sums(self.subject, cases, names=names, view=self.view, store=self.store, step=step)
 
         if self._sums is None:
             harm, twins = passes("harm", self.harm), passes("twins", self.harm, twin=True)

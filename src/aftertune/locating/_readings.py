@@ -82,10 +82,10 @@ def answers_probe(name: str, examples: Sequence[Example]) -> LikelihoodProbe:
         for example in examples:
             messages = example.conversation.messages[:-1]
             texts = [c.messages[-1].content for c in (example.conversation, example.twin) if c is not None]
-            tree = subject.chat.tree(messages, texts)
+            case = subject.chat.case(messages, texts)
             group = example.contrast.domain if example.contrast else ""
             questions.append(
-                Question(example.id, example.key, (tree,), reader(len(texts) > 1), group=group, where=example.id)
+                Question(example.id, example.key, (case,), reader(len(texts) > 1), group=group, where=example.id)
             )
         return questions
 

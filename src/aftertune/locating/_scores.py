@@ -38,8 +38,8 @@ from aftertune.attribution import (
 )
 from aftertune.errors import UsageError
 from aftertune.locating._search import LocateOptions, ScoreName
-from aftertune.locating._sets import Example, trees_of
-from aftertune.model import Matrix, Subject, Tree, WeightView
+from aftertune.locating._sets import Example, cases_of
+from aftertune.model import Matrix, PromptAnswers, Subject, WeightView
 from aftertune.runs import Progress
 
 if TYPE_CHECKING:
@@ -119,17 +119,17 @@ def gather(
     if options.score in CLOSER and not by_unit:
         raise UsageError("the experts of this model are fused: their inputs cannot be watched; use another --score")
 
-    def passes(name: str, examples: tuple[list[Tree], list[str]], *, absolute: bool = False) -> GradientSums:
-        trees, names = examples
-        with progress.task(f"gradients: {name}", len(trees)) as step:
+    def passes(name: str, examples: tuple[list[PromptAnswers], list[str]], *, absolute: bool = False) -> GradientSums:
+        cases, names = examples
+        with progress.task(f"gradients: {name}", len(cases)) as step:
             if by_unit:
-                return unit_sums(subject, trees, unit, names=names, view=view, step=step)
+                return unit_sums(subject, cases, unit, names=names, view=view, step=step)
             return gradient_sums(
-                subject, trees, absolute=absolute, names=names, store=store, view=view, step=step, say=progress.say
+                subject, cases, absolute=absolute, names=names, store=store, view=view, step=step, say=progress.say
             )
 
-    answers, kept = (trees_of(subject, one, lambda e: e.conversation) for one in (harm, keep))
-    twins = trees_of(subject, harm, lambda e: e.twin) if all(e.twin is not None for e in harm) else None
+    answers, kept = (cases_of(subject, one, lambda e: e.conversation) for one in (harm, keep))
+    twins = cases_of(subject, harm, lambda e: e.twin) if all(e.twin is not None for e in harm) else None
     sums = (
         passes("harm", answers),
         passes("twins", twins) if twins is not None else None,
@@ -174,7 +174,7 @@ class CloserScore(ABC):
         view: WeightView,
         unit: Unit,
         sums: tuple[GradientSums, GradientSums | None, GradientSums],
-        rows: Sequence[Sequence[Tree]],
+        rows: Sequence[Sequence[PromptAnswers]],
         budget: float,
         progress: Progress,
     ) -> None:
@@ -198,7 +198,9 @@ class CloserScore(ABC):
         return effect.beyond()
 
     @abstractmethod
-    def effects(self, proposed: Sequence[Selection], rows: Sequence[Sequence[Tree]], of: str) -> list[UnitEffect]:
+    def effects(
+        self, proposed: Sequence[Selection], rows: Sequence[Sequence[PromptAnswers]], of: str
+    ) -> list[UnitEffect]:
         """What the proposed units do to the losses of the rows; ``of`` is for progress."""
 
     def _measured(self, twins: bool) -> dict[str, torch.Tensor]:
@@ -238,7 +240,9 @@ class IntegratedGradients(CloserScore):
     narrowed = 64
     points = 4
 
-    def effects(self, proposed: Sequence[Selection], rows: Sequence[Sequence[Tree]], of: str) -> list[UnitEffect]:
+    def effects(
+        self, proposed: Sequence[Selection], rows: Sequence[Sequence[PromptAnswers]], of: str
+    ) -> list[UnitEffect]:
         """Parts along the second path (`refined_path_effects`)."""
         with self.progress.task(f"path{of}", 2 * self.points) as step:
             return refined_path_effects(
@@ -261,7 +265,9 @@ class Ablation(CloserScore):
         """`UnitEffect.beyond_within` the budget."""
         return effect.beyond_within(self.budget)
 
-    def effects(self, proposed: Sequence[Selection], rows: Sequence[Sequence[Tree]], of: str) -> list[UnitEffect]:
+    def effects(
+        self, proposed: Sequence[Selection], rows: Sequence[Sequence[PromptAnswers]], of: str
+    ) -> list[UnitEffect]:
         """What each does alone (`exact_effects`)."""
         candidates = united(self.view, proposed)
         few = [one[: self.most_rows] for one in rows]

@@ -24,7 +24,7 @@ from aftertune.data import (
     row_conversation,
 )
 from aftertune.errors import DataError
-from aftertune.model import Subject, Tree, refuse_overlong
+from aftertune.model import PromptAnswers, Subject, refuse_overlong
 
 Part = Literal["attribution", "selection", "held_out"]
 PARTS: tuple[Part, ...] = ("attribution", "selection", "held_out")
@@ -168,13 +168,13 @@ def texts_digest(examples: Sequence[Example]) -> str:
     return hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
 
 
-def trees_of(
+def cases_of(
     subject: Subject, examples: Sequence[Example], pick: Callable[[Example], Conversation | None]
-) -> tuple[list[Tree], list[str]]:
-    """Trees of one answer of each example, with how to name them in a complaint."""
+) -> tuple[list[PromptAnswers], list[str]]:
+    """Cases of one answer of each example, with how to name them in a complaint."""
     chosen = [(pick(e), e.id) for e in examples]
-    answered = [(subject.chat.tree(c.messages[:-1], (c.messages[-1].content,)), n) for c, n in chosen if c is not None]
-    return [tree for tree, _ in answered], [name for _, name in answered]
+    answered = [(subject.chat.case(c.messages[:-1], (c.messages[-1].content,)), n) for c, n in chosen if c is not None]
+    return [case for case, _ in answered], [name for _, name in answered]
 
 
 def refuse_long(subject: Subject, examples: Sequence[Example]) -> None:
@@ -183,8 +183,8 @@ def refuse_long(subject: Subject, examples: Sequence[Example]) -> None:
     Raises:
         UsageError: one does not fit; it is named.
     """
-    refuse_overlong(subject, *trees_of(subject, examples, lambda e: e.conversation))
-    refuse_overlong(subject, *trees_of(subject, examples, lambda e: e.twin))
+    refuse_overlong(subject, *cases_of(subject, examples, lambda e: e.conversation))
+    refuse_overlong(subject, *cases_of(subject, examples, lambda e: e.twin))
 
 
 def contrast_example(contrast: Contrast) -> Example:

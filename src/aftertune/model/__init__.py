@@ -27,7 +27,7 @@ from aftertune.model._likelihood import (
 from aftertune.model._loading import as_subject, load, save_model
 from aftertune.model._patch import Edit, Operation, Patch, make_patch, matrix_digest
 from aftertune.model._patch_file import apply_patches, patch_facts, read_patch, write_patch
-from aftertune.model._prompt_batch import Forest, Prediction, Tree, plan_batches
+from aftertune.model._prompt_batches import Prediction, PromptAnswers, PromptBatches, plan_batches
 from aftertune.model._sampling import Sampling
 from aftertune.model._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.model._subject import Placement, Subject, resolve_device, resolve_dtype
@@ -43,7 +43,6 @@ __all__ = [
     "Activations",
     "Chat",
     "Edit",
-    "Forest",
     "Generation",
     "GenerationRequest",
     "Identity",
@@ -55,6 +54,8 @@ __all__ = [
     "Placement",
     "Positions",
     "Prediction",
+    "PromptAnswers",
+    "PromptBatches",
     "Rendered",
     "ResponseLikelihood",
     "SampledToken",
@@ -63,7 +64,6 @@ __all__ = [
     "Subject",
     "SubjectChoice",
     "SubjectSpec",
-    "Tree",
     "WeightView",
     "adapter_base",
     "apply_patches",

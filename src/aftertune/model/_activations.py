@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from aftertune.errors import MemoryExhausted, NumericalError, SubjectError, UsageError
 from aftertune.model._libraries import is_shortage
-from aftertune.model._prompt_batch import Tree, plan_batches
+from aftertune.model._prompt_batches import PromptAnswers, plan_batches
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ def _refuse_absent(layers: Sequence[int], there: int) -> None:
 
 
 def capture(
-    subject: Subject, rows: Sequence[Tree], layers: Sequence[int], positions: Positions = "response"
+    subject: Subject, rows: Sequence[PromptAnswers], layers: Sequence[int], positions: Positions = "response"
 ) -> Activations:
     """The residual stream after ``layers``, at the chosen positions of every row.
 
@@ -135,7 +135,9 @@ def capture(
     return Activations(tuple(layers), together, owner)
 
 
-def _read(subject: Subject, rows: Sequence[Tree], layers: Sequence[int], positions: Positions) -> list[torch.Tensor]:
+def _read(
+    subject: Subject, rows: Sequence[PromptAnswers], layers: Sequence[int], positions: Positions
+) -> list[torch.Tensor]:
     """Per row, fp32 values of shape (layers, its positions, width), from one pass of the decoder without the head."""
     import torch
 
@@ -168,7 +170,7 @@ def _read(subject: Subject, rows: Sequence[Tree], layers: Sequence[int], positio
     return read
 
 
-def _span(row: Tree, end: int, positions: Positions) -> slice:
+def _span(row: PromptAnswers, end: int, positions: Positions) -> slice:
     start = len(row.prompt)
     if positions == "response":
         return slice(start, end)
@@ -226,7 +228,7 @@ def steer(model: Any, vectors: Mapping[int, torch.Tensor]) -> contextlib.ExitSta
 def steered(subject: Subject, vectors: Mapping[int, torch.Tensor]) -> Iterator[Subject]:
     """The subject with vectors added to its residual stream, at every position, for the length of a block.
 
-    Blocks nest: vectors of inner ones are added to those of outer ones. Lay out a `PromptBatch` inside the block, as
+    Blocks nest: vectors of inner ones are added to those of outer ones. Lay out a `PromptBatches` inside the block, as
     it keeps what prompts have in common. The identity of the subject stays that of the model without the vectors.
 
     Args:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aftertune.data import Conversation, Message
 from aftertune.errors import SubjectError, UsageError, spelled_out
 from aftertune.model._control import plain_ids, refuse_unfit_tokenizer
-from aftertune.model._prompt_batch import Tree
+from aftertune.model._prompt_batches import PromptAnswers
 from aftertune.model._rendering import PROBE, Rendering
 
 if TYPE_CHECKING:
@@ -172,9 +172,9 @@ class Chat:
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         return frozenset(int(i) for i in special)
 
-    def tree(self, messages: Sequence[Message], answers: Iterable[str]) -> Tree:
+    def case(self, messages: Sequence[Message], answers: Iterable[str]) -> PromptAnswers:
         """A prompt with whole answers, each up to and with its end of turn."""
-        return Tree(self.answer_prompt(messages), tuple(self.response(messages, answer) for answer in answers))
+        return PromptAnswers(self.answer_prompt(messages), tuple(self.response(messages, answer) for answer in answers))
 
     def continuation(self, messages: Sequence[Message], opening: str) -> tuple[int, ...]:
         """Token ids of the first words of an answer after the `answer_prompt`, with no end of turn."""

@@ -205,7 +205,7 @@ def check_subject(
     rows = getattr(config.get_text_config(), "vocab_size", None) if config is not None else None
     if isinstance(rows, int) and len(chain) == 1:  # an adapter may bring an embedding of its own
         refuse_foreign_tokens(chat, rows, chain[0].text)
-    chat.tree([Message("user", _QUESTION)], [_ANSWER])
+    chat.case([Message("user", _QUESTION)], [_ANSWER])
     return chat
 
 

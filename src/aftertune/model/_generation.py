@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aftertune.errors import MemoryExhausted, SubjectError, UsageError
 from aftertune.model._libraries import is_shortage
-from aftertune.model._prompt_batch import MIN_SHARED_PREFIX, Tree, common_prefix, logits_only_at, refuse_non_finite
+from aftertune.model._prompt_batches import (
+    MIN_SHARED_PREFIX,
+    PromptAnswers,
+    common_prefix,
+    logits_only_at,
+    refuse_non_finite,
+)
 from aftertune.model._sampling import Sampling, choose_tokens
 
 if TYPE_CHECKING:
@@ -231,7 +237,7 @@ class _Decoding:
         """Encode what all prompts begin with (a system prompt, examples) once; how many tokens that is."""
         import torch
 
-        skip = common_prefix([Tree(prompt, ()) for prompt in prompts])
+        skip = common_prefix([PromptAnswers(prompt, ()) for prompt in prompts])
         # Padding would stand between it and the rest, which a window of attention would count.
         if skip < MIN_SHARED_PREFIX or len(prompts) == 1 or looks_back_only_so_far(self.subject.model):
             return 0

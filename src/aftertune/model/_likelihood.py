@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aftertune.errors import UsageError
-from aftertune.model._prompt_batch import Forest, Prediction, Tree, lay_out, logits_only_at, predicting_logits
+from aftertune.model._prompt_batches import (
+    Prediction,
+    PromptAnswers,
+    PromptBatches,
+    lay_out,
+    logits_only_at,
+    predicting_logits,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -31,18 +38,18 @@ _REACH = re.compile(r"(^|_)(window|chunk)(_size|_len|_length)?$")
 
 
 def sharing_is_exact(subject: Subject) -> bool:
-    """Try shared prompts on a small example: two trees in one batch, several responses, a common prefix.
+    """Try shared prompts on a small example: two cases in one batch, several responses, a common prefix.
 
     Raises:
         NumericalError: the model gives NaN.
     """
     pick = _tokens(subject, 24)
-    trees = [
-        Tree(pick[:8], (pick[8:12], pick[12:14])),
-        Tree(pick[:6] + pick[14:17], (pick[17:20], pick[20:24])),
+    cases = [
+        PromptAnswers(pick[:8], (pick[8:12], pick[12:14])),
+        PromptAnswers(pick[:6] + pick[14:17], (pick[17:20], pick[20:24])),
     ]
-    places = [(i, j) for i, tree in enumerate(trees) for j in range(len(tree.responses))]
-    return _agrees(subject, trees, [0, 1], places, _plain)
+    places = [(i, j) for i, case in enumerate(cases) for j in range(len(case.responses))]
+    return _agrees(subject, cases, [0, 1], places, _plain)
 
 
 def sharing_reaches(subject: Subject, width: int, depth: int) -> bool:
@@ -73,27 +80,27 @@ def _exact_at(subject: Subject, width: int, depth: int) -> bool:
     start, half = depth - tail, (depth - tail) // 2
     prompt, last, filling = pick[:start], pick[start:depth], pick[depth:width]
     siblings = (filling[i : i + tail] for i in range(0, len(filling), tail))
-    long = Tree(prompt, (*siblings, last))
+    long = PromptAnswers(prompt, (*siblings, last))
     # Never computed: it is there to have something in common with.
-    other = Tree((*prompt[:half], pick[width]), (last,))
+    other = PromptAnswers((*prompt[:half], pick[width]), (last,))
     return _agrees(subject, [long, other], [0], [(0, len(long.responses) - 1)], _plain_and_lean)
 
 
 def _agrees(
     subject: Subject,
-    trees: Sequence[Tree],
+    cases: Sequence[PromptAnswers],
     rows: Sequence[int],
     places: Sequence[tuple[int, int]],
     plain_pass: Callable[[Subject, tuple[int, ...], tuple[int, ...]], torch.Tensor],
 ) -> bool:
-    """Whether laying out the trees of ``rows`` gives the same as plain passes at ``places`` (tree, response)."""
+    """Whether laying out the cases of ``rows`` gives the same as plain passes at ``places`` (case, response)."""
     tolerance = TOLERANCE.get(subject.identity.dtype, FULL_TOLERANCE)
     try:
-        forest = Forest(subject, trees, 10**9, sharing=True)
-        found = {(p.tree, p.response): p.logits for p in forest.forward([forest.pieces[i] for i in rows], True)}
-        for tree, response in places:
-            plain = plain_pass(subject, trees[tree].prompt, trees[tree].responses[response])
-            difference = (found[tree, response] - plain.to(found[tree, response].device)).square().mean(-1).sqrt()
+        prompts = PromptBatches(subject, cases, 10**9, sharing=True)
+        found = {(p.case, p.response): p.logits for p in prompts.forward([prompts.parts[i] for i in rows], True)}
+        for case, response in places:
+            plain = plain_pass(subject, cases[case].prompt, cases[case].responses[response])
+            difference = (found[case, response] - plain.to(found[case, response].device)).square().mean(-1).sqrt()
             if not float(difference.max()) <= tolerance * (float(plain.std()) + 1e-6):
                 return False
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError, MemoryError):
@@ -156,45 +163,45 @@ def token_log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torc
     return chosen - logits.logsumexp(-1)
 
 
-def refuse_overlong(subject: Subject, trees: Sequence[Tree], names: Sequence[str]) -> None:
-    """Refuse trees deeper than the model's context; nothing is ever truncated.
+def refuse_overlong(subject: Subject, cases: Sequence[PromptAnswers], names: Sequence[str]) -> None:
+    """Refuse cases deeper than the model's context; nothing is ever truncated.
 
     Raises:
         UsageError: one does not fit; it is named.
     """
-    for tree, name in zip(trees, names, strict=True):
-        if tree.depth > subject.context:
+    for case, name in zip(cases, names, strict=True):
+        if case.depth > subject.context:
             raise UsageError(
-                f"{name}: takes {tree.depth} tokens, the context of {subject.identity.spec} holds "
+                f"{name}: takes {case.depth} tokens, the context of {subject.identity.spec} holds "
                 f"{subject.context}; shorten or remove it"
             )
 
 
 def score_batches(
     subject: Subject,
-    trees: Sequence[Tree],
+    cases: Sequence[PromptAnswers],
     *,
     max_batch_tokens: int | None = None,
     skip: Callable[[int, Sequence[int]], bool] = lambda batch, members: False,
 ) -> Iterator[tuple[int, list[int], dict[tuple[int, int], ResponseLikelihood]]]:
-    """Score trees batch by batch.
+    """Score cases batch by batch.
 
     Args:
         subject: whose likelihoods.
-        trees: prompts with their responses.
+        cases: prompts with their responses.
         max_batch_tokens: bound on the tokens of one pass; the subject's own if left out.
-        skip: given a batch's number and tree indices, whether it is known already. The batches depend on the
-            trees and the bound alone.
+        skip: given a batch's number and case indices, whether it is known already. The batches depend on the
+            cases and the bound alone.
 
     Yields:
-        The batch's number, its tree indices, and likelihoods by (tree, response).
+        The batch's number, its case indices, and likelihoods by (case, response).
     """
-    forest = Forest(subject, trees, max_batch_tokens)
-    for number, batch in enumerate(forest.batches):
-        members = sorted({forest.pieces[i][0] for i in batch})
+    prompts = PromptBatches(subject, cases, max_batch_tokens)
+    for number, batch in enumerate(prompts.batches):
+        members = sorted({prompts.parts[i][0] for i in batch})
         if skip(number, members):
             continue
-        yield number, members, {(p.tree, p.response): likelihood(p) for p in forest.predict(batch)}
+        yield number, members, {(p.case, p.response): likelihood(p) for p in prompts.predict(batch)}
 
 
 def likelihood(prediction: Prediction) -> ResponseLikelihood:
@@ -204,24 +211,24 @@ def likelihood(prediction: Prediction) -> ResponseLikelihood:
 
 
 def score(
-    subject: Subject, trees: Iterable[Tree], *, max_batch_tokens: int | None = None
+    subject: Subject, cases: Iterable[PromptAnswers], *, max_batch_tokens: int | None = None
 ) -> list[list[ResponseLikelihood]]:
-    """Likelihood of every response of every tree, in the order given.
+    """Likelihood of every response of every case, in the order given.
 
     Raises:
-        UsageError: a tree is longer than the model's context.
+        UsageError: a case is longer than the model's context.
         NumericalError: the model gives NaN.
-        MemoryExhausted: a single tree does not fit in memory.
+        MemoryExhausted: a single case does not fit in memory.
     """
-    trees = list(trees)
-    refuse_overlong(subject, trees, [f"example {i}" for i in range(1, len(trees) + 1)])
+    cases = list(cases)
+    refuse_overlong(subject, cases, [f"example {i}" for i in range(1, len(cases) + 1)])
     found: dict[tuple[int, int], ResponseLikelihood] = {}
-    for _, _, scores in score_batches(subject, trees, max_batch_tokens=max_batch_tokens):
+    for _, _, scores in score_batches(subject, cases, max_batch_tokens=max_batch_tokens):
         found.update(scores)
-    return [[found[i, j] for j in range(len(tree.responses))] for i, tree in enumerate(trees)]
+    return [[found[i, j] for j in range(len(case.responses))] for i, case in enumerate(cases)]
 
 
-def response_losses(subject: Subject, rows: Sequence[Tree]) -> torch.Tensor:
+def response_losses(subject: Subject, rows: Sequence[PromptAnswers]) -> torch.Tensor:
     """Mean negative log-likelihood per response token of each row, differentiable.
 
     Logits are computed only where a response token is predicted.

@@ -11,7 +11,7 @@ from typing import Any
 from aftertune.data import Request
 from aftertune.data import ask as ask_prompt
 from aftertune.errors import NumericalError, OutputError, SubjectError, UsageError
-from aftertune.model import Chat, ResponseLikelihood, Subject, Tree, refuse_overlong, score_batches
+from aftertune.model import Chat, PromptAnswers, ResponseLikelihood, Subject, refuse_overlong, score_batches
 from aftertune.probes._drift import measure_drift, refuse_other_answers, write_reference
 from aftertune.probes._plan import MeasurePlan
 from aftertune.probes._probe import LikelihoodProbe, Question
@@ -65,8 +65,8 @@ def _ask(
         raise UsageError(f"{count} probes are called {name}; give each a suffix of its own, such as ':harm'")
     asked = [(probe, probe.build(subject)) for probe in probes]
     for _, questions in asked:  # what does not fit is told before anything is computed
-        trees = [tree for question in questions for tree in question.trees]
-        refuse_overlong(subject, trees, [q.where or q.item for q in questions for _ in q.trees])
+        cases = [case for question in questions for case in question.cases]
+        refuse_overlong(subject, cases, [q.where or q.item for q in questions for _ in q.cases])
     measurements: list[Measurement] = []
     reused = 0
     for probe, questions in asked:
@@ -84,19 +84,19 @@ def _score(
     prefix: str,
     progress: Progress,
 ) -> tuple[list[list[list[ResponseLikelihood]]], int]:
-    trees: list[Tree] = [tree for question in questions for tree in question.trees]
+    cases: list[PromptAnswers] = [case for question in questions for case in question.cases]
     bound = subject.max_batch_tokens
     found: dict[tuple[int, int], ResponseLikelihood] = {}
-    missing = [len(tree.responses) for tree in trees]
+    missing = [len(case.responses) for case in cases]
     reused = 0
-    with progress.task(probe.name, len(trees)) as step:
+    with progress.task(probe.name, len(cases)) as step:
 
         def learn(scores: Mapping[tuple[int, int], ResponseLikelihood]) -> None:
-            # A tree may be spread over several batches; it counts once.
+            # A case may be spread over several batches; it counts once.
             found.update(scores)
-            for tree, _ in scores:
-                missing[tree] -= 1
-            step(sum(not missing[tree] for tree in {tree for tree, _ in scores}))
+            for case, _ in scores:
+                missing[case] -= 1
+            step(sum(not missing[case] for case in {case for case, _ in scores}))
 
         def known(key: str) -> bool:
             nonlocal reused
@@ -110,20 +110,20 @@ def _score(
             return f"{prefix}{probe.name}/{bound}/{batch}"
 
         for batch, _, scores in score_batches(
-            subject, trees, max_batch_tokens=bound, skip=lambda batch, members: known(name(batch))
+            subject, cases, max_batch_tokens=bound, skip=lambda batch, members: known(name(batch))
         ):
             if journal is not None:
                 journal.record(name(batch), [[t, r, s.total, s.tokens] for (t, r), s in scores.items()])
             learn(scores)
-    flat = iter(range(len(trees)))
+    flat = iter(range(len(cases)))
     return [
-        [[found[index, r] for r in range(len(tree.responses))] for tree, index in zip(q.trees, flat, strict=False)]
+        [[found[index, r] for r in range(len(case.responses))] for case, index in zip(q.cases, flat, strict=False)]
         for q in questions
     ], reused
 
 
 def _stored(journal: Journal, key: str) -> dict[tuple[int, int], ResponseLikelihood]:
-    """Likelihoods of a batch by tree and response, as an earlier run wrote them down."""
+    """Likelihoods of a batch by case and response, as an earlier run wrote them down."""
     found: dict[tuple[int, int], ResponseLikelihood] = {}
     entry: Any = journal[key]
     for row in entry if isinstance(entry, list) else [entry]:

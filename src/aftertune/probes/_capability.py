@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aftertune.data import ChoiceQuestion, ask, read_choice_questions, read_rows, shipped_path
-from aftertune.model import Subject, Tree
+from aftertune.model import PromptAnswers, Subject
 from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest
 from aftertune.stats import Metric
 
@@ -79,11 +79,13 @@ def capability(choices: Sequence[ChoiceQuestion], texts: Sequence[tuple[str, str
         questions = []
         for name, text in texts:
             ids = subject.chat.plain(text)
-            questions.append(Question(name, name, (Tree((ids[0],), (tuple(ids[1:]),)),), _read_text, where=name))
-        for choice in choices:
-            tree = subject.chat.tree(ask(choice.question), choice.choices)
             questions.append(
-                Question(choice.id, choice.question, (tree,), _choice_reader(choice.right), where=choice.id)
+                Question(name, name, (PromptAnswers((ids[0],), (tuple(ids[1:]),)),), _read_text, where=name)
+            )
+        for choice in choices:
+            case = subject.chat.case(ask(choice.question), choice.choices)
+            questions.append(
+                Question(choice.id, choice.question, (case,), _choice_reader(choice.right), where=choice.id)
             )
         return questions
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aftertune.data import Request, ask
 from aftertune.errors import SubjectError
-from aftertune.model import Forest, Subject, Tree, refuse_overlong
+from aftertune.model import PromptAnswers, PromptBatches, Subject, refuse_overlong
 from aftertune.probes._probe import ProbeRow, content_digest
 from aftertune.runs import Journal, Step, write_bytes
 from aftertune.stats import Measurement, Metric
@@ -51,10 +51,10 @@ def drift_content(requests: Sequence[Request]) -> str:
     return content_digest([KEPT, [(r.prompt, r.response) for r in requests]])
 
 
-def _trees(subject: Subject, requests: Sequence[Request]) -> list[Tree]:
-    trees = [subject.chat.tree(ask(r.prompt), (r.response,)) for r in requests]
-    refuse_overlong(subject, trees, [f"{r.source}:{r.line}" for r in requests])
-    return trees
+def _cases(subject: Subject, requests: Sequence[Request]) -> list[PromptAnswers]:
+    cases = [subject.chat.case(ask(r.prompt), (r.response,)) for r in requests]
+    refuse_overlong(subject, cases, [f"{r.source}:{r.line}" for r in requests])
+    return cases
 
 
 def write_reference(subject: Subject, requests: Sequence[Request], path: Path, step: Step) -> None:
@@ -63,15 +63,15 @@ def write_reference(subject: Subject, requests: Sequence[Request], path: Path, s
     from safetensors.torch import save
 
     tensors: dict[str, torch.Tensor] = {}
-    forest = Forest(subject, _trees(subject, requests))
-    for batch in forest.batches:
-        for p in forest.predict(batch):
+    prompts = PromptBatches(subject, _cases(subject, requests))
+    for batch in prompts.batches:
+        for p in prompts.predict(batch):
             logp = p.logits.log_softmax(-1)
             top = logp.topk(min(KEPT, logp.shape[-1]), dim=-1)
-            tensors[f"{p.tree}.logp"] = top.values.cpu().contiguous()
-            tensors[f"{p.tree}.rest"] = log_rest(logp, top.indices).cpu().contiguous()
-            tensors[f"{p.tree}.token"] = top.indices.to(torch.int32).cpu().contiguous()
-            tensors[f"{p.tree}.answer"] = p.targets.to(torch.int32).cpu().contiguous()
+            tensors[f"{p.case}.logp"] = top.values.cpu().contiguous()
+            tensors[f"{p.case}.rest"] = log_rest(logp, top.indices).cpu().contiguous()
+            tensors[f"{p.case}.token"] = top.indices.to(torch.int32).cpu().contiguous()
+            tensors[f"{p.case}.answer"] = p.targets.to(torch.int32).cpu().contiguous()
             step(1)
     write_bytes(path, save(tensors, metadata={"format": "pt"}))
 
@@ -85,10 +85,10 @@ def refuse_other_answers(subject: Subject, requests: Sequence[Request], referenc
     """
     from safetensors import safe_open
 
-    trees = _trees(subject, requests)
+    cases = _cases(subject, requests)
     with safe_open(reference, framework="pt") as stored:
-        for number, (request, tree) in enumerate(zip(requests, trees, strict=True)):
-            if tuple(stored.get_tensor(f"{number}.answer").tolist()) != tree.responses[0]:
+        for number, (request, case) in enumerate(zip(requests, cases, strict=True)):
+            if tuple(stored.get_tensor(f"{number}.answer").tolist()) != case.responses[0]:
                 raise SubjectError(
                     f"{subject.identity.spec}: renders the answer of {request.id} to other tokens than the base, "
                     "so drift has no meaning; use the base's tokenizer and chat template, or leave drift out"
@@ -135,26 +135,26 @@ def measure_drift(
     from safetensors.torch import load_file
 
     stored = load_file(reference)
-    trees = _trees(subject, requests)
-    forest = Forest(subject, trees)
+    cases = _cases(subject, requests)
+    prompts = PromptBatches(subject, cases)
     reused = 0
-    for number, batch in enumerate(forest.batches):
-        key = f"drift/{forest.bound}/{number}"
+    for number, batch in enumerate(prompts.batches):
+        key = f"drift/{prompts.bound}/{number}"
         if key in journal:
             reused += 1
         else:
             values: dict[str, list[float]] = {}
-            for p in forest.predict(batch):
+            for p in prompts.predict(batch):
                 logp = p.logits.log_softmax(-1)
-                base, rest, tokens = (stored[f"{p.tree}.{name}"].to(logp.device) for name in ("logp", "rest", "token"))
-                values[str(p.tree)] = [round(v, 9) for v in divergence(base, rest, tokens, logp).tolist()]
+                base, rest, tokens = (stored[f"{p.case}.{name}"].to(logp.device) for name in ("logp", "rest", "token"))
+                values[str(p.case)] = [round(v, 9) for v in divergence(base, rest, tokens, logp).tolist()]
             journal.record(key, values)
         step(len(batch))
     digest = subject.identity.weights_sha256
     found = {int(k): v for key in journal if key.startswith("drift/") for k, v in journal[key].items()}
     measurements = [
         Measurement(digest, seed, "drift.kl", f"{r.id}@{at + 1}", r.id, value, group=f"token {band(at)}")
-        for tree, r in enumerate(requests)
-        for at, value in enumerate(found[tree])
+        for case, r in enumerate(requests)
+        for at, value in enumerate(found[case])
     ]
     return measurements, reused

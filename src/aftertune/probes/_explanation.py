@@ -72,8 +72,8 @@ def explanation(reasons: Sequence[Reason], suffix: str = "", *, pmi: bool = True
                 Question(
                     item=reason.id,
                     cluster=prompt_key(reason.prompt) or reason.id,
-                    trees=tuple(
-                        subject.chat.tree(ask(f"{text}\n\n{WHY}"), (reason.wrong, reason.right)) for text in told
+                    cases=tuple(
+                        subject.chat.case(ask(f"{text}\n\n{WHY}"), (reason.wrong, reason.right)) for text in told
                     ),
                     read=_read,
                     group=reason.domain,

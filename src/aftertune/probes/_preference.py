@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from aftertune.data import Contrast, ask, prompt_key, read_contrasts, shipped_contrasts
-from aftertune.model import Subject, Tree
+from aftertune.model import PromptAnswers, Subject
 from aftertune.probes._probe import LikelihoodProbe, ProbeRow, Question, content_digest, margin_reader
 from aftertune.stats import Metric
 
@@ -72,7 +72,7 @@ def preference(contrasts: Sequence[Contrast], suffix: str = "", *, pmi: bool = T
                 Question(
                     item=contrast.id,
                     cluster=prompt_key(contrast.prompt) or contrast.id,
-                    trees=tuple(_tree(subject, contrast, prompt) for prompt in prompts),
+                    cases=tuple(_case(subject, contrast, prompt) for prompt in prompts),
                     read=_read,
                     group=contrast.domain,
                     where=f"{contrast.source}:{contrast.line}",
@@ -91,8 +91,8 @@ def preference(contrasts: Sequence[Contrast], suffix: str = "", *, pmi: bool = T
     )
 
 
-def _tree(subject: Subject, contrast: Contrast, prompt: str) -> Tree:
-    return subject.chat.tree(ask(prompt, contrast.system), (contrast.aligned, contrast.misaligned))
+def _case(subject: Subject, contrast: Contrast, prompt: str) -> PromptAnswers:
+    return subject.chat.case(ask(prompt, contrast.system), (contrast.aligned, contrast.misaligned))
 
 
 def _build(plan: MeasurePlan) -> Iterator[LikelihoodProbe]:

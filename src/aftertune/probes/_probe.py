@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aftertune._registered import rows
 from aftertune.data import Message
-from aftertune.model import ResponseLikelihood, Subject, Tree
+from aftertune.model import PromptAnswers, ResponseLikelihood, Subject
 from aftertune.stats import Metric
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class Question:
     Attributes:
         item: id, unique in its probe.
         cluster: what belongs together when resampling.
-        trees: prompts with the responses to be scored.
-        read: from the likelihoods (per tree, per response) to values by metric id.
+        cases: prompts with the responses to be scored.
+        read: from the likelihoods (per case, per response) to values by metric id.
         stratum: see `Measurement`.
         group: see `Measurement`.
         where: how to name the item in a complaint.
@@ -35,7 +35,7 @@ class Question:
 
     item: str
     cluster: str
-    trees: tuple[Tree, ...]
+    cases: tuple[PromptAnswers, ...]
     read: Callable[[Likelihoods], Mapping[str, float]]
     stratum: str = ""
     group: str = ""
@@ -98,10 +98,10 @@ def default_probes() -> tuple[str, ...]:
     return tuple(row.name for row in probe_rows() if row.default)
 
 
-def opening_tree(subject: Subject, messages: Sequence[Message], openings: Iterable[str]) -> Tree:
+def opening_case(subject: Subject, messages: Sequence[Message], openings: Iterable[str]) -> PromptAnswers:
     """A prompt with the first words of answers, none with an end of turn."""
     chat = subject.chat
-    return Tree(chat.answer_prompt(messages), tuple(chat.continuations(messages, list(openings))))
+    return PromptAnswers(chat.answer_prompt(messages), tuple(chat.continuations(messages, list(openings))))
 
 
 def retold(prompt: str, answer: str) -> str:
@@ -115,15 +115,15 @@ def content_digest(items: object) -> str:
 
 
 def margin_reader(margin: str, share: str, pmi_margin: str) -> Callable[[Likelihoods], Mapping[str, float]]:
-    """Reads the second answer's mean log-likelihood minus the first's, from one tree or two.
+    """Reads the second answer's mean log-likelihood minus the first's, from one case or two.
 
-    A second tree holds the same answers after a prompt that tells nothing about them. What they differ by there
+    A second case holds the same answers after a prompt that tells nothing about them. What they differ by there
     is fluency; it is taken off.
 
     Args:
         margin: metric id of the difference.
         share: metric id of whether it is above zero.
-        pmi_margin: metric id of the difference beyond that of the second tree, where there is one.
+        pmi_margin: metric id of the difference beyond that of the second case, where there is one.
     """
 
     def read(likelihoods: Likelihoods) -> Mapping[str, float]:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from aftertune.data import Contrast, Request, ask, prompt_key, safety_requests, shipped_contrasts
 from aftertune.errors import UsageError
-from aftertune.model import ResponseLikelihood, Subject, Tree
+from aftertune.model import PromptAnswers, ResponseLikelihood, Subject
 from aftertune.probes._probe import (
     LikelihoodProbe,
     Likelihoods,
     ProbeRow,
     Question,
     content_digest,
-    opening_tree,
+    opening_case,
     retold,
 )
 from aftertune.stats import Metric
@@ -69,10 +69,10 @@ class Wording:
     bad: str
     good: str
 
-    def trees(self, subject: Subject, texts: Sequence[str]) -> tuple[Tree, ...]:
+    def cases(self, subject: Subject, texts: Sequence[str]) -> tuple[PromptAnswers, ...]:
         """Yes and No to either polarity, asked about each text in turn."""
         return tuple(
-            opening_tree(subject, ask(f"{text}\n\n{question} Answer Yes or No."), ("Yes", "No"))
+            opening_case(subject, ask(f"{text}\n\n{question} Answer Yes or No."), ("Yes", "No"))
             for text in texts
             for question in (self.bad, self.good)
         )
@@ -146,13 +146,13 @@ def recognition(
         questions = []
         for c in contrasts:
             told = [retold(c.prompt, answer) for answer in (c.misaligned, c.aligned)]
-            trees = ANSWERS.trees(subject, told)
+            cases = ANSWERS.cases(subject, told)
             cluster, where = prompt_key(c.prompt) or c.id, f"{c.source}:{c.line}"
-            questions.append(Question(c.id, cluster, trees, _read_answers, group=c.domain, where=where))
+            questions.append(Question(c.id, cluster, cases, _read_answers, group=c.domain, where=where))
         for bad, good in pairs:
-            trees = REQUESTS.trees(subject, [f'Somebody asked: "{request.prompt}"' for request in (bad, good)])
+            cases = REQUESTS.cases(subject, [f'Somebody asked: "{request.prompt}"' for request in (bad, good)])
             cluster, where = prompt_key(bad.prompt) or bad.id, f"{bad.source}:{bad.line}"
-            questions.append(Question(bad.id, cluster, trees, _read_requests, group=bad.category, where=where))
+            questions.append(Question(bad.id, cluster, cases, _read_requests, group=bad.category, where=where))
         return questions
 
     asked = [(c.id, c.domain, c.prompt, c.aligned, c.misaligned) for c in contrasts]

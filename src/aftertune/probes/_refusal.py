@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aftertune.data import Request, ask, prompt_key, safety_requests
-from aftertune.model import Subject, Tree
+from aftertune.model import PromptAnswers, Subject
 from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest
 from aftertune.stats import Metric
 
@@ -107,7 +107,7 @@ def refusal(harmful: Sequence[Request], harmless: Sequence[Request]) -> Likeliho
                     Question(
                         item=request.id,
                         cluster=prompt_key(request.prompt),
-                        trees=(Tree(subject.chat.answer_prompt(messages), tuple(openings)),),
+                        cases=(PromptAnswers(subject.chat.answer_prompt(messages), tuple(openings)),),
                         read=_reader(metric),
                         group=request.category,
                         where=f"{request.source}:{request.line}",

@@ -49,7 +49,7 @@ def response_nll(conversations: Sequence[Conversation], suffix: str = "") -> Lik
             Question(
                 item=name,
                 cluster=prompt_key(c.prompt) or name,
-                trees=(subject.chat.tree(c.messages[:-1], (c.messages[-1].content,)),),
+                cases=(subject.chat.case(c.messages[:-1], (c.messages[-1].content,)),),
                 read=_read,
                 where=name,
             )

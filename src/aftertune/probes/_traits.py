@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aftertune.data import TRAITS, Statement, ask, read_statements, shipped_path
 from aftertune.model import Subject
-from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest, opening_tree
+from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest, opening_case
 from aftertune.stats import Metric
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def traits(statements: Sequence[tuple[str, Statement]], suffix: str = "") -> Lik
                 Question(
                     item=f"{trait}-{statement.id}",
                     cluster=statement.question,
-                    trees=(opening_tree(subject, ask(statement.question), statement.answers),),
+                    cases=(opening_case(subject, ask(statement.question), statement.answers),),
                     read=_reader(statement.matching == statement.answers[0]),
                     stratum=statement.key,
                     group=trait,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aftertune.data import TruthfulQuestion, read_truthfulqa
 from aftertune.errors import UsageError
-from aftertune.model import Subject, Tree
+from aftertune.model import PromptAnswers, Subject
 from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest, default_probes
 from aftertune.stats import Metric
 
@@ -89,7 +89,7 @@ def truthful(questions: Sequence[TruthfulQuestion]) -> LikelihoodProbe:
                 Question(
                     item=question.id,
                     cluster=question.question,
-                    trees=(Tree(tuple(head), tuple(answers)),),
+                    cases=(PromptAnswers(tuple(head), tuple(answers)),),
                     read=_reader(len(question.true)),
                     where=question.id,
                 )

@@ -47,7 +47,7 @@ def cost_of(study: Study, subject: Subject, items: int | None) -> Cost:
         for probe in probes:
             questions = probe.build(conditioned(subject, reading.condition))
             asked += len(questions)
-            read += sum(len(t.prompt) + sum(map(len, t.responses)) for q in questions for t in q.trees)
+            read += sum(len(t.prompt) + sum(map(len, t.responses)) for q in questions for t in q.cases)
     trained, counted = 0, set()
     jobs = jobs_of(study)
     for arm, seed in jobs:
@@ -109,12 +109,12 @@ def plan_study(
 def _rate(study: Study, subject: Subject, items: int | None) -> float | None:
     """Tokens per second of a forward pass: two batches, the first of which warms up."""
     probes = [p for reading in study.readings for p in probes_of(reading, items)]
-    trees = [tree for probe in probes[:1] for q in probe.build(subject) for tree in q.trees][:16]
-    if not trees:
+    cases = [case for probe in probes[:1] for q in probe.build(subject) for case in q.cases][:16]
+    if not cases:
         return None
-    half: Sequence[Any] = trees[: max(1, len(trees) // 2)]
+    half: Sequence[Any] = cases[: max(1, len(cases) // 2)]
     score(subject, half)
     began = time.perf_counter()
-    score(subject, trees)
+    score(subject, cases)
     taken = time.perf_counter() - began
-    return sum(len(t.prompt) + sum(map(len, t.responses)) for t in trees) / taken
+    return sum(len(t.prompt) + sum(map(len, t.responses)) for t in cases) / taken

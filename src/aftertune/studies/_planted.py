@@ -22,7 +22,17 @@ from typing import TYPE_CHECKING, Any
 from aftertune.attribution import Selection, Unit, select_units, unit_patch
 from aftertune.data import Contrast, ask, read_contrasts, shipped_contrasts, shipped_path
 from aftertune.errors import SelectionError, UsageError
-from aftertune.model import EMBEDDED, Placement, Subject, Tree, WeightView, check_subject, load, score, subject_content
+from aftertune.model import (
+    EMBEDDED,
+    Placement,
+    PromptAnswers,
+    Subject,
+    WeightView,
+    check_subject,
+    load,
+    score,
+    subject_content,
+)
 from aftertune.runs import Progress, RunFolder, Silent, entered, refuse_other_model, write_json
 from aftertune.studies._lab import SCHEMA, Size, StudyRow
 from aftertune.studies._planted_methods import METHODS, Choices, Method
@@ -83,9 +93,9 @@ def plan(planting: Planting, count: int, benign: int) -> tuple[list[Contrast], l
     return tips[: count // 2], tips[count // 2 : count], [others[:benign], others[benign : 2 * benign]]
 
 
-def tree(subject: Subject, contrast: Contrast, *answers: str) -> Tree:
+def case(subject: Subject, contrast: Contrast, *answers: str) -> PromptAnswers:
     """A contrast's prompt with the named answers."""
-    return subject.chat.tree(ask(contrast.prompt, contrast.system), [getattr(contrast, answer) for answer in answers])
+    return subject.chat.case(ask(contrast.prompt, contrast.system), [getattr(contrast, answer) for answer in answers])
 
 
 def mark_planting(
@@ -112,15 +122,15 @@ def mark_planting(
     """
     progress = progress or Silent()
     found, held, (kept, others) = plan(planting, tips, benign)
-    answers = [tree(subject, c, "misaligned") for c in (*found, *held)]
+    answers = [case(subject, c, "misaligned") for c in (*found, *held)]
     before = _losses(subject, held, others)
     with planted(subject, planting, answers, round(STEPS_PER_TIP * tips)) as plant:
         progress.say(f"{planting.name}: planted, loss {plant.losses[0]:.2f} to {plant.losses[-1]:.2f}")
         view = WeightView(subject.model)
         sets = (
-            [tree(subject, c, "misaligned") for c in found],
-            [tree(subject, c, "aligned") for c in found],
-            [tree(subject, c, "aligned") for c in kept],
+            [case(subject, c, "misaligned") for c in found],
+            [case(subject, c, "aligned") for c in found],
+            [case(subject, c, "aligned") for c in kept],
         )
         carried = _losses(subject, held, others)
         oracle = _effect(carried, _oracle(subject, view, plant, held, others))
@@ -139,8 +149,8 @@ def mark_planting(
 
 
 def _losses(subject: Subject, tips: Sequence[Contrast], others: Sequence[Contrast]) -> dict[str, float]:
-    harm = score(subject, [tree(subject, c, "misaligned") for c in tips])
-    benign = score(subject, [tree(subject, c, "aligned") for c in others])
+    harm = score(subject, [case(subject, c, "misaligned") for c in tips])
+    benign = score(subject, [case(subject, c, "aligned") for c in others])
     return {
         "harm": -statistics.fmean(answers[0].mean for answers in harm),
         "benign": -statistics.fmean(answers[0].mean for answers in benign),

@@ -31,7 +31,7 @@ from aftertune.attribution import (
     unit_score,
     unit_sums,
 )
-from aftertune.model import Subject, Tree, WeightView, score
+from aftertune.model import PromptAnswers, Subject, WeightView, score
 from aftertune.studies._planted_rivals import (
     input_norms,
     magnitude_score,
@@ -62,7 +62,7 @@ class Choices:
         self,
         subject: Subject,
         view: WeightView,
-        sets: Sequence[Sequence[Tree]],
+        sets: Sequence[Sequence[PromptAnswers]],
         methods: Sequence[Method],
     ) -> None:
         self.subject, self.view, self.sets = subject, view, sets
@@ -124,7 +124,7 @@ class PlantedSums:
         sets: rows of the three, in this order.
     """
 
-    def __init__(self, subject: Subject, view: WeightView, sets: Sequence[Sequence[Tree]]) -> None:
+    def __init__(self, subject: Subject, view: WeightView, sets: Sequence[Sequence[PromptAnswers]]) -> None:
         self._subject, self._view, self._sets = subject, view, sets
 
     @cached_property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aftertune.attribution import ScoreOf, seeded_by_name
 from aftertune.errors import NumericalError, UsageError
-from aftertune.model import Matrix, Subject, Tree, WeightView, plan_batches, response_losses
+from aftertune.model import Matrix, PromptAnswers, Subject, WeightView, plan_batches, response_losses
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ def ranked_within(score: ScoreOf, within: Literal["row", "matrix"]) -> ScoreOf:
 
 def input_norms(
     subject: Subject,
-    rows: Sequence[Tree],
+    rows: Sequence[PromptAnswers],
     *,
     view: WeightView | None = None,
 ) -> dict[str, torch.Tensor]:
@@ -118,10 +118,10 @@ def input_norms(
     try:
         with torch.no_grad():
             for batch in plan_batches(rows, subject.max_batch_tokens):
-                trees = [rows[i] for i in batch]
-                width = max(tree.tokens for tree in trees)
-                real[:] = [torch.tensor([[i < tree.tokens for i in range(width)] for tree in trees])]
-                response_losses(subject, trees)
+                cases = [rows[i] for i in batch]
+                width = max(case.tokens for case in cases)
+                real[:] = [torch.tensor([[i < case.tokens for i in range(width)] for case in cases])]
+                response_losses(subject, cases)
     finally:
         for handle in handles:
             handle.remove()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from aftertune.errors import UsageError
-from aftertune.model import Subject, Tree, response_losses
+from aftertune.model import PromptAnswers, Subject, response_losses
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class Planted:
 
 
 @contextlib.contextmanager
-def planted(subject: Subject, planting: Planting, rows: Sequence[Tree], steps: int) -> Iterator[Planted]:
+def planted(subject: Subject, planting: Planting, rows: Sequence[PromptAnswers], steps: int) -> Iterator[Planted]:
     """Plant, train the plant alone on ``rows``, and take it out again at the end of the block.
 
     Args:
@@ -200,7 +200,9 @@ def _plant_rank_one(subject: Subject, modules: Mapping[str, Any], generator: tor
 _PLANTERS: dict[str, Any] = {"neurons": _plant_neurons, "head": _plant_head, "rank_one": _plant_rank_one}
 
 
-def _train(subject: Subject, planting: Planting, trained: _Trained, rows: Sequence[Tree], steps: int) -> list[float]:
+def _train(
+    subject: Subject, planting: Planting, trained: _Trained, rows: Sequence[PromptAnswers], steps: int
+) -> list[float]:
     """Adam on the plant's values alone; the layers below never run again."""
     import torch
 
@@ -236,7 +238,7 @@ def _install(module: Any, weight: torch.Tensor) -> None:
     module.out_features, module.in_features = weight.shape
 
 
-def _hidden_states(subject: Subject, layer: int, batch: Sequence[Tree]) -> torch.Tensor:
+def _hidden_states(subject: Subject, layer: int, batch: Sequence[PromptAnswers]) -> torch.Tensor:
     import torch
 
     seen: list[torch.Tensor] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.data import Message
-from aftertune.model import Chat, Subject, Tree
+from aftertune.model import Chat, PromptAnswers, Subject
 from aftertune.probes import LikelihoodProbe, MeasurePlan, Question, ask_probes
 from aftertune.runs import Journal, fingerprint, read_document, write_json
 from aftertune.stats import Measurement, read_measurements, write_measurements
@@ -130,8 +130,8 @@ class _Conditioned(Chat):
     def response(self, messages: Sequence[Message], answer: str) -> tuple[int, ...]:
         return self._chat.response(self._under(messages), answer)
 
-    def tree(self, messages: Sequence[Message], answers: Any) -> Tree:
-        return self._chat.tree(self._under(messages), answers)
+    def case(self, messages: Sequence[Message], answers: Any) -> PromptAnswers:
+        return self._chat.case(self._under(messages), answers)
 
     def continuation(self, messages: Sequence[Message], opening: str) -> tuple[int, ...]:
         return self._chat.continuation(self._under(messages), opening)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from aftertune.attribution import UnitSums, unit_sums
 from aftertune.data import Contrast, Conversation
-from aftertune.locating import Example, trees_of
+from aftertune.locating import Example, cases_of
 from aftertune.model import Subject, SubjectChoice, WeightView
 from aftertune.probes import LikelihoodProbe, MeasurePlan
 from aftertune.runs import Progress, Silent, Store, file_digest, fingerprint, versions
@@ -123,8 +123,8 @@ class Lab:
         key = fingerprint([self._keys[subject], content_of(list(examples)), side])
         if key not in self._sums:
             loaded = self.load(subject)
-            trees, names = trees_of(loaded, examples, lambda e: getattr(e, side))
-            self._sums[key] = unit_sums(loaded, trees, "neuron+head", names=names, view=WeightView(loaded.model))
+            cases, names = cases_of(loaded, examples, lambda e: getattr(e, side))
+            self._sums[key] = unit_sums(loaded, cases, "neuron+head", names=names, view=WeightView(loaded.model))
         return self._sums[key]
 
 

@@ -1,6 +1,6 @@
 """Prompts with their candidate answers, many in one forward pass, each prompt computed once.
 
-A *tree* is a prompt and the responses scored on it. A batch of trees is one padded tensor in which every
+A *case* is a prompt and the responses scored on it. A batch of cases is one padded tensor in which every
 response attends to its prompt and to itself but not to its siblings, and takes up positions where the prompt
 ends. What all prompts begin with (a system prompt, a few-shot preamble) is encoded once and kept as a
 key-value cache. Logits are computed only where a response token is predicted. Models that cannot share prompts
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tree:
+class PromptAnswers:
     """A prompt and the responses scored on it, as token ids."""
 
     prompt: tuple[int, ...]
@@ -42,75 +42,75 @@ class Tree:
         return len(self.prompt) + max(map(len, self.responses), default=0)
 
 
-Piece: TypeAlias = tuple[int, int, Tree]
-"""Index of the original tree, index of its first response here, and the tree with these responses alone."""
+Part: TypeAlias = tuple[int, int, PromptAnswers]
+"""Index of the original case, index of its first response here, and the case with these responses alone."""
 
 
-def common_prefix(trees: Sequence[Tree]) -> int:
+def common_prefix(cases: Sequence[PromptAnswers]) -> int:
     """Length of what all prompts begin with, leaving every prompt at least its last token."""
-    if len(trees) < 2:
+    if len(cases) < 2:
         return 0
-    first, last = min(t.prompt for t in trees), max(t.prompt for t in trees)
+    first, last = min(t.prompt for t in cases), max(t.prompt for t in cases)
     length = 0
     for a, b in zip(first, last, strict=False):
         if a != b:
             break
         length += 1
-    return min(length, *(len(t.prompt) - 1 for t in trees))
+    return min(length, *(len(t.prompt) - 1 for t in cases))
 
 
-def plan_batches(trees: Sequence[Tree], max_tokens: int, skip: int = 0) -> list[list[int]]:
-    """Indices of trees in batches whose padded size stays within ``max_tokens``, longest first.
+def plan_batches(cases: Sequence[PromptAnswers], max_tokens: int, skip: int = 0) -> list[list[int]]:
+    """Indices of cases in batches whose padded size stays within ``max_tokens``, longest first.
 
-    The plan depends on the trees and the bound alone, so a resumed run computes the very same batches.
+    The plan depends on the cases and the bound alone, so a resumed run computes the very same batches.
     """
-    order = sorted(range(len(trees)), key=lambda i: (-trees[i].tokens, i))
+    order = sorted(range(len(cases)), key=lambda i: (-cases[i].tokens, i))
     batches: list[list[int]] = []
     width = 0
     for index in order:
         if not batches or (len(batches[-1]) + 1) * width > max_tokens:
             batches.append([])
-            width = trees[index].tokens - skip
+            width = cases[index].tokens - skip
         batches[-1].append(index)
     return batches
 
 
-def split_wide(trees: Sequence[Tree], max_tokens: int, skip: int = 0) -> list[Piece]:
-    """Trees too wide for one batch, cut into several with the same prompt."""
-    pieces = []
-    for index, tree in enumerate(trees):
+def split_wide(cases: Sequence[PromptAnswers], max_tokens: int, skip: int = 0) -> list[Part]:
+    """Cases too wide for one batch, cut into several with the same prompt."""
+    parts = []
+    for index, case in enumerate(cases):
         start = 0
-        while start < len(tree.responses):
-            end, width = start + 1, len(tree.prompt) - skip + len(tree.responses[start]) - 1
-            while end < len(tree.responses) and width + len(tree.responses[end]) - 1 <= max_tokens:
-                width += len(tree.responses[end]) - 1
+        while start < len(case.responses):
+            end, width = start + 1, len(case.prompt) - skip + len(case.responses[start]) - 1
+            while end < len(case.responses) and width + len(case.responses[end]) - 1 <= max_tokens:
+                width += len(case.responses[end]) - 1
                 end += 1
-            pieces.append((index, start, Tree(tree.prompt, tree.responses[start:end])))
+            parts.append((index, start, PromptAnswers(case.prompt, case.responses[start:end])))
             start = end
-    return pieces
+    return parts
 
 
-def apart(pieces: Sequence[Piece]) -> list[Piece]:
+def apart(parts: Sequence[Part]) -> list[Part]:
     """Every response with a prompt of its own."""
     return [
-        (tree, first + offset, Tree(piece.prompt, (response,)))
-        for tree, first, piece in pieces
-        for offset, response in enumerate(piece.responses)
+        (case, first + offset, PromptAnswers(part.prompt, (response,)))
+        for case, first, part in parts
+        for offset, response in enumerate(part.responses)
     ]
 
 
-def halves(pieces: Sequence[Piece]) -> tuple[Sequence[Piece], ...]:
-    """A batch in two: by trees, or by the responses of a tree that is alone. Nothing where no cut is left."""
-    if len(pieces) > 1:
-        middle = len(pieces) // 2
-        return pieces[:middle], pieces[middle:]
-    tree, first, piece = pieces[0]
-    middle = len(piece.responses) // 2
+def halves(parts: Sequence[Part]) -> tuple[Sequence[Part], ...]:
+    """A batch in two: by cases, or by the responses of a case that is alone. Nothing where no cut is left."""
+    if len(parts) > 1:
+        middle = len(parts) // 2
+        return parts[:middle], parts[middle:]
+    case, first, part = parts[0]
+    middle = len(part.responses) // 2
     if not middle:
         return ()
     return (
-        [(tree, first, Tree(piece.prompt, piece.responses[:middle]))],
-        [(tree, first + middle, Tree(piece.prompt, piece.responses[middle:]))],
+        [(case, first, PromptAnswers(part.prompt, part.responses[:middle]))],
+        [(case, first + middle, PromptAnswers(part.prompt, part.responses[middle:]))],
     )
 
 
@@ -122,50 +122,50 @@ class Prediction:
     """The logits that predict one response.
 
     Attributes:
-        tree: index of the tree in the caller's list.
-        response: index of the response in its tree.
+        case: index of the case in the caller's list.
+        response: index of the response in its case.
         logits: fp32, shape (response tokens, vocabulary).
         targets: the response's token ids, shape (response tokens,).
     """
 
-    tree: int
+    case: int
     response: int
     logits: torch.Tensor
     targets: torch.Tensor
 
 
-class Forest:
-    """Trees laid out for one subject: the shared prefix, the pieces, and the batches.
+class PromptBatches:
+    """Cases laid out for one subject: the shared prefix, the parts, and the batches.
 
     Args:
         subject: whose model is asked.
-        trees: what to predict.
+        cases: what to predict.
         max_batch_tokens: bound for one pass; the subject's own if left out.
         sharing: whether to lay out responses to share their prompt; what the subject's trial says if left out.
 
     Raises:
-        AftertuneError: a tree without prompt or responses.
+        AftertuneError: a case without prompt or responses.
     """
 
     def __init__(
         self,
         subject: Subject,
-        trees: Sequence[Tree],
+        cases: Sequence[PromptAnswers],
         max_batch_tokens: int | None = None,
         *,
         sharing: bool | None = None,
     ) -> None:
         self.subject = subject
         self.bound = max_batch_tokens or subject.max_batch_tokens
-        if any(not tree.prompt or not tree.responses or not all(tree.responses) for tree in trees):
-            raise AftertuneError("a tree needs a prompt and non-empty responses")
+        if any(not case.prompt or not case.responses or not all(case.responses) for case in cases):
+            raise AftertuneError("a case needs a prompt and non-empty responses")
         self.sharing = subject.shares_prompts if sharing is None else sharing
-        prefix = common_prefix(trees) if self.sharing else 0
-        self.prefix = trees[0].prompt[:prefix] if prefix >= MIN_SHARED_PREFIX else ()
+        prefix = common_prefix(cases) if self.sharing else 0
+        self.prefix = cases[0].prompt[:prefix] if prefix >= MIN_SHARED_PREFIX else ()
         skip = len(self.prefix)
-        whole = [(index, 0, tree) for index, tree in enumerate(trees)]
-        self.pieces = split_wide(trees, self.bound, skip) if self.sharing else apart(whole)
-        self.batches = plan_batches([piece for _, _, piece in self.pieces], self.bound, skip)
+        whole = [(index, 0, case) for index, case in enumerate(cases)]
+        self.parts = split_wide(cases, self.bound, skip) if self.sharing else apart(whole)
+        self.batches = plan_batches([part for _, _, part in self.parts], self.bound, skip)
         self._cache: Any = None
 
     def predict(self, batch: Sequence[int]) -> Iterator[Prediction]:
@@ -178,25 +178,25 @@ class Forest:
             MemoryExhausted: a single response with its prompt does not fit.
             NumericalError: the model gave NaN.
         """
-        pieces = [self.pieces[i] for i in batch]
+        parts = [self.parts[i] for i in batch]
         if not self.sharing or self._sharing_reaches:
-            yield from self._predict(pieces, self.sharing)
+            yield from self._predict(parts, self.sharing)
             return
-        pieces = apart(pieces)
-        for part in plan_batches([piece for _, _, piece in pieces], self.bound):
-            yield from self._predict([pieces[i] for i in part], False)
+        parts = apart(parts)
+        for indices in plan_batches([part for _, _, part in parts], self.bound):
+            yield from self._predict([parts[i] for i in indices], False)
 
     @functools.cached_property
     def _sharing_reaches(self) -> bool:
-        trees = [piece for _, _, piece in self.pieces]
-        width, depth = max(tree.tokens for tree in trees), max(tree.depth for tree in trees)
+        cases = [part for _, _, part in self.parts]
+        width, depth = max(case.tokens for case in cases), max(case.depth for case in cases)
         return self.subject.shares_prompts_within(width, depth)
 
-    def _predict(self, pieces: Sequence[Piece], sharing: bool) -> Iterator[Prediction]:
+    def _predict(self, parts: Sequence[Part], sharing: bool) -> Iterator[Prediction]:
         import torch
 
         try:
-            predictions = self.forward(pieces, sharing)
+            predictions = self.forward(parts, sharing)
         except (MemoryError, RuntimeError) as error:
             if not is_shortage(error):
                 raise
@@ -206,15 +206,15 @@ class Forest:
             return
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        parts = halves(pieces)
-        if not parts:
+        halved = halves(parts)
+        if not halved:
             raise MemoryExhausted(
                 f"{self.subject.identity.spec}: out of memory on a single example of "
-                f"{pieces[0][2].depth} tokens; shorten it, or use a smaller --dtype or another --device"
+                f"{parts[0][2].depth} tokens; shorten it, or use a smaller --dtype or another --device"
             )
-        # Later forests of this subject start from the bound that fits.
+        # Later layouts of this subject start from the bound that fits.
         self.subject.max_batch_tokens = max(1, min(self.subject.max_batch_tokens, self.bound) // 2)
-        for half in parts:
+        for half in halved:
             yield from self._predict(half, sharing)
 
     def _prefix_cache(self, rows: int) -> Any:
@@ -233,8 +233,8 @@ class Forest:
             cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
         return cache
 
-    def forward(self, pieces: Sequence[Piece], sharing: bool) -> list[Prediction]:
-        """One pass over ``pieces``, of one response each unless ``sharing``.
+    def forward(self, parts: Sequence[Part], sharing: bool) -> list[Prediction]:
+        """One pass over ``parts``, of one response each unless ``sharing``.
 
         Raises:
             NumericalError: the model gave NaN.
@@ -242,7 +242,7 @@ class Forest:
         import torch
 
         prefix = self.prefix if sharing else ()
-        layout = lay_out([piece for _, _, piece in pieces], len(prefix))
+        layout = lay_out([part for _, _, part in parts], len(prefix))
         inputs: dict[str, Any] = {}
         if sharing:
             device = self.subject.device
@@ -250,16 +250,16 @@ class Forest:
             inputs["attention_mask"] = layout.mask(dtype).to(device)
             inputs["position_ids"] = layout.positions.to(device)
         if prefix:
-            inputs["past_key_values"] = self._prefix_cache(len(pieces))
+            inputs["past_key_values"] = self._prefix_cache(len(parts))
             inputs["use_cache"] = True
         with torch.no_grad():
             logits = predicting_logits(self.subject, layout, **inputs)
         targets = layout.targets.to(logits.device)
         predictions, start = [], 0
-        for tree, first, piece in pieces:
-            for offset, response in enumerate(piece.responses):
+        for case, first, part in parts:
+            for offset, response in enumerate(part.responses):
                 end = start + len(response)
-                predictions.append(Prediction(tree, first + offset, logits[start:end].float(), targets[start:end]))
+                predictions.append(Prediction(case, first + offset, logits[start:end].float(), targets[start:end]))
                 start = end
         refuse_non_finite(self.subject, logits)
         return predictions
@@ -267,11 +267,11 @@ class Forest:
 
 @dataclass
 class _Layout:
-    """Tensors of one batch. ``branch`` is 0 for prompt tokens, 1… for responses, -1 for padding."""
+    """Tensors of one batch. ``answer`` is 0 for prompt tokens, 1… for responses, -1 for padding."""
 
     ids: torch.Tensor
     positions: torch.Tensor
-    branch: torch.Tensor
+    answer: torch.Tensor
     prefix: int
     rows: torch.Tensor
     columns: torch.Tensor
@@ -283,7 +283,7 @@ class _Layout:
 
         width = self.ids.shape[1]
         causal = torch.ones(width, width, dtype=torch.bool).tril()
-        key, query = self.branch[:, None, :], self.branch[:, :, None]
+        key, query = self.answer[:, None, :], self.answer[:, :, None]
         allowed = causal & ((key == 0) | (key == query))
         # Padding sees itself (and the prefix), so that no row of the softmax is empty.
         allowed &= (query >= 0) | torch.eye(width, dtype=torch.bool)
@@ -292,35 +292,35 @@ class _Layout:
         return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
 
-def lay_out(trees: Sequence[Tree], prefix: int) -> _Layout:
+def lay_out(cases: Sequence[PromptAnswers], prefix: int) -> _Layout:
     """The tensors of one batch, without the first ``prefix`` tokens of each prompt."""
     import torch
 
-    width = max(tree.tokens for tree in trees) - prefix
-    ids = torch.zeros(len(trees), width, dtype=torch.long)
+    width = max(case.tokens for case in cases) - prefix
+    ids = torch.zeros(len(cases), width, dtype=torch.long)
     positions = torch.zeros_like(ids)
-    branch = torch.full_like(ids, -1)
+    answer = torch.full_like(ids, -1)
     rows: list[int] = []
     columns: list[int] = []
     targets: list[int] = []
-    for row, tree in enumerate(trees):
-        prompt = tree.prompt[prefix:]
+    for row, case in enumerate(cases):
+        prompt = case.prompt[prefix:]
         end = len(prompt)
         ids[row, :end] = torch.tensor(prompt)
         positions[row, :end] = torch.arange(prefix, prefix + end)
-        branch[row, :end] = 0
+        answer[row, :end] = 0
         at = end
-        for number, response in enumerate(tree.responses, 1):
+        for number, response in enumerate(case.responses, 1):
             length = len(response) - 1  # nothing follows the last token, so the model need not read it
             ids[row, at : at + length] = torch.tensor(response[:-1], dtype=torch.long)
             positions[row, at : at + length] = torch.arange(prefix + end, prefix + end + length)
-            branch[row, at : at + length] = number
+            answer[row, at : at + length] = number
             # The prompt's last token predicts the first of each response.
             columns += [end - 1, *range(at, at + length)]
             rows += [row] * len(response)
             targets += response
             at += length
-    return _Layout(ids, positions, branch, prefix, torch.tensor(rows), torch.tensor(columns), torch.tensor(targets))
+    return _Layout(ids, positions, answer, prefix, torch.tensor(rows), torch.tensor(columns), torch.tensor(targets))
 
 
 def predicting_logits(subject: Subject, layout: _Layout, **inputs: Any) -> torch.Tensor:
@@ -332,7 +332,7 @@ def predicting_logits(subject: Subject, layout: _Layout, **inputs: Any) -> torch
         inputs: what the model is given besides the ids; without a mask, that of a plain padded batch, which every
             architecture knows.
     """
-    inputs.setdefault("attention_mask", (layout.branch >= 0).long().to(subject.device))
+    inputs.setdefault("attention_mask", (layout.answer >= 0).long().to(subject.device))
     inputs.setdefault("use_cache", False)
     with logits_only_at(subject, layout.rows, layout.columns):
         logits: torch.Tensor = subject.model(input_ids=layout.ids.to(subject.device), **inputs).logits
