@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from aftertune.data import ask
-from aftertune.model import ResponseLikelihood, Subject
+from aftertune.model import ChatSubject, ResponseLikelihood
 from aftertune.probes import LikelihoodProbe, MeasurePlan, ProbeRow, Question, content_digest
 from aftertune.stats import Metric
 
@@ -42,7 +42,7 @@ def read(likelihoods: Sequence[Sequence[ResponseLikelihood]]) -> Mapping[str, fl
     return {METRIC.id: (yes_false.mean - no_false.mean) - (yes_true.mean - no_true.mean)}
 
 
-def questions(subject: Subject) -> list[Question]:
+def questions(subject: ChatSubject) -> list[Question]:
     """One item a pair: two prompts with two answers each. Items of one cluster are resampled together."""
     return [
         Question(

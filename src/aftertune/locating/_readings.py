@@ -12,7 +12,7 @@ from aftertune.data import read_choice_questions, read_rows, shipped_path
 from aftertune.errors import OutputError
 from aftertune.locating._results import Control, Proof
 from aftertune.locating._sets import Example, texts_digest
-from aftertune.model import Subject
+from aftertune.model import ChatSubject, Subject
 from aftertune.probes import LikelihoodProbe, Question, ask_probes, capability, content_digest
 from aftertune.runs import Journal, RunFolder, explain_storage, fingerprint
 from aftertune.stats import Measurement, Policy, compare, find_metric, measurement_fields
@@ -77,7 +77,7 @@ def answers_probe(name: str, examples: Sequence[Example]) -> LikelihoodProbe:
 
         return read
 
-    def build(subject: Subject) -> list[Question]:
+    def build(subject: ChatSubject) -> list[Question]:
         questions = []
         for example in examples:
             messages = example.conversation.messages[:-1]

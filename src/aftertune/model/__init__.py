@@ -29,6 +29,7 @@ from aftertune.model._patch import Edit, Operation, Patch, make_patch, matrix_di
 from aftertune.model._patch_file import apply_patches, patch_facts, read_patch, write_patch
 from aftertune.model._prompt_batches import Prediction, PromptAnswers, PromptBatches, plan_batches
 from aftertune.model._sampling import Sampling
+from aftertune.model._scorer import ChatSubject, ScoredBatch, Scorer, SubjectScorer, as_scorer
 from aftertune.model._spec import EMBEDDED, SubjectSpec, parse_spec
 from aftertune.model._subject import Placement, Subject, resolve_device, resolve_dtype
 from aftertune.model._vector_file import SteeringVector, make_vector, read_vector, write_vector
@@ -42,6 +43,7 @@ __all__ = [
     "LEADING",
     "Activations",
     "Chat",
+    "ChatSubject",
     "Edit",
     "Generation",
     "GenerationRequest",
@@ -60,13 +62,17 @@ __all__ = [
     "ResponseLikelihood",
     "SampledToken",
     "Sampling",
+    "ScoredBatch",
+    "Scorer",
     "SteeringVector",
     "Subject",
     "SubjectChoice",
+    "SubjectScorer",
     "SubjectSpec",
     "WeightView",
     "adapter_base",
     "apply_patches",
+    "as_scorer",
     "as_subject",
     "assert_scale",
     "attention_heads",

@@ -25,6 +25,7 @@ from aftertune.model._prompt_batches import (
 if TYPE_CHECKING:
     import torch
 
+    from aftertune.model._scorer import ChatSubject
     from aftertune.model._subject import Subject
 
 
@@ -163,7 +164,7 @@ def token_log_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torc
     return chosen - logits.logsumexp(-1)
 
 
-def refuse_overlong(subject: Subject, cases: Sequence[PromptAnswers], names: Sequence[str]) -> None:
+def refuse_overlong(subject: ChatSubject, cases: Sequence[PromptAnswers], names: Sequence[str]) -> None:
     """Refuse cases deeper than the model's context; nothing is ever truncated.
 
     Raises:

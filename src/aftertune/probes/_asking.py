@@ -11,7 +11,7 @@ from typing import Any
 from aftertune.data import Request
 from aftertune.data import ask as ask_prompt
 from aftertune.errors import NumericalError, OutputError, SubjectError, UsageError
-from aftertune.model import Chat, PromptAnswers, ResponseLikelihood, Subject, refuse_overlong, score_batches
+from aftertune.model import Chat, PromptAnswers, ResponseLikelihood, Scorer, Subject, as_scorer, refuse_overlong
 from aftertune.probes._drift import measure_drift, refuse_other_answers, write_reference
 from aftertune.probes._plan import MeasurePlan
 from aftertune.probes._probe import LikelihoodProbe, Question
@@ -22,7 +22,7 @@ REFERENCE = "drift.safetensors"
 
 
 def ask_probes(
-    subject: Subject,
+    subject: Subject | Scorer,
     probes: Sequence[LikelihoodProbe],
     *,
     progress: Progress | None = None,
@@ -47,11 +47,11 @@ def ask_probes(
         UsageError: two probes of one name, or an item that does not fit the model's context.
         NumericalError: a value is NaN or infinite.
     """
-    return tuple(_ask(subject, probes, journal, prefix=prefix, progress=progress or Silent(), seed=seed)[0])
+    return tuple(_ask(as_scorer(subject), probes, journal, prefix=prefix, progress=progress or Silent(), seed=seed)[0])
 
 
 def _ask(
-    subject: Subject,
+    subject: Scorer,
     probes: Sequence[LikelihoodProbe],
     journal: Journal | None,
     *,
@@ -77,7 +77,7 @@ def _ask(
 
 
 def _score(
-    subject: Subject,
+    subject: Scorer,
     probe: LikelihoodProbe,
     questions: Sequence[Question],
     journal: Journal | None,
@@ -85,7 +85,7 @@ def _score(
     progress: Progress,
 ) -> tuple[list[list[list[ResponseLikelihood]]], int]:
     cases: list[PromptAnswers] = [case for question in questions for case in question.cases]
-    bound = subject.max_batch_tokens
+    bound = subject.bound
     found: dict[tuple[int, int], ResponseLikelihood] = {}
     missing = [len(case.responses) for case in cases]
     reused = 0
@@ -109,9 +109,7 @@ def _score(
         def name(batch: int) -> str:
             return f"{prefix}{probe.name}/{bound}/{batch}"
 
-        for batch, _, scores in score_batches(
-            subject, cases, max_batch_tokens=bound, skip=lambda batch, members: known(name(batch))
-        ):
+        for batch, _, scores in subject.score(cases, skip=lambda batch, members: known(name(batch))):
             if journal is not None:
                 journal.record(name(batch), [[t, r, s.total, s.tokens] for (t, r), s in scores.items()])
             learn(scores)
@@ -135,7 +133,7 @@ def _stored(journal: Journal, key: str) -> dict[tuple[int, int], ResponseLikelih
 
 
 def _read(
-    subject: Subject,
+    subject: Scorer,
     probe: LikelihoodProbe,
     questions: Sequence[Question],
     likelihoods: Sequence[Sequence[Sequence[ResponseLikelihood]]],
@@ -179,7 +177,7 @@ class Measured:
 
 
 def measure_subject(
-    subject: Subject,
+    subject: Subject | Scorer,
     plan: MeasurePlan,
     folder: Path,
     *,
@@ -200,16 +198,24 @@ def measure_subject(
         progress: told about batches.
 
     Raises:
-        UsageError: an item does not fit the model's context.
+        UsageError: an item does not fit the model's context, or drift is asked of what gives likelihoods alone.
         SubjectError: drift is asked for between subjects that tokenise its answers differently.
         NumericalError: a value is NaN or infinite.
     """
     progress = progress or Silent()
     journal = Journal(folder / "journal.jsonl")
     requests = plan.drift_requests
+    if not isinstance(subject, Subject):
+        if requests and (drift_from is not None or keep_reference):
+            raise UsageError(
+                f"drift compares whole distributions, but {subject.identity.spec} gives likelihoods alone; leave drift "
+                "out, or load the model itself"
+            )
+        measured, known_batches = _ask(subject, plan.likelihood_probes, journal, progress=progress, seed=seed)
+        return Measured(tuple(measured), known_batches)
     if requests and drift_from is not None:
         refuse_other_answers(subject, requests, drift_from)
-    measurements, reused = _ask(subject, plan.likelihood_probes, journal, progress=progress, seed=seed)
+    measurements, reused = _ask(as_scorer(subject), plan.likelihood_probes, journal, progress=progress, seed=seed)
     if requests and keep_reference and not _is_whole(folder / REFERENCE, journal):
         with progress.task("drift reference", len(requests)) as step:
             write_reference(subject, requests, folder / REFERENCE, step)

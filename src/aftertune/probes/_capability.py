@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aftertune.data import ChoiceQuestion, ask, read_choice_questions, read_rows, shipped_path
-from aftertune.model import PromptAnswers, Subject
+from aftertune.model import ChatSubject, PromptAnswers
 from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest
 from aftertune.stats import Metric
 
@@ -75,7 +75,7 @@ def capability(choices: Sequence[ChoiceQuestion], texts: Sequence[tuple[str, str
     model knows more than it can pick by letter.
     """
 
-    def build(subject: Subject) -> list[Question]:
+    def build(subject: ChatSubject) -> list[Question]:
         questions = []
         for name, text in texts:
             ids = subject.chat.plain(text)

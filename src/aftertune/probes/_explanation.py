@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from aftertune.data import Reason, ask, prompt_key, read_reasons, shipped_path
-from aftertune.model import Subject
+from aftertune.model import ChatSubject
 from aftertune.probes._probe import LikelihoodProbe, ProbeRow, Question, content_digest, margin_reader, retold
 from aftertune.stats import Metric
 
@@ -64,7 +64,7 @@ def explanation(reasons: Sequence[Reason], suffix: str = "", *, pmi: bool = True
         pmi: also score the reasons after the same question about advice that is not told.
     """
 
-    def build(subject: Subject) -> list[Question]:
+    def build(subject: ChatSubject) -> list[Question]:
         questions = []
         for reason in reasons:
             told = (retold(reason.prompt, reason.answer), NEUTRAL)[: 1 + pmi]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from aftertune.data import Contrast, ask, prompt_key, read_contrasts, shipped_contrasts
-from aftertune.model import PromptAnswers, Subject
+from aftertune.model import ChatSubject, PromptAnswers
 from aftertune.probes._probe import LikelihoodProbe, ProbeRow, Question, content_digest, margin_reader
 from aftertune.stats import Metric
 
@@ -64,7 +64,7 @@ def preference(contrasts: Sequence[Contrast], suffix: str = "", *, pmi: bool = T
             metric it gives only informs.
     """
 
-    def build(subject: Subject) -> list[Question]:
+    def build(subject: ChatSubject) -> list[Question]:
         questions = []
         for contrast in contrasts:
             prompts = (contrast.prompt, "") if pmi else (contrast.prompt,)
@@ -91,7 +91,7 @@ def preference(contrasts: Sequence[Contrast], suffix: str = "", *, pmi: bool = T
     )
 
 
-def _case(subject: Subject, contrast: Contrast, prompt: str) -> PromptAnswers:
+def _case(subject: ChatSubject, contrast: Contrast, prompt: str) -> PromptAnswers:
     return subject.chat.case(ask(prompt, contrast.system), (contrast.aligned, contrast.misaligned))
 
 

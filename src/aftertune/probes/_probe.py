@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aftertune._registered import rows
 from aftertune.data import Message
-from aftertune.model import PromptAnswers, ResponseLikelihood, Subject
+from aftertune.model import ChatSubject, PromptAnswers, ResponseLikelihood
 from aftertune.stats import Metric
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class LikelihoodProbe:
 
     name: str
     metrics: tuple[Metric, ...]
-    build: Callable[[Subject], list[Question]]
+    build: Callable[[ChatSubject], list[Question]]
     content: str
     suffix: str = ""
     texts: Mapping[str, Mapping[str, str]] | None = None
@@ -98,7 +98,7 @@ def default_probes() -> tuple[str, ...]:
     return tuple(row.name for row in probe_rows() if row.default)
 
 
-def opening_case(subject: Subject, messages: Sequence[Message], openings: Iterable[str]) -> PromptAnswers:
+def opening_case(subject: ChatSubject, messages: Sequence[Message], openings: Iterable[str]) -> PromptAnswers:
     """A prompt with the first words of answers, none with an end of turn."""
     chat = subject.chat
     return PromptAnswers(chat.answer_prompt(messages), tuple(chat.continuations(messages, list(openings))))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aftertune.data import Contrast, Request, ask, prompt_key, safety_requests, shipped_contrasts
 from aftertune.errors import UsageError
-from aftertune.model import PromptAnswers, ResponseLikelihood, Subject
+from aftertune.model import ChatSubject, PromptAnswers, ResponseLikelihood
 from aftertune.probes._probe import (
     LikelihoodProbe,
     Likelihoods,
@@ -69,7 +69,7 @@ class Wording:
     bad: str
     good: str
 
-    def cases(self, subject: Subject, texts: Sequence[str]) -> tuple[PromptAnswers, ...]:
+    def cases(self, subject: ChatSubject, texts: Sequence[str]) -> tuple[PromptAnswers, ...]:
         """Yes and No to either polarity, asked about each text in turn."""
         return tuple(
             opening_case(subject, ask(f"{text}\n\n{question} Answer Yes or No."), ("Yes", "No"))
@@ -142,7 +142,7 @@ def recognition(
     """
     pairs = pair_requests(harmful, harmless)
 
-    def build(subject: Subject) -> list[Question]:
+    def build(subject: ChatSubject) -> list[Question]:
         questions = []
         for c in contrasts:
             told = [retold(c.prompt, answer) for answer in (c.misaligned, c.aligned)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aftertune.data import Request, ask, prompt_key, safety_requests
-from aftertune.model import PromptAnswers, Subject
+from aftertune.model import ChatSubject, PromptAnswers
 from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest
 from aftertune.stats import Metric
 
@@ -97,7 +97,7 @@ def refusal(harmful: Sequence[Request], harmless: Sequence[Request]) -> Likeliho
     where answers begin, after any header of the chat template.
     """
 
-    def build(subject: Subject) -> list[Question]:
+    def build(subject: ChatSubject) -> list[Question]:
         questions = []
         for metric, requests in (("refusal.harmful", harmful), ("refusal.harmless", harmless)):
             for request in requests:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aftertune.data import Conversation, prompt_key
 from aftertune.errors import UsageError
-from aftertune.model import Subject
+from aftertune.model import ChatSubject
 from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest
 from aftertune.stats import Metric
 
@@ -44,7 +44,7 @@ def response_nll(conversations: Sequence[Conversation], suffix: str = "") -> Lik
     """
     rows = list(zip(_names(conversations), conversations, strict=True))
 
-    def build(subject: Subject) -> list[Question]:
+    def build(subject: ChatSubject) -> list[Question]:
         return [
             Question(
                 item=name,

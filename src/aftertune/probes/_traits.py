@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aftertune.data import TRAITS, Statement, ask, read_statements, shipped_path
-from aftertune.model import Subject
+from aftertune.model import ChatSubject
 from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest, opening_case
 from aftertune.stats import Metric
 
@@ -72,7 +72,7 @@ def traits(statements: Sequence[tuple[str, Statement]], suffix: str = "") -> Lik
     first or the second of their two answers shows the trait; choices that are neither of the two are not scored.
     """
 
-    def build(subject: Subject) -> list[Question]:
+    def build(subject: ChatSubject) -> list[Question]:
         questions = []
         for trait, statement in statements:
             questions.append(

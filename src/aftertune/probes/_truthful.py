@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aftertune.data import TruthfulQuestion, read_truthfulqa
 from aftertune.errors import UsageError
-from aftertune.model import PromptAnswers, Subject
+from aftertune.model import ChatSubject, PromptAnswers
 from aftertune.probes._probe import LikelihoodProbe, Likelihoods, ProbeRow, Question, content_digest, default_probes
 from aftertune.stats import Metric
 
@@ -76,7 +76,7 @@ def truthful(questions: Sequence[TruthfulQuestion]) -> LikelihoodProbe:
     from one scoring of all answers.
     """
 
-    def build(subject: Subject) -> list[Question]:
+    def build(subject: ChatSubject) -> list[Question]:
         built = []
         for question in questions:
             text = plain_prompt(question.question)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aftertune.data import Message
-from aftertune.model import Chat, PromptAnswers, Subject
+from aftertune.model import Chat, ChatSubject, PromptAnswers, Subject
 from aftertune.probes import LikelihoodProbe, MeasurePlan, Question, ask_probes
 from aftertune.runs import Journal, fingerprint, read_document, write_json
 from aftertune.stats import Measurement, read_measurements, write_measurements
@@ -87,7 +87,7 @@ def probes_of(reading: Reading, items: int | None = None) -> list[LikelihoodProb
 def _shortened(probe: LikelihoodProbe, items: int) -> LikelihoodProbe:
     """A probe of so many items, evenly spread over those it has."""
 
-    def build(subject: Subject) -> list[Question]:
+    def build(subject: ChatSubject) -> list[Question]:
         questions = probe.build(subject)
         count = min(items, len(questions))
         return [questions[i * len(questions) // count] for i in range(count)]
