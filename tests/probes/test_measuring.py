@@ -159,15 +159,15 @@ def test_an_interrupted_run_goes_on_where_it_was(
 def test_progress_adds_up_whatever_the_batches(
     architecture: str, bound: int, make: Made, plan: MeasurePlan, tmp_path: Path
 ) -> None:
-    expected = ["preference: 10 of 10", "traits: 4 of 4", "refusal: 4 of 4", "capability: 5 of 5"]
-    expected += ["drift reference: 4 of 4"]
+    expected = ["1/5 preference: 10 of 10", "2/5 traits: 4 of 4", "3/5 refusal: 4 of 4", "4/5 capability: 5 of 5"]
+    expected += ["5/5 drift reference: 4 of 4"]
     for resumed in (False, True):
         subject = make(architecture)
         subject.max_batch_tokens = bound
         out = io.StringIO()
         measure_subject(subject, plan, tmp_path, keep_reference=True, progress=Plain(out, every=0))
         lines = out.getvalue().splitlines()
-        counts = [re.findall(r"\d+", line)[:2] for line in lines]
+        counts = [re.findall(r"\d+", line.partition(": ")[2])[:2] for line in lines]
         assert all(int(done) <= int(total) for done, total in counts)
         assert [line.partition(" in ")[0] for line in lines if " in " in line] == expected[: 5 - resumed]
 

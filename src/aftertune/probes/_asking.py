@@ -15,7 +15,7 @@ from aftertune.model import Chat, PromptAnswers, ResponseLikelihood, Scorer, Sub
 from aftertune.probes._drift import measure_drift, refuse_other_answers, write_reference
 from aftertune.probes._plan import MeasurePlan
 from aftertune.probes._probe import LikelihoodProbe, Question
-from aftertune.runs import Journal, Progress, Silent, file_digest
+from aftertune.runs import Journal, Phases, Progress, Silent, file_digest
 from aftertune.stats import Measurement
 
 REFERENCE = "drift.safetensors"
@@ -202,20 +202,21 @@ def measure_subject(
         SubjectError: drift is asked for between subjects that tokenise its answers differently.
         NumericalError: a value is NaN or infinite.
     """
-    progress = progress or Silent()
     journal = Journal(folder / "journal.jsonl")
-    requests = plan.drift_requests
+    requests, probes = plan.drift_requests, plan.likelihood_probes
+    phases = len(probes) + (bool(requests) and keep_reference) + (bool(requests) and drift_from is not None)
+    progress = Phases(progress or Silent(), phases)
     if not isinstance(subject, Subject):
         if requests and (drift_from is not None or keep_reference):
             raise UsageError(
                 f"drift compares whole distributions, but {subject.identity.spec} gives likelihoods alone; leave drift "
                 "out, or load the model itself"
             )
-        measured, known_batches = _ask(subject, plan.likelihood_probes, journal, progress=progress, seed=seed)
+        measured, known_batches = _ask(subject, probes, journal, progress=progress, seed=seed)
         return Measured(tuple(measured), known_batches)
     if requests and drift_from is not None:
         refuse_other_answers(subject, requests, drift_from)
-    measurements, reused = _ask(as_scorer(subject), plan.likelihood_probes, journal, progress=progress, seed=seed)
+    measurements, reused = _ask(as_scorer(subject), probes, journal, progress=progress, seed=seed)
     if requests and keep_reference and not _is_whole(folder / REFERENCE, journal):
         with progress.task("drift reference", len(requests)) as step:
             write_reference(subject, requests, folder / REFERENCE, step)

@@ -32,7 +32,7 @@ from aftertune.runs._parsing import (
     read_text,
     read_yaml,
 )
-from aftertune.runs._progress import Plain, Progress, Rich, Silent, Step, choose_progress
+from aftertune.runs._progress import Phases, Plain, Progress, Rich, Silent, Step, choose_progress
 from aftertune.runs._reading import open_regular, read_bounded, require_regular, require_regular_inside
 from aftertune.runs._secrets import without_secrets
 from aftertune.runs._store import Journal, Store, cache_root, shared_store
@@ -42,6 +42,7 @@ __all__ = [
     "MANIFEST",
     "MEND",
     "Journal",
+    "Phases",
     "Plain",
     "Progress",
     "Rich",

@@ -139,6 +139,27 @@ class Rich:
             yield step
 
 
+class Phases:
+    """Another progress whose tasks are numbered: ``2/6 traits``.
+
+    Args:
+        progress: what shows them.
+        total: how many tasks there will be.
+    """
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._begun = progress, total, 0
+
+    def say(self, text: str) -> None:
+        """One line about what happens."""
+        self._progress.say(text)
+
+    def task(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Step]:
+        """The next of the tasks."""
+        self._begun += 1
+        return self._progress.task(f"{self._begun}/{self._total} {name}", total, done)
+
+
 def choose_progress(display: Display = "auto") -> Progress:
     """The progress a command line wants: "auto" is a live bar where standard error is a terminal, else lines.
 
