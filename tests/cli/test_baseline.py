@@ -263,7 +263,7 @@ def test_what_cannot_be_a_baseline_is_refused_before_anything_is_measured(
     for folder in ("nowhere", "empty", "measured", "running", base):
         refused(*command, folder, says=[f"--baseline {folder}: holds no finished audit ("])
     margin = ("--tolerance", "preference.margin=0.5")
-    refused(*command, careful, *margin, says=["decided by other rules", f"margin of {METRIC} was 0.1, is 0.5"])
+    refused(*command, careful, *margin, says=["decided by other rules", f"tolerance of {METRIC} was 0.1, is 0.5"])
     refused(*command, careful, "--out", careful, says=["is the folder of this very run"])
     (place / "policy.yaml").write_text("confidence: 0.9\n", "utf-8")
     refused(*command, careful, "--policy", "policy.yaml", says=["confidence was 0.95, is 0.9"])

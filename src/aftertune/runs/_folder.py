@@ -277,9 +277,10 @@ def entered(run: RunFolder) -> Iterator[None]:
 
 
 def _has_work(folder: Path, *, journals: bool) -> bool:
-    """Whether a run left more than its lock and manifest; its own journals count if they may be gone on with."""
-    small = {folder / ".lock", folder / "manifest.json", *(() if journals else folder.glob("*.jsonl"))}
-    return any(path.is_file() for path in folder.rglob("*") if path not in small)
+    """Whether a run left more than locks and its manifest; its own journals count if they may be continued."""
+    small = {folder / "manifest.json", *(() if journals else folder.glob("*.jsonl"))}
+    files = (path for path in folder.rglob("*") if path.is_file() and ".lock" not in (path.name, path.suffix))
+    return any(path not in small for path in files)
 
 
 def _clear(folder: Path, made: Sequence[Path]) -> None:
