@@ -25,7 +25,7 @@ from aftertune.model import (
 )
 
 TinySubject = Callable[[str], Subject]
-FAMILIES = ("llama", "gpt2", "qwen2", "mixtral")
+FAMILIES = ("llama", "gpt2", "qwen2", "mixtral", "bloom")  # a layer of Bloom returns a tuple, the stream first
 LENGTHS = ((9, 4), (5, 7), (12, 1), (7, 7))
 
 
