@@ -83,7 +83,7 @@ def test_the_probe_is_measured_and_decides(
     expected = preferred("A week has nine days.") - preferred("A week has seven days.")
     assert measured["pair-2"] == pytest.approx(expected, abs=1e-4)
     audit = aftertune.audit(str(tiny_folder("qwen2")), str(tiny_folder("llama")), plan=plan, out=tmp_path / "run")
-    finding = next(f for f in audit.findings if f.metric == "agreeing.tolerance")
+    finding = next(f for f in audit.findings if f.metric == "agreeing.margin")
     assert finding.base == pytest.approx(sum(measured.values()) / 10, abs=1e-6)
     assert audit.verdict.decision == finding.decision
 

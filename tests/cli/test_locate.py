@@ -566,7 +566,12 @@ def test_a_model_without_known_units_is_told_what_it_has(
     refused: Refused, run: Run, tiny_folder: TinyFolder, sets: tuple[object, ...]
 ) -> None:
     mamba = tiny_folder("mamba")
-    refused("locate", mamba, *sets, says=["unit 'neuron+head': aftertune does not know which matrices of this model hold it", "use --unit weight"])
+    refused(
+        "locate",
+        mamba,
+        *sets,
+        says=["unit 'neuron+head': aftertune does not know which matrices of this model hold it", "use --unit weight"],
+    )
 
 
 def test_former_names_still_work_and_are_named_on_stderr(
@@ -664,9 +669,7 @@ def test_a_base_that_is_the_subject_leaves_nothing_to_repair(
             "locate", subject, "--base", base, *sets, "--task", task, "--out", "back.safetensors",
             says=["equals its base in every matrix; there is nothing to repair"],
         )  # fmt: skip
-    refused(
-        "locate", tuned(), "--base", tuned(), *sets, "--task", task, says=["names itself as its base", "--base"]
-    )
+    refused("locate", tuned(), "--base", tuned(), *sets, "--task", task, says=["names itself as its base", "--base"])
 
 
 def test_a_fine_tune_that_did_no_harm_has_nothing_to_repair(

@@ -80,7 +80,14 @@ class Measuring:
 
 def without_prompts(measurements: Sequence[Measurement]) -> list[Measurement]:
     """Measurements whose cluster, which may be the prompt's text, is a digest: that groups as well."""
-    return [replace(m, cluster=fingerprint(m.cluster)[:16]) for m in measurements]
+    clusters: dict[str, set[str]] = {}
+    for m in measurements:
+        clusters.setdefault(m.metric, set()).add(m.cluster)
+    # A number in front keeps the order of the prompts, and with it every digit of what is summed in that order.
+    numbers = {(metric, name): n for metric, names in clusters.items() for n, name in enumerate(sorted(names))}
+    return [
+        replace(m, cluster=f"{numbers[m.metric, m.cluster]:05}-{fingerprint(m.cluster)[:16]}") for m in measurements
+    ]
 
 
 class Opened:
