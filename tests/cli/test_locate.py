@@ -479,7 +479,7 @@ def test_a_place_that_cannot_be_written_is_told_before_a_model_is_loaded(
 
     monkeypatch.delattr(SubjectChoice, "load")
     (place / "file").write_text("mine", "utf-8")
-    refused("locate", base, *sets, "--out", out, says=[": cannot be written (", "; choose another place with --out"])
+    refused("locate", base, *sets, "--out", out, says=[": cannot be written (", "; choose another folder with --out"])
 
 
 def test_a_read_only_disk_is_told(refused: Refused, base: Path, sets: tuple[object, ...], tmp_path: Path) -> None:

@@ -346,7 +346,7 @@ def test_a_place_that_cannot_be_written_is_named(
     out: str, refused: Refused, make: Callable[..., Path], base: Path, place: Path
 ) -> None:
     (place / "file").write_text("mine", "utf-8")
-    says = [": cannot be written (", "; choose another place with --out"]
+    says = [": cannot be written (", "; choose another folder with --out"]
     refused("patch", "apply", base, make(base), "--out", out, says=says)
 
 

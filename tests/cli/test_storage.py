@@ -61,7 +61,7 @@ def test_a_place_that_cannot_be_written_is_named(
     out: str, verb: str, commands: dict[str, Command], refused: Refused, place: Path
 ) -> None:
     (place / "file").write_text("mine", "utf-8")
-    refused(*commands[verb](Path(out)), says=[": cannot be written (", "; choose another place with --out"])
+    refused(*commands[verb](Path(out)), says=[": cannot be written (", "; choose another folder with --out"])
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -187,7 +187,7 @@ def test_a_layer_too_few_or_too_many_is_refused(train: Callable[..., tuple[Path,
     change(folder, lambda w: {n: t for n, t in w.items() if ".layers.1." not in n})
     assert "lacks 4 weights" in refusal(folder)
     change(folder, lambda w: {**whole, **{n.replace("layers.1.", "layers.2."): t.clone() for n, t in whole.items()}})
-    assert "have no place in the base (first: base_model.model.model.layers.2." in refusal(folder)
+    assert "do not belong to the base (first: base_model.model.model.layers.2." in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["score.weight", "model.zork.lora_A.weight", "lm_head.lora_magnitude_vector"])

@@ -101,7 +101,7 @@ def test_a_config_of_another_depth_is_refused(change: dict[str, Any], make: Call
 
 
 def test_all_names_behind_a_wrappers_prefix_are_refused(make: Callable[..., Path]) -> None:
-    assert "no place (first: module." in refusal(make(lambda w: {f"module.{n}": t for n, t in w.items()}))
+    assert "unknown ones (first: module." in refusal(make(lambda w: {f"module.{n}": t for n, t in w.items()}))
 
 
 @pytest.mark.parametrize("width", [32, 96])

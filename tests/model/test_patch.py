@@ -506,7 +506,7 @@ def test_a_patch_without_digests_stays_in_memory(tiny_model: Callable[..., Any],
 @pytest.mark.parametrize("out", ["file/p.safetensors", "nowhere/p.safetensors", "long" * 100])
 def test_a_place_that_cannot_be_written_is_named(out: str, stored: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", "utf-8")
-    with pytest.raises(OutputError, match=r"cannot be written .*choose another place with --out"):
+    with pytest.raises(OutputError, match=r"cannot be written .*choose another folder with --out"):
         write_patch(tmp_path / out, read_patch(stored))
 
 

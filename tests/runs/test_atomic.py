@@ -135,7 +135,7 @@ def test_an_impossible_place_is_refused_by_its_own_name(place: str, reason: str,
     (tmp_path / "long").mkdir()
     with pytest.raises(OutputError) as caught:
         write_text(tmp_path / place, "x")
-    assert str(caught.value) == f"{tmp_path / place}: cannot be written ({reason}); choose another place with --out"
+    assert str(caught.value) == f"{tmp_path / place}: cannot be written ({reason}); choose another folder with --out"
     assert entries(tmp_path) == ["file", "folder", "long"]
     assert (tmp_path / "file").read_text() == "in the way"
 

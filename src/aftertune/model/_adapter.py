@@ -53,13 +53,13 @@ def _attached(model: Any, folder: Path, config: PeftConfig, stored: dict[str, St
     import peft
 
     class AdaptedModel(peft.PeftModelForCausalLM):  # type: ignore[misc]
-        """Keeps what PEFT says of its loading, of which it tells only a part."""
+        """Keeps the whole report of PEFT's loading, which PEFT itself only shows in part."""
 
-        told: Any
+        loading: Any
 
         def load_adapter(self, *args: Any, **options: Any) -> Any:
-            self.told = super().load_adapter(*args, **options)
-            return self.told
+            self.loading = super().load_adapter(*args, **options)
+            return self.loading
 
     task, config.task_type = config.task_type, None  # else PEFT takes a class of its own
     try:
@@ -79,7 +79,7 @@ def _attached(model: Any, folder: Path, config: PeftConfig, stored: dict[str, St
 
 
 def _why_not(error: Exception) -> str:
-    """Whether the base or the adapter is to blame, as far as PEFT's words tell."""
+    """Whether the base or the adapter is at fault, judged by PEFT's own message."""
     text = str(error)
     if "size mismatch" in text or "not found in the base model" in text or isinstance(error, KeyError):
         return f"does not fit its base ({reason(error)}); give the right one with --base"
@@ -90,7 +90,7 @@ def _refuse_unlike(adapted: Any, stored: dict[str, Stored], folder: Path) -> Non
     from peft import get_peft_model_state_dict
 
     # VB-LoRA's bank of vectors is one tensor, which every layer shows under a name of its own.
-    lacking = [n for n in adapted.told.missing_keys if "vblora_vector_bank" not in n or ".layers." not in n]
+    lacking = [n for n in adapted.loading.missing_keys if "vblora_vector_bank" not in n or ".layers." not in n]
     own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     lacking += [name for name in own if name.endswith("bias") and "lora_" not in name and name not in stored]
     if lacking:
@@ -102,12 +102,12 @@ def _refuse_unlike(adapted: Any, stored: dict[str, Stored], folder: Path) -> Non
     # Of a module saved whole beside a resized vocabulary, PEFT stores a second copy under another name.
     strangers = [
         name
-        for name in adapted.told.unexpected_keys
+        for name in adapted.loading.unexpected_keys
         if not (".modules_to_save." in name and name.replace(".modules_to_save.", ".") in stored)
     ]
     if strangers:
         raise SubjectError(
-            f"{folder}: {len(strangers)} adapter weights have no place in the base (first: "
+            f"{folder}: {len(strangers)} adapter weights do not belong to the base (first: "
             f"{spelled_out(sorted(strangers)[0])}); give the right one with --base"
         )
 
@@ -249,7 +249,7 @@ def adapter_base(folder: Path, config: dict[str, Any]) -> str:
 
 def _gone(folder: Path, base: str, why: str) -> SubjectError:
     shown = spelled_out(base[:200])
-    return SubjectError(f"{folder}: its base, {shown}, cannot be found ({why}); give the place of it with --base")
+    return SubjectError(f"{folder}: its base, {shown}, cannot be found ({why}); name it with --base")
 
 
 def _refuse_unreachable(folder: Path, spec: SubjectSpec) -> None:
@@ -261,7 +261,7 @@ def _refuse_unreachable(folder: Path, spec: SubjectSpec) -> None:
     except Exception as error:  # of several libraries
         text = str(error)
         if "does not appear to have a file named" in text:
-            return  # it is there; what it lacks is told when it is loaded
+            return  # it is there; loading it says what it lacks
         why = "no folder here, and the hub has no such model or revision, or does not let you see it"
         if "connect" in text or "internet" in text:
             why = "neither a folder here nor in the cache of the hub, which cannot be reached"

@@ -1,4 +1,4 @@
-"""What is wrong with an adapter's file, told from the names and shapes in it before PEFT tries it.
+"""What is wrong with an adapter's file, found from the names and shapes in it before PEFT tries it.
 
 Trainers save adapters in ways that no loader reads: empty under ZeRO-3, under the names of a compiled or wrapped
 model, without the modules that were trained whole. The base is not to blame for these.

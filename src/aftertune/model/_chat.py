@@ -148,8 +148,8 @@ class Chat:
         Raises:
             SubjectError: see `prompt`; or the answer cannot be told apart from what stands around it.
         """
-        place = self._rendering.place(messages)
-        return self._checked(self._ids(place.prompt + place.header))
+        slot = self._rendering.slot(messages)
+        return self._checked(self._ids(slot.prompt + slot.header))
 
     def response(self, messages: Sequence[Message], answer: str) -> tuple[int, ...]:
         """Token ids of ``answer`` after the `answer_prompt` of ``messages``, up to and with the end-of-turn token.
@@ -159,10 +159,10 @@ class Chat:
         Raises:
             SubjectError: see `answer_prompt`; or the template alters the answer.
         """
-        place = self._rendering.place(messages)
-        text = place.space + self._rendering.answer(messages, answer)
-        text = text + place.end if place.end else (text + place.rest).rstrip()
-        ids = self._ids_after(place.prompt + place.header, text)
+        slot = self._rendering.slot(messages)
+        text = slot.space + self._rendering.answer(messages, answer)
+        text = text + slot.end if slot.end else (text + slot.rest).rstrip()
+        ids = self._ids_after(slot.prompt + slot.header, text)
         if not ids or ids[-1] not in self._end_of_turn:
             ids = [*ids, int(self.tokenizer.eos_token_id)]
         return tuple(ids)
@@ -182,10 +182,10 @@ class Chat:
 
     def continuations(self, messages: Sequence[Message], openings: Sequence[str]) -> list[tuple[int, ...]]:
         """`continuation` of several openings, tokenised in one call, which is many times faster."""
-        place = self._rendering.place(messages)
+        slot = self._rendering.slot(messages)
         # Many templates put a space before the answer.
-        texts = [place.space + self._rendering.marked(Message("assistant", opening)) for opening in openings]
-        prompt = place.prompt + place.header
+        texts = [slot.space + self._rendering.marked(Message("assistant", opening)) for opening in openings]
+        prompt = slot.prompt + slot.header
         before = self._ids_of_prompt(prompt)
         joint = self._rendering.control.ids_of_all([prompt + text for text in texts])
         return [
@@ -207,7 +207,7 @@ class Chat:
     def _spans(self, conversation: Conversation) -> Rendered:
         messages = conversation.messages
         last = len(messages) - 1
-        place, earlier = self._rendering.place(messages[:last]), None
+        slot, earlier = self._rendering.slot(messages[:last]), None
         if any(message.role == "assistant" for message in messages[:last]):
             earlier = self._rendering.earlier_answers(messages[:last])
             if earlier is None:
@@ -215,7 +215,7 @@ class Chat:
                     f"{self.name}: its chat template drops or alters an earlier assistant turn, so no loss could fall "
                     "on it; make a row of each turn, or give another template with --chat-template"
                 )
-        ids, spans = self._cut(place.prompt + place.header, earlier or [])
+        ids, spans = self._cut(slot.prompt + slot.header, earlier or [])
         answer = self.response(messages[:last], messages[last].content)
         spans.append((len(ids), len(ids) + len(answer)))
         return Rendered((*self._checked(ids), *answer), tuple(spans))

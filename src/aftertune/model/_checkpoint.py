@@ -49,7 +49,7 @@ def refuse_packed(spec: SubjectSpec, beneath: Path | None = None) -> None:
 
 
 def _config(spec: SubjectSpec) -> dict[str, Any]:
-    """A model's ``config.json``, or nothing where there is none to be had; its loader tells what is wrong."""
+    """A model's ``config.json``, or nothing where there is none to read; its loader says what is wrong."""
     from transformers.utils import cached_file
 
     if spec.kind not in ("folder", "hub"):
@@ -199,7 +199,7 @@ def refuse_unread(model: PreTrainedModel, report: Mapping[str, Any], stored: Map
     """
     if report.get("missing_keys"):
         first, others = sorted(report["missing_keys"])[0], sorted(report.get("unexpected_keys", ()))
-        held = f", but holds {len(others)} that have no place (first: {spelled_out(others[0])})" if others else ""
+        held = f", but holds {len(others)} unknown ones (first: {spelled_out(others[0])})" if others else ""
         raise SubjectError(f"{where}: the checkpoint lacks weights (first: {first}){held}; it is damaged or incomplete")
     if report.get("mismatched_keys"):
         name, *shapes = sorted(report["mismatched_keys"])[0][:3]
@@ -222,7 +222,7 @@ def refuse_unread(model: PreTrainedModel, report: Mapping[str, Any], stored: Map
 
 def _unread(names: list[str]) -> str:
     first = spelled_out(names[0])
-    line = f"{len(names)} tensors of the checkpoint are unread, as its config has no place for them (first: {first}); "
+    line = f"{len(names)} tensors of the checkpoint are unread: its config does not ask for them (first: {first}); "
     if any("lora_" in name or "modules_to_save" in name or ".base_layer." in name for name in names):
         return line + "an adapter lies unmerged in it: save it as an adapter, or merge it"
     if any("scale" in name.rpartition(".")[2] or "qweight" in name or "absmax" in name for name in names):

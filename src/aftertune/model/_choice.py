@@ -1,9 +1,9 @@
-"""Which subject is meant: its content and its faults, told from small files before it is loaded.
+"""Which subject is meant: its content and its faults, read from small files before it is loaded.
 
 The content of its own files, of all that lies beneath it (the base of an adapter, and the base of that), of its
 patches, tokenizer and template; for models of the hub the commit. Where a folder lies and how old it is do not matter.
 
-`load` finds the same faults, but a run that measures one model before it loads the next would tell them hours later.
+`load` finds the same faults, but a run that measures one model before it loads the next would report them hours later.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _own(spec: SubjectSpec) -> dict[str, Any]:
 
 
 def _commit(name: str, revision: str | None) -> str | None:
-    """The commit that a revision of a hub model stands for now, as far as the hub or its cache tells."""
+    """The commit that a revision of a hub model stands for now, if the hub or its cache knows it."""
     from transformers.utils.hub import resolve_revision
 
     found = resolve_revision(name, revision)
@@ -139,7 +139,7 @@ def _read(folder: Path, *, weights: bool) -> Iterator[Path]:
 
 
 def _shards(index: Path) -> set[str]:
-    """The files that an index names; what is wrong with it is told when it is loaded."""
+    """The files that an index names; loading it says what is wrong with it."""
     try:
         named = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -160,7 +160,7 @@ def check_subject(
     placement: Placement | None = None,
     trust_remote_code: bool = False,
 ) -> Chat | None:
-    """Refuse a subject that `load` would refuse, as far as its small files tell; no weights are read.
+    """Refuse a subject that `load` would refuse, where its small files show it; no weights are read.
 
     Checked are the device, the chain of adapters and their base, configs, the headers of safetensors files, the
     tokenizer, and the chat template on one question and answer. What would have to be fetched or converted first (the
@@ -293,7 +293,7 @@ class SubjectChoice:
         )
 
     def check(self) -> Chat | None:
-        """Refuse what its small files tell that it cannot be used, before anything is loaded; see `check_subject`."""
+        """Refuse a subject whose small files show that it cannot be used; nothing is loaded. See `check_subject`."""
         return check_subject(
             self.spec,
             base=self.base,

@@ -103,7 +103,7 @@ def generate(
         requests: what to sample; settings may differ from one to the next.
         max_batch_tokens: bound on rows times the longest prompt and answer; what keeps the keys and values of a
             batch within 1 GiB on a CPU and 4 GiB on an accelerator if left out. Out of memory halves a batch.
-        finished: told each answer as it ends, by its index.
+        finished: called with the index and the answer as each one ends.
 
     Raises:
         UsageError: a prompt is empty or fills the model's context.

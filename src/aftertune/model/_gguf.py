@@ -333,7 +333,7 @@ def _refuse_unread(reader: Any, model: Any, report: dict[str, Any], file: Path) 
     unread = sorted({*report.get("unexpected_keys", ()), *_unread(reader, model)})
     if unread:
         raise SubjectError(
-            f"{file}: {len(unread)} of its tensors are unread, as transformers has no place for them (first: "
+            f"{file}: {len(unread)} of its tensors are unread, because transformers does not know them (first: "
             f"{spelled_out(unread[0])}); use the safetensors checkpoint"
         )
 
@@ -341,7 +341,7 @@ def _refuse_unread(reader: Any, model: Any, report: dict[str, Any], file: Path) 
 def _unread(reader: Any, model: Any) -> Iterable[str]:
     """Names of tensors that transformers' reader passes over without a word.
 
-    Told in two ways that do not share code: by count (as many values in the file as in the model), and, where the
+    Found by two methods that share no code: by count (as many values in the file as in the model), and, where the
     counts differ, by the table of names.
     """
     from transformers.integrations.gguf.utils import is_gguf_arch_supported

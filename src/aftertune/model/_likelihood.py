@@ -1,7 +1,7 @@
 """Likelihoods of answers, with prompts shared where that gives the same numbers.
 
 State-space layers and biases by distance ignore our mask or positions. Attention within a window or a chunk is
-right only as long as no row reaches beyond it. Neither is told reliably by a configuration, so what counts is that
+right only as long as no row reaches beyond it. A configuration shows neither reliably, so what counts is that
 the numbers agree, at the size in question. Models that fail are scored without sharing.
 """
 

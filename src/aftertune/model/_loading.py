@@ -58,7 +58,7 @@ def load(
         merge: fold an adapter into its base (in fp32, checked) instead of running it beside; always done to an
             adapter that is patched.
         trust_remote_code: run model code that comes with the checkpoint. Off unless you know the code.
-        progress: told about downloads and conversions.
+        progress: shows downloads and conversions.
 
     Raises:
         SubjectError: it cannot be found, lacks a tokenizer or template, or does not fit its base.
@@ -160,7 +160,7 @@ def pinned(spec: SubjectSpec) -> SubjectSpec:
         return spec
     from transformers.utils.hub import resolve_revision
 
-    # Still a string that reads as it was given; what cannot be resolved is told when the files are asked for.
+    # Still a string that reads as it was given; fetching the files reports what cannot be resolved.
     return replace(spec, revision=resolve_revision(spec.location, spec.revision))
 
 
@@ -224,7 +224,7 @@ def explicit_weights(folder: Path) -> str | None:
     try:
         named = json.loads((folder / "config.json").read_text("utf-8")).get("transformers_weights")
     except (OSError, ValueError, AttributeError, RecursionError):
-        return None  # transformers tells what is wrong with it
+        return None  # transformers says what is wrong with it
     return named if isinstance(named, str) else None
 
 
@@ -258,7 +258,7 @@ def refuse_hub_adapter(spec: SubjectSpec) -> None:
 
     try:
         found = find_adapter_config_file(spec.location, revision=spec.revision or "main")
-    except Exception:  # what cannot be reached is told when the model is asked for
+    except Exception:  # loading the model reports what cannot be reached
         return
     if found:
         raise SubjectError(

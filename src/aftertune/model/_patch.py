@@ -48,7 +48,7 @@ class Edit:
     role: str
 
 
-class _Place(NamedTuple):
+class _Touched(NamedTuple):
     """Where an edit goes in the weights at hand, and its values in their type."""
 
     name: str
@@ -117,7 +117,7 @@ class Patch:
         """
         import torch
 
-        self._require(self._places(view), "before")
+        self._require(self._touched(view), "before")
         whole = True
         for name, edit in self.edits.items():
             held, made_in = view[name].parameter.detach(), edit.before.dtype
@@ -135,35 +135,35 @@ class Patch:
         Raises:
             PatchError: neither: it was made for other weights.
         """
-        places = self._places(view)
-        if all(place.holds("before") for place in places):
+        touched = self._touched(view)
+        if all(one.holds("before") for one in touched):
             return False
-        self._require(places, "after")
+        self._require(touched, "after")
         return True
 
     @contextlib.contextmanager
     def applied(self, view: WeightView) -> Iterator[None]:
         """Apply for a block; the weights are as before afterwards, whatever happens in it."""
-        places = self._places(view)
-        held = [place.target[place.where] for place in places]
+        touched = self._touched(view)
+        held = [one.target[one.where] for one in touched]
         try:
             self.apply(view)
             yield
         finally:
-            _put(places, held)
+            _put(touched, held)
 
     def _replace(self, view: WeightView, old: _State, new: _State) -> None:
-        places = self._places(view)
-        self._require(places, old)
-        held = [place.target[place.where] for place in places]
+        touched = self._touched(view)
+        self._require(touched, old)
+        held = [one.target[one.where] for one in touched]
         try:
-            _put(places, [getattr(place, new) for place in places])
+            _put(touched, [getattr(one, new) for one in touched])
         except BaseException:
-            _put(places, held)
+            _put(touched, held)
             raise
 
-    def _places(self, view: WeightView) -> list[_Place]:
-        places = []
+    def _touched(self, view: WeightView) -> list[_Touched]:
+        touched = []
         for name, edit in self.edits.items():
             if name not in view:
                 raise self._error(f"the model has no matrix {name}; the patch was made for another model")
@@ -177,14 +177,14 @@ class Patch:
                 raise self._error(
                     f"its values for {name} are no numbers in {_plain(target.dtype)}; use another --dtype"
                 )
-            places.append(_Place(name, target, where, before, after))
-        return places
+            touched.append(_Touched(name, target, where, before, after))
+        return touched
 
-    def _require(self, places: Sequence[_Place], state: _State) -> None:
-        strangers = [place for place in places if not place.holds(state)]
+    def _require(self, touched: Sequence[_Touched], state: _State) -> None:
+        strangers = [one for one in touched if not one.holds(state)]
         if not strangers:
             return
-        if all(place.holds("after" if state == "before" else "before") for place in places):
+        if all(one.holds("after" if state == "before" else "before") for one in touched):
             raise self._error("is applied already" if state == "before" else "is not applied to these weights")
         raise self._misfit(strangers[0].name, strangers[0].target)
 
@@ -279,9 +279,9 @@ def _values(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return flat[where].cpu()
 
 
-def _put(places: Sequence[_Place], values: Sequence[torch.Tensor]) -> None:
-    for place, new in zip(places, values, strict=True):
-        place.target[place.where] = new
+def _put(touched: Sequence[_Touched], values: Sequence[torch.Tensor]) -> None:
+    for one, new in zip(touched, values, strict=True):
+        one.target[one.where] = new
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

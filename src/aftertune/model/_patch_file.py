@@ -3,7 +3,7 @@
 Every matrix NAME has three tensors, ``NAME:index``, ``NAME:before`` and ``NAME:after``; where most of the index is
 unbroken, as of whole rows and matrices, ``NAME:runs`` stands in its place. The header holds the format
 version, the operation, how the weights were found, each matrix's shape, layer, role and SHA-256 before, and a digest
-of all this and the tensors. It tells damage and careless edits; it is no signature.
+of all this and the tensors. The digest reveals damage and careless edits; it is no signature.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def apply_patches(model: Any, files: Sequence[str | Path], progress: Progress | 
     Args:
         model: a causal language model in memory, adapters merged.
         files: of the patches.
-        progress: told where not all could be checked.
+        progress: says where not all could be checked.
 
     Returns:
         The `patch_facts` of each; of a steering vector, those of `attach_vector`.

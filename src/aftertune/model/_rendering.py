@@ -21,7 +21,7 @@ _EMPTY_THOUGHT = re.compile(r"\s*([<\[])(\w+)([>\]])\s*\1/\2\3\s*")
 
 
 @dataclass(frozen=True)
-class Place:
+class AnswerSlot:
     """Where an answer stands in a rendered conversation; all texts are marked (see `ControlText`).
 
     Attributes:
@@ -69,19 +69,19 @@ class Rendering:
         spelled = sorted((token for token in added if token.strip()), key=len, reverse=True)
         self._tokens = re.compile("|".join(map(re.escape, spelled)) or r"(?!)")
         self.control = ControlText(tokenizer)
-        self._last: tuple[tuple[Message, ...], Place] | None = None
+        self._last: tuple[tuple[Message, ...], AnswerSlot] | None = None
         self._end = ""
-        place, structure = self._try_out()
+        slot, structure = self._try_out()
         self.control = ControlText(tokenizer, structure)
         self._last = None
-        self._ends_turns = bool(place.end)
+        self._ends_turns = bool(slot.end)
         self.facts: dict[str, str] = {}
         if self._template.dated:
             self.facts["date"] = str(PINNED_DATE)
-        if place.header:
-            self.facts["header"] = place.header
-        if place.end and place.end != place.rest.rstrip():
-            self.facts["end"] = place.end
+        if slot.header:
+            self.facts["header"] = slot.header
+        if slot.end and slot.end != slot.rest.rstrip():
+            self.facts["end"] = slot.end
 
     def text(self, messages: Sequence[Message], *, generate: bool) -> str:
         """Marked text of messages; ``generate`` ends it where the assistant is to speak.
@@ -119,7 +119,7 @@ class Rendering:
                 at = found + len(said)
         return text
 
-    def place(self, messages: Sequence[Message]) -> Place:
+    def slot(self, messages: Sequence[Message]) -> AnswerSlot:
         """Where an answer to messages stands; found by rendering one that nobody gave.
 
         Raises:
@@ -157,20 +157,20 @@ class Rendering:
                     f"cannot be told apart; {_MEND}"
                 )
         header = lead.rstrip(" ") if lead.strip() else ""
-        place = Place(prompt, header, lead[len(header) :], head, self._closing(rest[0]), rest[0])
-        self._last = (key, place)
-        return place
+        slot = AnswerSlot(prompt, header, lead[len(header) :], head, self._closing(rest[0]), rest[0])
+        self._last = (key, slot)
+        return slot
 
     def answer(self, messages: Sequence[Message], answer: str) -> str:
         """Marked answer to messages as the template prints it: white space at its ends may go, nothing else.
 
         Raises:
-            SubjectError: see `place`; or the template alters it.
+            SubjectError: see `slot`; or the template alters it.
         """
-        place, message = self.place(messages), Message("assistant", answer)
+        slot, message = self.slot(messages), Message("assistant", answer)
         whole = self.text([*messages, message], generate=False)
         for printed in _trims(self.marked(message)):
-            if whole == place.shown + printed + place.rest:
+            if whole == slot.shown + printed + slot.rest:
                 return printed
         raise SubjectError(
             f"{self.name}: its chat template drops or alters the assistant's answer {_quoted(message)}; {_MEND}, "
@@ -183,22 +183,22 @@ class Rendering:
         Returns:
             None where one of them is not in the prompt as it was said.
         """
-        place, unheard = self.place(messages), _unheard(messages)
+        slot, unheard = self.slot(messages), _unheard(messages)
         said = [self.marked(m) for m in messages if m.role == "assistant"]
         turns = [(m.role, unheard if m.role == "assistant" else self.marked(m)) for m in messages]
         first, *following = self._filled(turns, generate=True).split(unheard)
-        if len(following) != len(said) or not place.prompt.startswith(first):
+        if len(following) != len(said) or not slot.prompt.startswith(first):
             return None
         at, spans = len(first), []
         for answer, after in zip(said, following, strict=True):
-            fits = [printed for printed in _trims(answer) if place.prompt.startswith(printed + after, at)]
+            fits = [printed for printed in _trims(answer) if slot.prompt.startswith(printed + after, at)]
             if not fits:
                 return None
-            space = place.space if place.prompt.endswith(place.space, 0, at) else ""
+            space = slot.space if slot.prompt.endswith(slot.space, 0, at) else ""
             end = at + len(fits[0])
             spans.append((at - len(space), end + len(self._closing(after, earlier=True))))
             at = end + len(after)
-        return spans if at == len(place.prompt) else None
+        return spans if at == len(slot.prompt) else None
 
     def _filled(self, turns: Sequence[tuple[str, str]], *, generate: bool) -> str:
         messages = [{"role": role, "content": content} for role, content in turns]
@@ -218,30 +218,30 @@ class Rendering:
             return ""
         return text[: found.end()]
 
-    def _try_out(self) -> tuple[Place, str]:
+    def _try_out(self) -> tuple[AnswerSlot, str]:
         """Render a conversation; where its first answer stands, and what the template prints around messages."""
         question = [Message("user", PROBE)]
         again = Message("user", "And then?")
         if self.text(question, generate=True) != self.text(question, generate=True):
             raise SubjectError(f"{self.name}: its chat template prints another text each time; {_MEND}")
-        place = self.place(question)
+        slot = self.slot(question)
         self.answer(question, PROBE)
-        structure = place.prompt.replace(PROBE, "") + place.header + place.rest
+        structure = slot.prompt.replace(PROBE, "") + slot.header + slot.rest
         twice = [*question, Message("assistant", PROBE), again]
         try:
             text = self.text(twice, generate=True)
         except SubjectError:  # a template for single questions
-            return place, structure
+            return slot, structure
         if text.count(PROBE) != 2:
             raise SubjectError(f"{self.name}: its chat template drops or alters earlier assistant turns; {_MEND}")
         unheard = _unheard(twice)
         parts = self._filled([("user", PROBE), ("assistant", unheard), ("user", again.content)], generate=True)
         between = parts.partition(unheard)[2].partition(again.content)[0]
         # What ends an answer ends it wherever it stands; what is printed at the very end alone ends the text.
-        common = _common_prefix(between, place.rest)
+        common = _common_prefix(between, slot.rest)
         self._end = common[: max((found.end() for found in self._tokens.finditer(common)), default=0)]
         self._last = None
-        return self.place(question), structure + between
+        return self.slot(question), structure + between
 
 
 def _reason(error: Exception) -> str:

@@ -59,16 +59,16 @@ def attention_heads(model: nn.Module, matrix: Matrix) -> int:
     if count is None:
         count = stated
     if count is None:
-        raise _refusal(matrix, "tells neither how many heads it has nor how wide they are")
+        raise _refusal(matrix, "does not say how many heads it has or how wide they are")
     fits = count * width == inputs if width else inputs % count == 0 and (not wide or inputs // count in wide)
     if not fits:
-        told = f"{count} heads" + (f" of {width}" if width else "")
-        raise _refusal(matrix, f"takes {inputs} inputs, which is not {told}")
+        heads = f"{count} heads" + (f" of {width}" if width else "")
+        raise _refusal(matrix, f"takes {inputs} inputs, which is not {heads}")
     return count
 
 
 def _refusal(matrix: Matrix, why: str) -> UsageError:
-    return UsageError(f"unit 'head': {matrix.name} {why}, so heads cannot be told apart; use --unit neuron")
+    return UsageError(f"unit 'head': {matrix.name} {why}, so its heads cannot be separated; use --unit neuron")
 
 
 def _owner(model: nn.Module, matrix: Matrix) -> nn.Module:

@@ -64,7 +64,7 @@ def explain_storage(path: Path, flag: str = "--out") -> Iterator[None]:
             if isinstance(error.filename, str) and Path(error.filename).parent != path.parent:
                 where = Path(error.filename)
             reason = (error.strerror or "not allowed").lower()
-            raise OutputError(f"{where}: cannot be written ({reason}); choose another place with {flag}") from error
+            raise OutputError(f"{where}: cannot be written ({reason}); choose another folder with {flag}") from error
         if error.errno == errno.EIO:
             raise StorageError(f"{path}: writing failed ({error.strerror})") from error
         raise
@@ -157,7 +157,7 @@ def _refuse_parent(folder: Path, flag: str) -> None:
     folder.with_name(f"{folder.name}.partial").exists()
     parent = next(path for path in folder.absolute().parents if path.exists() or path.is_symlink())
     if not parent.is_dir():
-        raise OutputError(f"{parent}: cannot be written (it is no folder); choose another place with {flag}")
+        raise OutputError(f"{parent}: cannot be written (it is no folder); choose another folder with {flag}")
     with tempfile.TemporaryFile(dir=parent):  # the system says best why it may not
         pass
 

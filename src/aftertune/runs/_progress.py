@@ -23,20 +23,20 @@ EVERY_SECONDS = 10.0
 
 
 class Step(Protocol):
-    """Told that ``steps`` more are done, with a short note such as the loss."""
+    """Call it when ``steps`` more are done, with a short note such as the loss."""
 
     def __call__(self, steps: int = 1, note: str = "") -> None:
         """Advance."""
 
 
 class Progress(Protocol):
-    """Told what goes on."""
+    """Shows what a run does."""
 
     def say(self, text: str) -> None:
         """One line about what happens."""
 
     def task(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Step]:
-        """A piece of work of ``total`` steps, ``done`` of which an earlier run did."""
+        """Work of ``total`` steps, ``done`` of which an earlier run did."""
 
 
 class Silent:
