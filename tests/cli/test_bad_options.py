@@ -135,7 +135,7 @@ def test_a_wrong_value_of_tuning_is_named(
         ("preference.margin=much", "must be METRIC=NUMBER, such as preference.margin=0.1"),
         ("preference.margin", "must be METRIC=NUMBER, such as preference.margin=0.1"),
         ("=0.1", "must be METRIC=NUMBER, such as preference.margin=0.1"),
-        ("preference=0.1", "metric 'preference' is unknown; known are preference.margin"),
+        ("preference=0.1", "metric 'preference' is unknown; did you mean preference.share"),
         ("\x1b[31mred=0.1", "metric '\\x1b[31mred' is unknown"),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,7 +49,9 @@ class Policy(BaseModel):
     def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             if find_metric(name) is None:
-                raise ValueError(f"metric {name!r} is unknown; known are {', '.join(m.id for m in all_metrics())}")
+                close = difflib.get_close_matches(name, [metric.id for metric in all_metrics()], n=3)
+                mend = f"did you mean {' or '.join(close)}?" if close else "aftertune metrics lists them"
+                raise ValueError(f"metric {name!r} is unknown; {mend}")
         return value
 
     @field_validator("decides")
